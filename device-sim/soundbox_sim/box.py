@@ -1,0 +1,652 @@
+"""A soundbox without its parts: bytes in, bytes out.
+
+No socket, no speaker and no clock of its own. `now_ms` is a counter that only runs forward, as the crystal on the board
+does; what it is worth in UTC the box learns from its battery-backed clock or from the hub. Everything a box must still
+know after its plug was pulled is in the journal, and it is written there before the box says a word about it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeAlias
+
+from soundbox_protocol.messages import (
+    MAX_COUNT,
+    MAX_PAYLOAD_BYTES,
+    MESSAGES,
+    Capabilities,
+    DynamicQrDisplay,
+    DynamicQrRequest,
+    DynamicQrResponse,
+    Event,
+    Heartbeat,
+    MalformedMessage,
+    PaymentAck,
+    PaymentSuccess,
+    Status,
+    Time,
+    TimeRequest,
+    decode,
+    encode,
+)
+from soundbox_protocol.signing import BadSignature, verify
+from soundbox_protocol.speech import payment_clips, payment_sentence
+from soundbox_protocol.times import from_rfc3339, to_rfc3339
+from soundbox_protocol.topics import Downlink, Uplink, parse_downlink, uplink
+from soundbox_sim import journal as log
+from soundbox_sim.journal import Entry, Journal
+
+Language = Literal["id", "en"]
+
+SKEW_MS = 30_000  # How far the hub's clock and the box's may be apart.
+ORDER_WAIT_MS = 2_000  # How long an early message waits for the one before it.
+QUEUE = 8  # Utterances that wait, and messages that wait for the time.
+TIME_AGAIN_MS = 5_000
+CLOCK_IS_GOOD_MS = 2_000  # The hub sends whole seconds: a clock nearer than this is better left alone.
+QR_ANSWER_MS = 30_000
+PAID_SCREEN_MS = 10_000
+EVENT_EVERY_MS = 1_000  # A forger must not turn the box into a flood of events.
+
+NETWORK_LOST = {"id": "Jaringan terputus", "en": "Network disconnected"}
+
+
+# What a box wants done.
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send these bytes. An `ack` number is reported back through `Box.ack_taken` once the broker has it."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    ack: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Say this, then call `Box.spoken` or `Box.not_spoken` with the same id. Only one is ever under way.
+
+    A notice (`jaringan terputus`) has no event_id and no seq.
+    """
+
+    event_id: str | None
+    seq: int | None
+    sentence: str
+    clips: tuple[str, ...]
+    language: Language
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Something happened that a watcher may like to see. Nothing in the box depends on it."""
+
+    what: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Action: TypeAlias = Publish | Speak | Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What the display shows. `until_ms` is UTC; a QR is never shown past its expiry."""
+
+    shows: Literal["idle", "qr", "paid"] = "idle"
+    transaction_id: str | None = None
+    amount_idr: int | None = None
+    qr_payload: str | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BoxSettings:
+    """What differs from box to box."""
+
+    terminal_id: str | None = None
+    language: Language = "id"
+    has_clock: bool = True
+    volume: int = 80
+    firmware_version: str = "1.0.0"
+    utc_offset_minutes: int = 420  # Where the shop's day ends: Jakarta.
+
+
+@dataclass(frozen=True, slots=True)
+class DayTotal:
+    """What came in on the shop's current day, replays not counted. `day` is empty before the first payment."""
+
+    day: str
+    count: int
+    total_idr: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    message: PaymentSuccess
+    arrived_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    request_id: str
+    amount_idr: int
+    asked_ms: int
+
+
+class Box:
+    """One soundbox from boot to power cut. Not thread-safe: one caller at a time.
+
+    `account` names the activation (device and key version): a new one makes the box count seq from one again.
+    `token` gives a fresh random name of at most 30 URL-safe characters.
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        key: bytes,
+        journal: Journal,
+        *,
+        account: str,
+        now_ms: int,
+        token: Callable[[], str],
+        settings: BoxSettings | None = None,
+    ) -> None:
+        self.device_id = device_id
+        self.settings = settings or BoxSettings()
+        self.screen = Screen()
+        self.online = False
+        self._key, self._journal, self._account, self._token = key, journal, account, token
+        self._booted_ms = now_ms
+        self._births = 0
+        self._audio_fault = False
+        self._last_event_ms: int | None = None
+
+        self._utc_offset_ms: int | None = 0 if self.settings.has_clock else None
+        self._clock_confirmed = False
+        self._clock_skew_ms = 0
+        self._time_nonce: str | None = None
+        self._time_asked_ms = now_ms
+        self._held: deque[tuple[str, bytes]] = deque()
+
+        self._next_seq = journal.memory.highest_seq + 1
+        self._will_not_come: set[int] = set()
+        self._waiting: list[_Waiting] = []
+        self._turned_away: dict[int, int] = {}
+        self._speaking: Speak | None = None
+        self._said: PaymentSuccess | None = None
+        self._notice_due = False
+        self._asked: _Asked | None = None
+
+    # Power and radio.
+
+    def boot(self, now_ms: int) -> list[Action]:
+        """Call once, before anything else. What was taken in but not marked as played stays unspoken for good."""
+        if self._journal.memory.account != self._account:
+            self._journal.write(log.new_account(self._account))
+            self._next_seq = 1
+        actions: list[Action] = [Tell("booted", {"damaged_lines": self._journal.damaged_lines})]
+        for entry in list(self._journal.memory.entries.values()):
+            if entry.status == "received":
+                self._settle(_failed(entry, "interrupted"), now_ms)
+                actions.append(Tell("interrupted", {"event_id": entry.event_id, "seq": entry.seq}))
+        return actions
+
+    def connect(self, now_ms: int) -> Publish:
+        """A new session begins: its number is on the disk before the broker hears of it. Returns the last will."""
+        self._journal.write(log.new_session(self._journal.memory.session_epoch + 1))
+        return self._status("offline", now_ms)
+
+    def birth(self, now_ms: int) -> list[Action]:
+        """Connected and subscribed: say so, ask what time it is, and repeat every ack the broker may not have."""
+        self.online = True
+        self._notice_due = False
+        actions: list[Action] = [self._status("online", now_ms), Tell("online", {"session_epoch": self._epoch})]
+        self._births += 1
+        self._clock_confirmed = False
+        actions += self._ask_time(now_ms)
+        return actions + [self._ack(number) for number in self._journal.memory.unsent_acks]
+
+    def lost(self, now_ms: int, *, reason: str) -> list[Action]:
+        """The connection broke. Said aloud once, however often the radio fails to come back."""
+        if not self.online:
+            return []
+        self.online = False
+        self._notice_due = True
+        return [Tell("offline", {"reason": reason}), *self._speak_next(now_ms)]
+
+    def farewell(self, now_ms: int) -> Publish:
+        """The orderly goodbye: the broker sends no will after a clean disconnect."""
+        self.online = False
+        return self._status("offline", now_ms)
+
+    def power_off(self) -> None:
+        """Nothing is saved here: a box that needed this would forget everything in a power cut."""
+        self._journal.close()
+
+    def heartbeat(self, now_ms: int) -> Publish:
+        """The pulse, QoS 0: the next one makes up for a lost one."""
+        message = Heartbeat(
+            **self._common(now_ms),
+            firmware_version=self.settings.firmware_version,
+            network_strength=80,
+            battery_level=100,
+            state=self._state(),
+            volume=self.settings.volume,
+            queue_depth=len(self._waiting),
+            clock_skew_ms=max(-MAX_COUNT, min(self._clock_skew_ms, MAX_COUNT)),  # An empty battery: decades.
+            uptime_s=(now_ms - self._booted_ms) // 1000,
+        )
+        return Publish(uplink(self.device_id, Uplink.HEARTBEAT), encode(message), qos=0)
+
+    def ack_taken(self, number: int) -> None:
+        """The broker has this ack. Not durable: at worst it is sent again, and the hub knows repeats."""
+        self._journal.write(log.ack_sent(number), durable=False)
+
+    def day_total(self) -> DayTotal:
+        """The merchant's question at closing time; it survives a power cut."""
+        memory = self._journal.memory
+        return DayTotal(memory.day, memory.day_count, memory.day_total_idr)
+
+    # What comes in.
+
+    def hear(self, topic: str, payload: bytes, now_ms: int) -> list[Action]:
+        """One downlink, as received: verify first, then parse."""
+        address = parse_downlink(topic)
+        if address is None or address[0] != self.device_id:
+            return [Tell("ignored", {"topic": topic})]
+        try:
+            body = verify(self._key, topic, payload)
+        except BadSignature:
+            return self._complain("bad_signature", f"{address[1]}, {len(payload)} bytes", now_ms)
+        if address[1] not in set(Downlink):
+            return [Tell("ignored", {"topic": topic})]
+        try:
+            message = decode(MESSAGES[Downlink(address[1])], body)
+        except MalformedMessage as problem:
+            return self._complain("malformed_message", f"{address[1]}: {problem}"[:100], now_ms)
+        if isinstance(message, Time):
+            return self._set_clock(message, now_ms)
+        if self._cannot_judge(message, now_ms):
+            return self._hold(topic, payload, now_ms)
+        if isinstance(message, PaymentSuccess):
+            return self._payment(message, now_ms)
+        if isinstance(message, DynamicQrResponse):
+            return self._qr_answer(message, now_ms)
+        if isinstance(message, DynamicQrDisplay):
+            return self._display(message, now_ms)
+        raise TypeError(f"{type(message).__name__} is no downlink")
+
+    # Announcements.
+
+    def _payment(self, message: PaymentSuccess, now_ms: int) -> list[Action]:
+        known = self._journal.memory.entries.get(message.event_id)
+        if known:
+            return self._repeat(known, now_ms)
+        if message.currency != "IDR":
+            return self._answer(message, "rejected", now_ms, reason="currency_not_spoken")
+        if self._is_late(from_rfc3339(message.expires_at), now_ms):
+            self._pass_over(message.seq)
+            return self._answer(message, "stale_skipped", now_ms)
+        if message.seq <= self._journal.memory.floor:
+            return self._answer(message, "rejected", now_ms, reason="seq_below_floor")
+        if not self._has_room_for(message, now_ms):
+            return [Tell("turned_away", {"event_id": message.event_id, "seq": message.seq})]
+        return self._take_in(message, now_ms)
+
+    def _take_in(self, message: PaymentSuccess, now_ms: int) -> list[Action]:
+        """Journal and ack are one record on the disk; only then does anything leave the box."""
+        entry = Entry(message.event_id, message.seq)
+        is_replay = message.original_event_id is not None
+        number = self._journal.memory.next_ack
+        self._journal.write(
+            log.taken_in(
+                entry,
+                ack=self._ack_text(entry.event_id, "received", now_ms),
+                day=self._day(from_rfc3339(message.paid_at)),
+                amount_idr=0 if is_replay else message.amount,
+            )
+        )
+        self._turned_away.pop(message.seq, None)
+        self._waiting.append(_Waiting(message, now_ms))
+        if self.screen.shows == "qr" and self.screen.transaction_id == message.transaction_id:
+            self._show_paid(message.transaction_id, message.amount, now_ms)
+        facts = _facts(message)
+        return [self._ack(number), Tell("announced", facts), *self._speak_next(now_ms)]
+
+    def _repeat(self, known: Entry, now_ms: int) -> list[Action]:
+        """A repeat is silent. It is told how the first one ended, because the hub may have lost that ack."""
+        status = "duplicate" if known.status in ("received", "played") else known.status
+        text = self._ack_text(known.event_id, status, now_ms, played_at_ms=known.played_at_ms, reason=known.reason)
+        return [self._owe(text), Tell("duplicate", {"event_id": known.event_id, "seq": known.seq})]
+
+    def _answer(self, message: PaymentSuccess, status: str, now_ms: int, *, reason: str | None = None) -> list[Action]:
+        ack = self._owe(self._ack_text(message.event_id, status, now_ms, reason=reason))
+        return [ack, Tell(status, {**_facts(message), "reason": reason})]
+
+    def _has_room_for(self, message: PaymentSuccess, now_ms: int) -> bool:
+        """A full box says nothing, so that the hub sends again. It also takes nothing so far ahead that the floor
+        would pass a message it turned away and that may still come."""
+        self._turned_away = {
+            seq: expires_ms for seq, expires_ms in self._turned_away.items() if not self._is_late(expires_ms, now_ms)
+        }
+        first_outside = min(self._turned_away, default=message.seq)
+        if len(self._waiting) < QUEUE and message.seq - log.WINDOW < first_outside:
+            return True
+        if len(self._turned_away) < log.WINDOW or message.seq < first_outside:
+            self._turned_away[message.seq] = from_rfc3339(message.expires_at)
+        return False
+
+    # The speaker: one at a time, in the order of the payments.
+
+    def _speak_next(self, now_ms: int) -> list[Action]:
+        actions: list[Action] = []
+        while self._speaking is None:
+            if self._notice_due:
+                self._notice_due = False
+                actions.append(self._say_notice())
+                break
+            message = self._next_to_speak(now_ms)
+            if message is None:
+                break
+            actions += self._say(message, now_ms)
+        return actions
+
+    def _next_to_speak(self, now_ms: int) -> PaymentSuccess | None:
+        """The lowest seq, once nothing before it is missing or somebody has waited long enough for what is."""
+        if not self._waiting:
+            return None
+        first = min(self._waiting, key=lambda waiting: waiting.message.seq)
+        patience_is_over = any(now_ms - waiting.arrived_ms >= ORDER_WAIT_MS for waiting in self._waiting)
+        if first.message.seq > self._next_seq and not patience_is_over and len(self._waiting) < QUEUE:
+            return None
+        self._waiting.remove(first)
+        return first.message
+
+    def _say(self, message: PaymentSuccess, now_ms: int) -> list[Action]:
+        self._next_seq = max(self._next_seq, message.seq + 1)
+        self._skip_what_will_not_come()
+        if self._is_late(from_rfc3339(message.expires_at), now_ms):  # It grew old while it waited its turn.
+            entry = Entry(message.event_id, message.seq, status="stale_skipped")
+            return [self._settle(entry, now_ms), Tell("stale_skipped", _facts(message))]
+        is_replay, language = message.original_event_id is not None, self.settings.language
+        self._said = message
+        self._speaking = Speak(
+            event_id=message.event_id,
+            seq=message.seq,
+            sentence=payment_sentence(message.amount, language, replay=is_replay),
+            clips=tuple(payment_clips(message.amount, language, replay=is_replay)),
+            language=language,
+        )
+        return [self._speaking]
+
+    def _say_notice(self) -> Speak:
+        language = self.settings.language
+        self._said = None
+        self._speaking = Speak(None, None, NETWORK_LOST[language], (), language)
+        return self._speaking
+
+    def spoken(self, event_id: str | None, now_ms: int, *, wav: str | None = None) -> list[Action]:
+        """The speaker has finished. Marked in the journal before the ack leaves."""
+        message = self._finish(event_id)
+        self._audio_fault = False
+        if message is None:
+            return self._speak_next(now_ms)
+        played_at_ms = self._utc(now_ms)
+        entry = Entry(message.event_id, message.seq, status="played", played_at_ms=played_at_ms)
+        played = Tell("played", {**_facts(message), "played_at": _stamp(played_at_ms), "wav": wav})
+        return [self._settle(entry, now_ms), played, *self._speak_next(now_ms)]
+
+    def not_spoken(self, event_id: str | None, now_ms: int, *, problem: str) -> list[Action]:
+        """The speaker failed for good. The operator hears of it; the payment is not announced twice instead."""
+        message = self._finish(event_id)
+        self._audio_fault = True
+        actions: list[Action] = []
+        if message is not None:
+            actions.append(self._settle(_failed(Entry(message.event_id, message.seq), "audio_fault"), now_ms))
+        actions += self._complain("audio_fault", problem[:100], now_ms)
+        return actions + self._speak_next(now_ms)
+
+    def _finish(self, event_id: str | None) -> PaymentSuccess | None:
+        if self._speaking is None or self._speaking.event_id != event_id:
+            raise ValueError(f"the box is not speaking {event_id}")
+        message, self._speaking, self._said = self._said, None, None
+        return message
+
+    def _pass_over(self, seq: int) -> None:
+        """This one will not be spoken, so nobody needs to wait for it."""
+        if self._next_seq <= seq < self._next_seq + log.WINDOW:
+            self._will_not_come.add(seq)
+        self._skip_what_will_not_come()
+
+    def _skip_what_will_not_come(self) -> None:
+        while self._next_seq in self._will_not_come:
+            self._next_seq += 1
+        self._will_not_come = {seq for seq in self._will_not_come if seq > self._next_seq}
+
+    # The clock.
+
+    def _utc(self, now_ms: int) -> int:
+        return now_ms + (self._utc_offset_ms or 0)
+
+    def _is_late(self, expires_ms: int, now_ms: int) -> bool:
+        return self._utc(now_ms) > expires_ms + SKEW_MS
+
+    def _cannot_judge(self, message: Any, now_ms: int) -> bool:
+        """Without a clock nothing can be judged. A clock of our own that the hub has not confirmed in this session is
+        believed when the message looks fresh; when it looks late, or made in the future, either may be wrong."""
+        if self._utc_offset_ms is None:
+            return True
+        if self._clock_confirmed:
+            return False
+        expires_at, issued_at = getattr(message, "expires_at", None), getattr(message, "issued_at", None)
+        looks_late = expires_at is not None and self._is_late(from_rfc3339(expires_at), now_ms)
+        looks_early = issued_at is not None and from_rfc3339(issued_at) > self._utc(now_ms) + SKEW_MS
+        return looks_late or looks_early
+
+    def _hold(self, topic: str, payload: bytes, now_ms: int) -> list[Action]:
+        """Wait for the time. More than eight are dropped: they were not acked, so the hub sends them again."""
+        if (topic, payload) not in self._held and len(self._held) < QUEUE:
+            self._held.append((topic, payload))
+        return [Tell("waits_for_time", {"held": len(self._held)}), *self._ask_time_again(now_ms)]
+
+    def _ask_time(self, now_ms: int) -> list[Action]:
+        self._time_nonce, self._time_asked_ms = self._token(), now_ms
+        message = TimeRequest(**self._common(now_ms), nonce=self._time_nonce)
+        return [Publish(uplink(self.device_id, Uplink.TIME_REQUEST), encode(message))]
+
+    def _ask_time_again(self, now_ms: int) -> list[Action]:
+        due = self._time_nonce is None or now_ms - self._time_asked_ms >= TIME_AGAIN_MS
+        return self._ask_time(now_ms) if due and self.online else []
+
+    def _set_clock(self, message: Time, now_ms: int) -> list[Action]:
+        """Only the answer to the last question counts: an old one, kept and replayed, would turn the clock back."""
+        if message.nonce != self._time_nonce:
+            return [Tell("ignored", {"nonce": message.nonce})]
+        self._time_nonce = None
+        server_ms = from_rfc3339(message.server_time)
+        self._clock_skew_ms = 0 if self._utc_offset_ms is None else self._utc(now_ms) - server_ms
+        if self._utc_offset_ms is None or abs(self._clock_skew_ms) > CLOCK_IS_GOOD_MS:
+            self._utc_offset_ms = server_ms - now_ms
+        self._clock_confirmed = True
+        actions: list[Action] = [Tell("clock_set", {"skew_ms": self._clock_skew_ms})]
+        held, self._held = self._held, deque()
+        for topic, payload in held:
+            actions += self.hear(topic, payload, now_ms)
+        return actions
+
+    def _day(self, utc_ms: int) -> str:
+        local = datetime.fromtimestamp(utc_ms / 1000, UTC) + timedelta(minutes=self.settings.utc_offset_minutes)
+        return local.date().isoformat()
+
+    # The QR.
+
+    def ask_qr(self, amount_idr: int, now_ms: int) -> list[Action]:
+        """The merchant typed an amount. A new question replaces the one before. ValueError without a terminal."""
+        if self.settings.terminal_id is None:
+            raise ValueError("a box that belongs to no terminal cannot ask for a QR")
+        self._asked = _Asked(self._token(), amount_idr, now_ms)
+        message = DynamicQrRequest(
+            **self._common(now_ms),
+            request_id=self._asked.request_id,
+            terminal_id=self.settings.terminal_id,
+            amount=amount_idr,
+            currency="IDR",
+            created_at=_stamp(self._utc(now_ms)),
+        )
+        asked = Tell("qr_asked", {"request_id": self._asked.request_id, "amount": amount_idr})
+        return [Publish(uplink(self.device_id, Uplink.DYNAMIC_QR_REQUEST), encode(message)), asked]
+
+    def _qr_answer(self, message: DynamicQrResponse, now_ms: int) -> list[Action]:
+        asked = self._asked
+        if asked is None or message.correlation_id != asked.request_id:
+            return [Tell("ignored", {"correlation_id": message.correlation_id})]
+        self._asked = None
+        if message.status != "success" or message.qr_payload is None or message.expires_at is None:
+            return [Tell("qr_failed", {"request_id": asked.request_id, "error_code": message.error_code})]
+        return self._show_qr(message.transaction_id, message.qr_payload, asked.amount_idr, message.expires_at, now_ms)
+
+    def _display(self, message: DynamicQrDisplay, now_ms: int) -> list[Action]:
+        if message.action == "show" and message.qr_payload is not None and message.expires_at is not None:
+            return self._show_qr(message.transaction_id, message.qr_payload, message.amount, message.expires_at, now_ms)
+        if self.screen.transaction_id != message.transaction_id:
+            return []  # The customer is looking at another payment by now.
+        if message.action == "paid":
+            amount_idr = message.amount if message.amount is not None else self.screen.amount_idr
+            self._show_paid(message.transaction_id, amount_idr, now_ms)
+            return [Tell("qr_paid", {"transaction_id": message.transaction_id})]
+        self.screen = Screen()
+        return [Tell(f"qr_{_DONE[message.action]}", {"transaction_id": message.transaction_id})]
+
+    def _show_qr(
+        self, transaction_id: str | None, qr_payload: str, amount_idr: int | None, expires_at: str, now_ms: int
+    ) -> list[Action]:
+        expires_ms = from_rfc3339(expires_at)
+        facts = {"transaction_id": transaction_id, "amount": amount_idr, "expires_at": expires_at}
+        if self._utc(now_ms) >= expires_ms:
+            return [Tell("qr_expired", facts)]
+        self.screen = Screen("qr", transaction_id, amount_idr, qr_payload, expires_ms)
+        return [Tell("qr_shown", {**facts, "qr_payload": qr_payload})]
+
+    def _show_paid(self, transaction_id: str | None, amount_idr: int | None, now_ms: int) -> None:
+        self.screen = Screen("paid", transaction_id, amount_idr, until_ms=self._utc(now_ms) + PAID_SCREEN_MS)
+
+    # Time passing.
+
+    def tick(self, now_ms: int) -> list[Action]:
+        """Do what has become due. Calling it too often does nothing."""
+        actions = self._speak_next(now_ms)
+        if self.screen.until_ms is not None and self._utc(now_ms) >= self.screen.until_ms:
+            if self.screen.shows == "qr":
+                actions.append(Tell("qr_expired", {"transaction_id": self.screen.transaction_id}))
+            self.screen = Screen()
+        if self._asked is not None and now_ms - self._asked.asked_ms >= QR_ANSWER_MS:
+            actions.append(Tell("qr_failed", {"request_id": self._asked.request_id, "error_code": "NO_ANSWER"}))
+            self._asked = None
+        if self._waits_for_time():
+            actions += self._ask_time_again(now_ms)
+        return actions
+
+    def due_ms(self) -> int | None:
+        """When `tick` will next have something to do, in the counter of `now_ms`; None: not before something comes."""
+        return min(self._deadlines(), default=None)
+
+    def _deadlines(self) -> Iterator[int]:
+        if self._speaking is None and self._waiting:
+            yield min(waiting.arrived_ms for waiting in self._waiting) + ORDER_WAIT_MS
+        if self.screen.until_ms is not None:
+            yield self.screen.until_ms - (self._utc_offset_ms or 0)
+        if self._asked is not None:
+            yield self._asked.asked_ms + QR_ANSWER_MS
+        if self._waits_for_time():
+            yield self._time_asked_ms + TIME_AGAIN_MS
+
+    def _waits_for_time(self) -> bool:
+        return self.online and (self._utc_offset_ms is None or bool(self._held))
+
+    # Uplinks.
+
+    @property
+    def _epoch(self) -> int:
+        return self._journal.memory.session_epoch
+
+    def _common(self, now_ms: int) -> dict[str, Any]:
+        return {"device_id": self.device_id, "timestamp": _stamp(self._utc(now_ms))}
+
+    def _status(self, state: Literal["online", "offline"], now_ms: int) -> Publish:
+        message = Status(
+            **self._common(now_ms),
+            state=state,
+            session_epoch=self._epoch,
+            firmware_version=self.settings.firmware_version,
+            capabilities=Capabilities(max_payload_bytes=MAX_PAYLOAD_BYTES, tts=True, clips=True),
+            last_announcement_seq=self._journal.memory.highest_seq,
+            reset_reason="reconnect" if self._births else "power_on",
+        )
+        return Publish(uplink(self.device_id, Uplink.STATUS), encode(message), retain=True)
+
+    def _state(self) -> Literal["idle", "playing", "qr", "fault"]:
+        if self._audio_fault:
+            return "fault"
+        if self._speaking is not None:
+            return "playing"
+        return "qr" if self.screen.shows == "qr" else "idle"
+
+    def _complain(self, code: str, detail: str, now_ms: int) -> list[Action]:
+        told = Tell(code, {"detail": detail})
+        if self._last_event_ms is not None and now_ms - self._last_event_ms < EVENT_EVERY_MS:
+            return [told]
+        self._last_event_ms = now_ms
+        message = Event(**self._common(now_ms), code=code, level="warning", detail=detail)
+        return [Publish(uplink(self.device_id, Uplink.EVENT), encode(message)), told]
+
+    def _ack_text(
+        self,
+        event_id: str,
+        status: Any,
+        now_ms: int,
+        *,
+        played_at_ms: int | None = None,
+        reason: str | None = None,
+    ) -> str:
+        played_at = None if played_at_ms is None else _stamp(played_at_ms)
+        message = PaymentAck(
+            **self._common(now_ms), event_id=event_id, status=status, played_at=played_at, reason=reason
+        )
+        return encode(message).decode()
+
+    def _settle(self, entry: Entry, now_ms: int) -> Publish:
+        """How it ended, and the ack that says so, as one record."""
+        number = self._journal.memory.next_ack
+        text = self._ack_text(
+            entry.event_id, entry.status, now_ms, played_at_ms=entry.played_at_ms, reason=entry.reason
+        )
+        self._journal.write(log.settled(entry, ack=text))
+        return self._ack(number)
+
+    def _owe(self, text: str) -> Publish:
+        number = self._journal.memory.next_ack
+        self._journal.write(log.answered(text))
+        return self._ack(number)
+
+    def _ack(self, number: int) -> Publish:
+        text = self._journal.memory.unsent_acks[number]
+        return Publish(uplink(self.device_id, Uplink.PAYMENT_ACK), text.encode(), ack=number)
+
+
+_DONE = {"clear": "cleared", "expired": "expired", "show": "refused"}
+
+
+def _failed(entry: Entry, reason: str) -> Entry:
+    return Entry(entry.event_id, entry.seq, status="failed", reason=reason)
+
+
+def _facts(message: PaymentSuccess) -> dict[str, Any]:
+    facts = {"event_id": message.event_id, "seq": message.seq, "amount": message.amount}
+    return {**facts, "transaction_id": message.transaction_id}
+
+
+def _stamp(utc_ms: int) -> str:
+    """RFC 3339 with milliseconds: whole seconds would hide how fast an announcement was."""
+    return f"{to_rfc3339(utc_ms)[:-1]}.{utc_ms % 1000:03d}Z"

@@ -1,0 +1,761 @@
+"""Writes vectors/v1/*.json. It uses the standard library alone, so that the package is measured against something else.
+
+    python firmware-protocol/make_vectors.py           write the files
+    python firmware-protocol/make_vectors.py --check   fail when the committed files say something else
+
+A vector that was released is never changed: boxes in the field were built on it. Add cases, do not edit them.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent / "vectors" / "v1"
+KEY = bytes(range(32))
+OTHER_KEY = bytes(range(32, 64))
+DEVICE = "dev_01jz4q8w3v6n2m5k7r9t1x0abc"
+OTHER_DEVICE = "dev_01jz4q8w3v6n2m5k7r9t1x0abd"
+ANNOUNCEMENT = "ann_01jz4q9b7c8d9e0f1g2h3j4k5m"
+REPLAY = "ann_01jz4qf0000000000000000000"
+TRANSACTION = "txn_01jz4q97c8d9e0f1g2h3j4k5mn"
+SHA256 = hashlib.sha256(b"voice pack").hexdigest()
+Case = dict[str, Any]
+
+
+def tlv(*objects: tuple[str, str]) -> str:
+    return "".join(f"{tag}{len(value):02d}{value}" for tag, value in objects)
+
+
+def crc(payload: str) -> str:
+    """CRC-16/CCITT-FALSE, as at the end of every QR."""
+    register = 0xFFFF
+    for byte in payload.encode():
+        register ^= byte << 8
+        for _ in range(8):
+            register = (register << 1 ^ (0x1021 if register & 0x8000 else 0)) & 0xFFFF
+    return f"{register:04X}"
+
+
+def qris() -> str:
+    """A dynamic QR for Rp 50,000, of a merchant that does not exist."""
+    acquirer = tlv(("00", "ID.CO.SANDBOX.WWW"), ("01", "936009990000000001"), ("02", "SBX0001"), ("03", "UMI"))
+    switch = tlv(("00", "ID.CO.QRIS.WWW"), ("02", "ID1020000000001"), ("03", "UMI"))
+    payload = tlv(
+        ("00", "01"),
+        ("01", "12"),
+        ("26", acquirer),
+        ("51", switch),
+        ("52", "5812"),
+        ("53", "360"),
+        ("54", "50000"),
+        ("58", "ID"),
+        ("59", "WARUNG SARI"),
+        ("60", "JAKARTA"),
+        ("61", "10110"),
+        ("62", tlv(("07", "T01"))),
+    )
+    return f"{payload}6304" + crc(f"{payload}6304")
+
+
+def compact(**members: Any) -> bytes:
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def signature(key: bytes, topic: str, body: bytes) -> str:
+    mac = hmac.new(key, topic.encode() + b"\n" + body[:-1], hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(mac).decode().rstrip("=")
+
+
+def signed(key: bytes, topic: str, body: bytes) -> bytes:
+    return body[:-1] + b',"sig":"' + signature(key, topic, body).encode() + b'"}'
+
+
+def up(channel: str, device: str = DEVICE) -> str:
+    return f"devices/{device}/uplink/{channel}"
+
+
+def down(channel: str, device: str = DEVICE) -> str:
+    return f"devices/{device}/downlink/{channel}"
+
+
+def as_text(payload: bytes) -> dict[str, str]:
+    """The bytes in hexadecimal, which decides, and as text where they are text, for the eye."""
+    try:
+        return {"payload": payload.decode(), "payload_hex": payload.hex()}
+    except UnicodeDecodeError:
+        return {"payload_hex": payload.hex()}
+
+
+def said(name: str, meaning: str, topic: str, body: bytes, fields: dict[str, Any], *, written: bool = True) -> Case:
+    """An uplink that is read. `written` when our own writer makes exactly these bytes of the fields."""
+    return {"name": name, "meaning": meaning, "valid": True, "written": written, "topic": topic} | {
+        **as_text(body),
+        "fields": fields,
+    }
+
+
+def heard(name: str, meaning: str, topic: str, body: bytes, fields: dict[str, Any], *, written: bool = True) -> Case:
+    """A downlink with its signature."""
+    return {"name": name, "meaning": meaning, "valid": True, "written": written, "topic": topic} | {
+        "key_hex": KEY.hex(),
+        "body": body.decode(),
+        "sig": signature(KEY, topic, body),
+        **as_text(signed(KEY, topic, body)),
+        "fields": fields,
+    }
+
+
+def refused(name: str, meaning: str, topic: str, payload: bytes, reason: str, *, key: bytes | None = None) -> Case:
+    """`reason` is bad_signature or malformed, the latter with the member that is wrong where it is one."""
+    refused_as, *member = reason.split()
+    return {"name": name, "meaning": meaning, "valid": False, "refused_as": refused_as} | {
+        **({"member": member[0]} if member else {}),
+        "topic": topic,
+        **({"key_hex": key.hex()} if key else {}),
+        **as_text(payload),
+    }
+
+
+def written(fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    return compact(**fields), fields
+
+
+def status() -> list[Case]:
+    topic = up("status")
+    birth: dict[str, Any] = {
+        "message_type": "status",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:00:00Z",
+        "state": "online",
+        "session_epoch": 7,
+        "firmware_version": "1.0.3",
+        "capabilities": {
+            "max_payload_bytes": 1024,
+            "tts": True,
+            "clips": True,
+            "url": False,
+            "display": True,
+            "mqtt5": False,
+            "command_progress": True,
+            "verify_signature": True,
+        },
+        "audio_pack": {"version": "id-2026.05", "sha256": SHA256},
+        "last_announcement_seq": 41,
+        "config_version": 3,
+        "reset_reason": "power_on",
+    }
+    will = {**dict(list(birth.items())[:3]), "state": "offline", "session_epoch": 7}
+    smallest = {**will, "state": "online", "session_epoch": 1}
+    later = {**smallest, "capabilities": {"max_payload_bytes": 512, "lamp": True}, "mood": "fine"}
+    return [
+        said("birth", "A box that came up, with everything it reports.", topic, *written(birth)),
+        said("last-will", "What the broker says for a box that vanished.", topic, *written(will)),
+        said("smallest-birth", "A box that says nothing of itself is a small one.", topic, *written(smallest)),
+        said(
+            "unknown-members",
+            "Members of a later version, at any depth, are ignored.",
+            topic,
+            compact(**later),
+            smallest,
+            written=False,
+        ),
+        refused(
+            "epoch-as-text",
+            "Numbers are numbers.",
+            topic,
+            compact(**(will | {"session_epoch": "7"})),
+            "malformed session_epoch",
+        ),
+        refused(
+            "unknown-state", "There are two states.", topic, compact(**(will | {"state": "asleep"})), "malformed state"
+        ),
+        refused(
+            "capability-as-number",
+            "Wrong types are refused inside capabilities too.",
+            topic,
+            compact(**(smallest | {"capabilities": {"tts": 1}})),
+            "malformed capabilities",
+        ),
+        refused(
+            "somebody-else",
+            "The broker vouches for the id in the topic; the message names another one.",
+            topic,
+            compact(**(will | {"device_id": OTHER_DEVICE})),
+            "malformed device_id",
+        ),
+    ]
+
+
+def heartbeat() -> list[Case]:
+    topic = up("heartbeat")
+    plain: dict[str, Any] = {
+        "message_type": "heartbeat",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:00:30Z",
+        "firmware_version": "1.0.3",
+        "network_strength": 78,
+        "battery_level": 92,
+        "state": "idle",
+    }
+    full = plain | {
+        "volume": 70,
+        "queue_depth": 0,
+        "clock_skew_ms": -120,
+        "uptime_s": 86400,
+        "bytes_today": 20480,
+    }
+    mains = {key: value for key, value in plain.items() if key != "battery_level"}
+    spaced = json.dumps(dict(reversed(plain.items())), indent=1).encode()
+    fractional = plain | {"timestamp": "2026-05-23T10:00:30.250Z"}
+    wrong: dict[str, tuple[str, dict[str, Any]]] = {
+        "strength-over-100": ("Percentages end at 100.", {"network_strength": 101}),
+        "battery-as-float": ("92.0 is not an integer here.", {"battery_level": 92.0}),
+        "battery-as-bool": ("true is not 1.", {"battery_level": True}),
+        "local-time": ("Times end in Z.", {"timestamp": "2026-05-23T17:00:30+07:00"}),
+        "no-such-day": ("The calendar is checked.", {"timestamp": "2026-02-30T10:00:30Z"}),
+        "reserved-id": ("Ids that begin with hub- belong to the hub.", {"device_id": "hub-shard-0"}),
+        "bidi-override": ("Characters that turn a text around are refused.", {"firmware_version": "1.0\u202e3"}),
+    }
+    return [
+        said("plain", "The members of the first contract.", topic, *written(plain)),
+        said("full", "Everything a box can report.", topic, *written(full)),
+        said("on-mains-power", "A box without a battery reports none.", topic, *written(mains)),
+        said("fraction-of-a-second", "Uplinks may carry fractions.", topic, *written(fractional)),
+        said("other-order-and-spaces", "Order and white space mean nothing.", topic, spaced, plain, written=False),
+        *(
+            refused(name, meaning, topic, compact(**(plain | change)), f"malformed {next(iter(change))}")
+            for name, (meaning, change) in wrong.items()
+        ),
+        refused("truncated", "Half a message.", topic, compact(**plain)[:-20], "malformed"),
+        refused("empty", "No bytes at all.", topic, b"", "malformed"),
+        refused("not-an-object", "A list is no message.", topic, b'["heartbeat"]', "malformed"),
+        refused("not-utf8", "0xFF is not UTF-8.", topic, compact(**plain)[:-1] + b',"x":"\xff"}', "malformed"),
+        refused("nan", "NaN is not JSON.", topic, compact(**plain)[:-1] + b',"x":NaN}', "malformed"),
+        refused(
+            "infinity", "A number too large for a float.", topic, compact(**plain)[:-1] + b',"x":1e999}', "malformed"
+        ),
+        refused(
+            "half-a-surrogate-pair",
+            "Also in a member that nobody knows.",
+            topic,
+            compact(**plain)[:-1] + b',"x":"\\ud83d"}',
+            "malformed",
+        ),
+        refused("nul", "An escaped NUL.", topic, compact(**plain)[:-1] + b',"x":"\\u0000"}', "malformed"),
+        refused(
+            "key-twice",
+            "Two readers may take different ones, so neither counts.",
+            topic,
+            compact(**plain)[:-1] + b',"state":"fault"}',
+            "malformed",
+        ),
+        refused(
+            "key-twice-inside",
+            "The same at any depth.",
+            topic,
+            compact(**plain)[:-1] + b',"x":[{"a":1,"a":1}]}',
+            "malformed",
+        ),
+        refused(
+            "too-deep",
+            "Nested deeper than 20.",
+            topic,
+            compact(**plain)[:-1] + b',"x":' + b"[" * 20 + b"]" * 20 + b"}",
+            "malformed",
+        ),
+        refused(
+            "too-long",
+            "More than 4096 bytes.",
+            topic,
+            compact(**plain)[:-1] + b',"x":"' + b"x" * 4096 + b'"}',
+            "malformed",
+        ),
+        refused(
+            "another-message",
+            "Not the message of this topic.",
+            up("payment/ack"),
+            compact(**plain),
+            "malformed message_type",
+        ),
+        refused("unknown-channel", "No message travels here.", up("gossip"), compact(**plain), "malformed"),
+        refused("a-downlink-topic", "Not a device's to say.", down("time"), compact(**plain), "malformed"),
+    ]
+
+
+def dynamic_qr_request() -> list[Case]:
+    topic = up("dynamic-qr/request")
+    request = {
+        "message_type": "dynamic_qr_request",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:01:00Z",
+        "request_id": "req_000123",
+        "terminal_id": "trm_01jz4q8000000000000000abcd",
+        "amount": 50000,
+        "currency": "IDR",
+        "created_at": "2026-05-23T10:01:00Z",
+    }
+    first_contract = {key: value for key, value in request.items() if key != "timestamp"}
+    return [
+        said("fifty-thousand", "Please show a QR for Rp 50,000.", topic, *written(request)),
+        said("without-timestamp", "The first contract had created_at alone.", topic, *written(first_contract)),
+        said(
+            "zero",
+            "Read, and answered with INVALID_AMOUNT: silence would leave the shopkeeper waiting.",
+            topic,
+            *written(request | {"amount": 0}),
+        ),
+        refused(
+            "amount-as-float", "Money is whole.", topic, compact(**(request | {"amount": 50000.0})), "malformed amount"
+        ),
+        refused(
+            "amount-as-text",
+            "Money is a number.",
+            topic,
+            compact(**(request | {"amount": "50000"})),
+            "malformed amount",
+        ),
+        refused("amount-too-large", "13 digits.", topic, compact(**(request | {"amount": 10**12})), "malformed amount"),
+        refused(
+            "currency-in-words",
+            "Three letters.",
+            topic,
+            compact(**(request | {"currency": "rupiah"})),
+            "malformed currency",
+        ),
+        refused(
+            "request-id-too-long", "31.", topic, compact(**(request | {"request_id": "r" * 31})), "malformed request_id"
+        ),
+        refused(
+            "no-request-id",
+            "An answer would have nothing to refer to.",
+            topic,
+            compact(**{key: value for key, value in request.items() if key != "request_id"}),
+            "malformed request_id",
+        ),
+    ]
+
+
+def payment_ack() -> list[Case]:
+    topic = up("payment/ack")
+    received = {
+        "message_type": "payment_ack",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:02:01Z",
+        "event_id": ANNOUNCEMENT,
+        "status": "received",
+    }
+    played = received | {
+        "timestamp": "2026-05-23T10:02:04.500Z",
+        "status": "played",
+        "played_at": "2026-05-23T10:02:02Z",
+    }
+    duplicate = played | {"timestamp": "2026-05-23T10:02:09Z", "status": "duplicate"}
+    failed = received | {"status": "failed", "reason": "interrupted"}
+    return [
+        said("received", "Journaled; the hub stops repeating.", topic, *written(received)),
+        said("played", "Spoken, and when.", topic, *written(played)),
+        said("duplicate", "Heard again, was spoken then.", topic, *written(duplicate)),
+        said("failed", "The power went between journal and speaker.", topic, *written(failed)),
+        said("stale", "It came too late to be spoken.", topic, *written(received | {"status": "stale_skipped"})),
+        said("rejected", "Its signature or content was bad.", topic, *written(received | {"status": "rejected"})),
+        refused("unknown-status", "Six words.", topic, compact(**(received | {"status": "ok"})), "malformed status"),
+        refused("no-event", "Of what?", topic, compact(**(received | {"event_id": ""})), "malformed event_id"),
+    ]
+
+
+def time_request() -> list[Case]:
+    topic = up("time/request")
+    asked = {
+        "message_type": "time_request",
+        "device_id": DEVICE,
+        "timestamp": "1970-01-01T00:00:12Z",
+        "nonce": "pY2m7QK0b4Xw",
+    }
+    return [
+        said("no-clock", "A box that counts from 1970 asks for the time.", topic, *written(asked)),
+        refused("no-nonce", "An old answer would fit.", topic, compact(**(asked | {"nonce": ""})), "malformed nonce"),
+    ]
+
+
+def event() -> list[Case]:
+    topic = up("event")
+    plain = {
+        "message_type": "event",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:03:00Z",
+        "code": "low_battery",
+        "level": "warning",
+        "detail": "9 %",
+    }
+    unlevelled = {key: value for key, value in plain.items() if key not in ("level", "detail")}
+    return [
+        said("low-battery", "Something an operator should see.", topic, *written(plain)),
+        said(
+            "no-level",
+            "An event without a level is information.",
+            topic,
+            compact(**unlevelled),
+            unlevelled,
+            written=False,
+        ),
+        said("new-code", "Codes are open: later boxes have more.", topic, *written(plain | {"code": "lid_opened"})),
+        refused(
+            "code-in-capitals",
+            "Codes are lower case.",
+            topic,
+            compact(**(plain | {"code": "TAMPER"})),
+            "malformed code",
+        ),
+        refused("detail-too-long", "256.", topic, compact(**(plain | {"detail": "x" * 256})), "malformed detail"),
+        refused(
+            "line-break", "Control characters.", topic, compact(**(plain | {"detail": "a\nb"})), "malformed detail"
+        ),
+    ]
+
+
+def dynamic_qr_response() -> list[Case]:
+    topic = down("dynamic-qr/response")
+    success = {
+        "message_type": "dynamic_qr_response",
+        "correlation_id": "req_000123",
+        "transaction_id": TRANSACTION,
+        "status": "success",
+        "qr_payload": qris(),
+        "expires_at": "2026-05-23T10:06:00Z",
+    }
+    failed = {
+        "message_type": "dynamic_qr_response",
+        "correlation_id": "req_000124",
+        "status": "failed",
+        "error_code": "INVALID_AMOUNT",
+    }
+    half = {key: value for key, value in success.items() if key != "qr_payload"}
+    return [
+        heard("success", "A QR to show until 10:06.", topic, *written(success)),
+        heard("failed", "No QR, and why.", topic, *written(failed)),
+        refused(
+            "success-without-a-qr",
+            "Signed, and still wrong.",
+            topic,
+            signed(KEY, topic, compact(**half)),
+            "malformed",
+            key=KEY,
+        ),
+        refused(
+            "failed-without-a-reason",
+            "Signed, and still wrong.",
+            topic,
+            signed(KEY, topic, compact(**{key: value for key, value in failed.items() if key != "error_code"})),
+            "malformed",
+            key=KEY,
+        ),
+    ]
+
+
+def dynamic_qr_display() -> list[Case]:
+    topic = down("dynamic-qr/display")
+    show = {
+        "message_type": "dynamic_qr_display",
+        "transaction_id": TRANSACTION,
+        "action": "show",
+        "qr_payload": qris(),
+        "amount": 50000,
+        "expires_at": "2026-05-23T10:06:00Z",
+    }
+    paid = {"message_type": "dynamic_qr_display", "transaction_id": TRANSACTION, "action": "paid"}
+    return [
+        heard("show", "A QR that was asked for elsewhere.", topic, *written(show)),
+        heard("paid", "Take the QR away: it was paid.", topic, *written(paid)),
+        heard("expired", "Take the QR away: nobody paid.", topic, *written(paid | {"action": "expired"})),
+        heard("clear", "Take the QR away.", topic, *written(paid | {"action": "clear"})),
+        refused(
+            "show-nothing",
+            "There is no QR to show.",
+            topic,
+            signed(KEY, topic, compact(**(paid | {"action": "show"}))),
+            "malformed",
+            key=KEY,
+        ),
+    ]
+
+
+def payment_success() -> list[Case]:
+    topic = down("payment/success")
+    paid = {
+        "message_type": "payment_success",
+        "event_id": ANNOUNCEMENT,
+        "transaction_id": TRANSACTION,
+        "seq": 42,
+        "merchant_name": "Warung Sari",
+        "amount": 50000,
+        "currency": "IDR",
+        "paid_at": "2026-05-23T10:02:00Z",
+        "issued_at": "2026-05-23T10:02:00Z",
+        "expires_at": "2026-05-23T10:03:00Z",
+    }
+    replay = paid | {"event_id": REPLAY, "seq": 43, "original_event_id": ANNOUNCEMENT}
+    replay |= {"issued_at": "2026-05-23T10:09:00Z", "expires_at": "2026-05-23T10:10:00Z"}
+    named = paid | {"merchant_name": 'Kopi "Café" \\ 🍜☕'}
+    largest = paid | {
+        "event_id": "e" * 30,
+        "transaction_id": "t" * 30,
+        "seq": 2**31 - 1,
+        "merchant_name": '"\\' * 10,
+        "amount": 999_999_999_999,
+        "original_event_id": "o" * 30,
+    }
+    body = compact(**paid)
+    good = signed(KEY, topic, body)
+    mac = signature(KEY, topic, body)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    same_bytes = mac[:-1] + alphabet[alphabet.index(mac[-1]) | 1]  # the last two bits carry nothing
+    later = {**paid, "tip": 2000}
+
+    def bad(name: str, meaning: str, payload: bytes, *, where: str = topic, key: bytes = KEY) -> Case:
+        return refused(name, meaning, where, payload, "bad_signature", key=key)
+
+    def wrong(name: str, meaning: str, **change: Any) -> Case:
+        reason = f"malformed {next(iter(change))}"
+        return refused(name, meaning, topic, signed(KEY, topic, compact(**(paid | change))), reason, key=KEY)
+
+    return [
+        heard("fifty-thousand", "Rp 50,000 arrived: say so once, not after 10:03.", topic, *written(paid)),
+        heard("replay", "Say it again, as a replay of an earlier one.", topic, *written(replay)),
+        heard("quotes-and-emoji", "Raw UTF-8; quotes and backslashes escaped.", topic, *written(named)),
+        heard("largest", "The longest legal values.", topic, *written(largest)),
+        heard(
+            "unknown-member",
+            "A later hub says more: ignored, but signed.",
+            topic,
+            compact(**later),
+            paid,
+            written=False,
+        ),
+        bad("amount-changed", "One digit more.", good.replace(b'"amount":50000', b'"amount":500000')),
+        bad("one-bit-changed", "In the body.", good.replace(b"Warung", b"Xarung")),
+        bad("sig-changed", "In the signature.", good[:-3] + (b"A" if good[-3:-2] != b"A" else b"Q") + good[-2:]),
+        bad("other-key", "Signed for another box.", signed(OTHER_KEY, topic, body)),
+        bad("wrong-topic", "A good message on another box's topic.", good, where=down("payment/success", OTHER_DEVICE)),
+        bad("wrong-channel", "A good message on another channel.", good, where=down("dynamic-qr/display")),
+        bad("no-sig", "Not signed at all.", body),
+        bad("truncated", "The last byte is missing.", good[:-1]),
+        bad("newline-after", "One byte too many.", good + b"\n"),
+        bad("space-before-sig", "Signed bytes end right before the comma.", good.replace(b',"sig"', b', "sig"')),
+        bad("sig-first", "The signature is the last member.", b'{"sig":"' + mac.encode() + b'",' + body[1:]),
+        bad("sig-padded", "Base64 without padding.", body[:-1] + f',"sig":"{mac}="}}'.encode()),
+        bad(
+            "sig-in-hex",
+            "Not base64url.",
+            body[:-1] + b',"sig":"' + base64.b64decode(mac[:40], b"-_").hex().encode() + b'"}',
+        ),
+        bad(
+            "sig-spelled-otherwise",
+            "The same 32 bytes, unused bits set.",
+            body[:-1] + f',"sig":"{same_bytes}"}}'.encode(),
+        ),
+        bad("only-a-sig", "Nothing was signed.", b'{"sig":"' + mac.encode() + b'"}'),
+        bad("empty", "No bytes at all.", b""),
+        refused(
+            "key-twice",
+            "Signed, and still ambiguous.",
+            topic,
+            signed(KEY, topic, body[:-1] + b',"amount":1}'),
+            "malformed",
+            key=KEY,
+        ),
+        wrong("amount-as-text", "Money is a number.", amount="50000"),
+        wrong("amount-as-float", "Money is whole.", amount=50000.0),
+        wrong("amount-zero", "Nothing arrived.", amount=0),
+        wrong("name-too-long", "26 characters.", merchant_name="x" * 26),
+        wrong("name-too-many-bytes", "11 characters, 44 bytes.", merchant_name="🍜" * 11),
+        wrong("fraction-of-a-second", "Downlinks are whole seconds.", paid_at="2026-05-23T10:02:00.5Z"),
+        wrong("seq-zero", "Counting begins at 1.", seq=0),
+    ]
+
+
+def time() -> list[Case]:
+    topic = down("time")
+    answer = {"message_type": "time", "server_time": "2026-05-23T10:00:01Z", "nonce": "pY2m7QK0b4Xw"}
+    return [
+        heard("answer", "The time, for the nonce that asked.", topic, *written(answer)),
+        refused("unsigned", "Anybody could say so.", topic, compact(**answer), "bad_signature", key=KEY),
+    ]
+
+
+def topics() -> list[dict[str, Any]]:
+    good = [
+        (up("status"), ["uplink", DEVICE, "status"]),
+        (up("dynamic-qr/request"), ["uplink", DEVICE, "dynamic-qr/request"]),
+        (up("a/channel/of-version-2"), ["uplink", DEVICE, "a/channel/of-version-2"]),
+        (down("payment/success"), ["downlink", DEVICE, "payment/success"]),
+        ("devices/abc/uplink/status", ["uplink", "abc", "status"]),
+        (f"devices/{'a' * 32}/downlink/time", ["downlink", "a" * 32, "time"]),
+    ]
+    bad = [
+        "devices/ab/uplink/status",
+        f"devices/{'a' * 33}/uplink/status",
+        "devices/DEV_1/uplink/status",
+        "devices/_abc/uplink/status",
+        "devices/hub-shard-0/uplink/status",
+        "devices/+/uplink/#",
+        "devices/abc/uplink/",
+        "devices/abc/uplink",
+        "devices/abc/uplink/status\n",
+        "devices/abc\n/uplink/status",
+        "devices/abc/uplink//status",
+        "devices/abc/uplink/+",
+        "devices/abc/sideways/status",
+        "/devices/abc/uplink/status",
+        "$SYS/broker/uptime",
+        "",
+    ]
+    return [{"topic": topic, "parsed": parsed} for topic, parsed in good] + [{"topic": t, "parsed": None} for t in bad]
+
+
+def merchant_names() -> list[dict[str, str]]:
+    names = [
+        ("Warung Sari", "Warung Sari", "as it is"),
+        ("Toko Kelontong Bu Siti Aminah", "Toko Kelontong Bu Siti Am", "25 characters"),
+        ("Warung Makan Ibu Kartini Jakarta", "Warung Makan Ibu Kartini", "no space at the end of a cut"),
+        ("🍜" * 12, "🍜" * 10, "40 bytes, never half a character"),
+        ('"' * 25, '"' * 20, "escapes count: a quote takes two bytes"),
+        ("\\" * 25, "\\" * 20, "a backslash too"),
+        ("Kopi\tdan\r\nTeh", "Kopi dan Teh", "control characters become one space"),
+        ("  Dua   Spasi  ", "Dua Spasi", "runs of spaces"),
+        ("Toko\u202egnutaW", "TokognutaW", "nothing may turn the text around"),
+        ("Cafe\u0301", "Café", "composed"),
+        ("", "", "no name"),
+    ]
+    return [{"name": name, "wire": wire, "meaning": meaning} for name, wire, meaning in names]
+
+
+AMOUNTS = [
+    (0, "nol", "zero"),
+    (1, "satu", "one"),
+    (9, "sembilan", "nine"),
+    (10, "sepuluh", "ten"),
+    (11, "sebelas", "eleven"),
+    (12, "dua belas", "twelve"),
+    (19, "sembilan belas", "nineteen"),
+    (20, "dua puluh", "twenty"),
+    (21, "dua puluh satu", "twenty one"),
+    (99, "sembilan puluh sembilan", "ninety nine"),
+    (100, "seratus", "one hundred"),
+    (101, "seratus satu", "one hundred one"),
+    (110, "seratus sepuluh", "one hundred ten"),
+    (111, "seratus sebelas", "one hundred eleven"),
+    (200, "dua ratus", "two hundred"),
+    (999, "sembilan ratus sembilan puluh sembilan", "nine hundred ninety nine"),
+    (1_000, "seribu", "one thousand"),
+    (1_001, "seribu satu", "one thousand one"),
+    (1_100, "seribu seratus", "one thousand one hundred"),
+    (1_999, "seribu sembilan ratus sembilan puluh sembilan", "one thousand nine hundred ninety nine"),
+    (2_000, "dua ribu", "two thousand"),
+    (10_000, "sepuluh ribu", "ten thousand"),
+    (11_000, "sebelas ribu", "eleven thousand"),
+    (12_500, "dua belas ribu lima ratus", "twelve thousand five hundred"),
+    (21_000, "dua puluh satu ribu", "twenty one thousand"),
+    (50_000, "lima puluh ribu", "fifty thousand"),
+    (100_000, "seratus ribu", "one hundred thousand"),
+    (101_000, "seratus satu ribu", "one hundred one thousand"),
+    (111_111, "seratus sebelas ribu seratus sebelas", "one hundred eleven thousand one hundred eleven"),
+    (1_000_000, "satu juta", "one million"),
+    (1_000_001, "satu juta satu", "one million one"),
+    (1_001_000, "satu juta seribu", "one million one thousand"),
+    (1_500_000, "satu juta lima ratus ribu", "one million five hundred thousand"),
+    (10_000_000, "sepuluh juta", "ten million"),
+    (100_000_000, "seratus juta", "one hundred million"),
+    (1_000_000_000, "satu miliar", "one billion"),
+    (1_001_001_001, "satu miliar satu juta seribu satu", "one billion one million one thousand one"),
+    (
+        999_999_999_999,
+        "sembilan ratus sembilan puluh sembilan miliar sembilan ratus sembilan puluh sembilan juta "
+        "sembilan ratus sembilan puluh sembilan ribu sembilan ratus sembilan puluh sembilan",
+        "nine hundred ninety nine billion nine hundred ninety nine million "
+        "nine hundred ninety nine thousand nine hundred ninety nine",
+    ),
+]
+
+
+def amounts() -> list[dict[str, Any]]:
+    return [
+        {"amount": amount}
+        | {
+            language: {"words": words, "clips": [f"{language}/{word}" for word in words.split()]}
+            for language, words in (("id", indonesian), ("en", english))
+        }
+        for amount, indonesian, english in AMOUNTS
+    ]
+
+
+def sentences() -> list[dict[str, Any]]:
+    fifty = {
+        "id": ["id/pembayaran-diterima", "id/lima", "id/puluh", "id/ribu", "id/rupiah"],
+        "en": ["en/payment-received", "en/fifty", "en/thousand", "en/rupiah"],
+    }
+    said = [
+        ("id", None, False, "Pembayaran diterima, lima puluh ribu rupiah"),
+        ("en", None, False, "Payment received, fifty thousand rupiah"),
+        ("id", "Warung Sari", False, "Warung Sari, pembayaran diterima, lima puluh ribu rupiah"),
+        ("en", "Warung Sari", False, "Warung Sari, payment received, fifty thousand rupiah"),
+        ("id", None, True, "Ulangan: pembayaran diterima, lima puluh ribu rupiah"),
+        ("en", None, True, "Replay: payment received, fifty thousand rupiah"),
+        ("id", "Warung Sari", True, "Ulangan: Warung Sari, pembayaran diterima, lima puluh ribu rupiah"),
+        ("en", "Warung Sari", True, "Replay: Warung Sari, payment received, fifty thousand rupiah"),
+    ]
+    opening = {"id": ["id/ulangan"], "en": ["en/replay"]}
+    return [
+        {"amount": 50_000, "language": language, "merchant_name": name, "replay": replay}
+        | {"sentence": sentence, "clips": (opening[language] if replay else []) + fifty[language]}
+        for language, name, replay, sentence in said
+    ]
+
+
+def files() -> dict[str, str]:
+    messages = {
+        "status": status(),
+        "heartbeat": heartbeat(),
+        "dynamic-qr-request": dynamic_qr_request(),
+        "payment-ack": payment_ack(),
+        "time-request": time_request(),
+        "event": event(),
+        "dynamic-qr-response": dynamic_qr_response(),
+        "dynamic-qr-display": dynamic_qr_display(),
+        "payment-success": payment_success(),
+        "time": time(),
+    }
+    others = {
+        "topics": topics(),
+        "merchant-names": merchant_names(),
+        "amounts": amounts(),
+        "sentences": sentences(),
+    }
+    return {f"{name}.json": _document(cases) for name, cases in (messages | others).items()}
+
+
+def _document(cases: list[Any]) -> str:
+    # The override that turns text around must not turn this file around in an editor.
+    return json.dumps(cases, indent=1, ensure_ascii=False).replace("\u202e", "\\u202e") + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        found = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+        changed = sorted(name for name in files().keys() | found.keys() if files().get(name) != found.get(name))
+        print("\n".join(f"{name} differs" for name in changed), end="\n" if changed else "", file=sys.stderr)
+        return 1 if changed else 0
+    if arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, content in files().items():
+        (FOLDER / name).write_text(content, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,425 @@
+"""Messages as they travel: compact UTF-8 JSON, in the order of the fields below.
+
+Readers ignore fields they do not know, so that old boxes understand new hubs; a field is never renamed or retyped.
+Integers are strict: neither `true` nor `1.0` is an amount of money. Times are text here, and milliseconds inside the
+programs (`times.py`). Downlinks are written without `sig`: signing adds it to the bytes.
+"""
+
+import json
+import math
+import unicodedata
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from soundbox_protocol.times import from_rfc3339
+from soundbox_protocol.topics import DEVICE_ID_PATTERN, Downlink, Uplink, parse_uplink
+
+MAX_PAYLOAD_BYTES = 512  # what every box can take in; one that takes more says so in its capabilities
+MAX_MESSAGE_BYTES = 4096  # what a reader looks at at all, whoever sent it
+MAX_DEPTH = 20
+MAX_AMOUNT = 999_999_999_999  # whole rupiah; the largest amount that can be spoken
+MAX_COUNT = 2**31 - 1  # fits the signed 32-bit integer of a small box
+NAME_CHARACTERS, NAME_BYTES = 25, 40
+
+# Direction marks and overrides can make a signed name read as another one.
+_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$"
+
+
+_RAW_JSON = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class MalformedMessage(ValueError):
+    """These bytes are no message of this protocol. The text says where and why, never what was in them."""
+
+
+def merchant_name_for_wire(name: str) -> str:
+    """At most 25 characters and 40 bytes as encoded in JSON, cut between characters; controls become spaces."""
+    clean = " ".join("".join(map(_shown, unicodedata.normalize("NFC", name))).split())
+    kept = clean[:NAME_CHARACTERS]
+    while _encoded_bytes(kept) > NAME_BYTES:
+        kept = kept[:-1]
+    return kept.rstrip(" \u200d")  # a joiner with nothing left to join is shown as an empty square
+
+
+def _shown(character: str) -> str:
+    if character in _BIDI_CONTROLS or "\ud800" <= character <= "\udfff":
+        return ""
+    return " " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character
+
+
+def _encoded_bytes(text: str) -> int:
+    return len(_RAW_JSON(text).encode()) - 2
+
+
+def _device_id(text: str) -> str:
+    if not DEVICE_ID_PATTERN.match(text):
+        raise ValueError("not a device id")
+    return text
+
+
+@lru_cache(maxsize=1024)  # messages of one second share their times
+def _calendar_time(text: str) -> str:
+    from_rfc3339(text)
+    return text
+
+
+def _short_as_encoded(text: str) -> str:
+    if _encoded_bytes(text) > NAME_BYTES:
+        raise ValueError(f"longer than {NAME_BYTES} bytes as encoded")
+    return text
+
+
+DeviceId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{2,31}$"),
+    AfterValidator(_device_id),
+    Field(json_schema_extra={"not": {"pattern": "^hub-"}}),
+]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,30}$")]
+TerminalId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+Second = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"),
+    AfterValidator(_calendar_time),
+]
+Moment = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$"),
+    AfterValidator(_calendar_time),
+]
+Amount = Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
+Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+ShortText = Annotated[str, StringConstraints(pattern=_NO_CONTROLS, max_length=64)]
+LongText = Annotated[str, StringConstraints(pattern=_NO_CONTROLS, max_length=255)]
+MerchantName = Annotated[
+    str,
+    StringConstraints(pattern=_NO_CONTROLS, max_length=NAME_CHARACTERS),
+    AfterValidator(_short_as_encoded),
+]
+QrPayload = Annotated[str, StringConstraints(pattern="^[ -~]{1,512}$")]  # EMVCo's own ceiling, printable ASCII
+ErrorCode = Annotated[str, StringConstraints(pattern="^[A-Z][A-Z0-9_]{0,47}$")]
+EventCode = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+
+
+class Message(_Wire):
+    """What all messages have in common. Each one names its own `message_type`."""
+
+    message_type: str
+
+
+# --- uplinks -------------------------------------------------------------------------------------------------------
+
+
+class Capabilities(_Wire):
+    """What a box can do. A box that says nothing is a small one: 512 bytes, clips, a display, signatures verified."""
+
+    max_payload_bytes: Annotated[int, Field(ge=MAX_PAYLOAD_BYTES, le=65_535)] = MAX_PAYLOAD_BYTES
+    tts: bool = False
+    clips: bool = True
+    url: bool = False
+    display: bool = True
+    mqtt5: bool = False
+    command_progress: bool = False
+    verify_signature: bool = True
+
+
+class AudioPack(_Wire):
+    """The voice pack a box reports having."""
+
+    version: ShortText
+    sha256: Sha256
+
+
+class Status(Message):
+    """The birth of a session and, as last will, its end. The will carries the epoch of the birth it belongs to."""
+
+    message_type: Literal["status"] = "status"
+    device_id: DeviceId
+    timestamp: Moment
+    state: Literal["online", "offline"]
+    session_epoch: Annotated[int, Field(ge=0, le=2**53 - 1)]
+    firmware_version: ShortText | None = None
+    capabilities: Annotated[Capabilities, Field(exclude_if=lambda offered: offered == Capabilities())] = Capabilities()
+    audio_pack: AudioPack | None = None
+    last_announcement_seq: Count | None = None
+    config_version: Count | None = None
+    reset_reason: ShortText | None = None
+
+
+class Heartbeat(Message):
+    """How the box is doing, every so often and at QoS 0: losing one costs nothing."""
+
+    message_type: Literal["heartbeat"] = "heartbeat"
+    device_id: DeviceId
+    timestamp: Moment
+    firmware_version: ShortText
+    network_strength: Percent | None = None
+    battery_level: Percent | None = None  # a box on mains power has none
+    state: Literal["idle", "playing", "qr", "updating", "fault"]
+    volume: Percent | None = None
+    queue_depth: Count | None = None
+    clock_skew_ms: Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)] | None = None
+    uptime_s: Count | None = None
+    bytes_today: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
+
+
+class DynamicQrRequest(Message):
+    """Please show a QR for this amount. An amount that cannot be sold is answered, so its range is not checked here."""
+
+    message_type: Literal["dynamic_qr_request"] = "dynamic_qr_request"
+    device_id: DeviceId
+    timestamp: Moment | None = None  # the first contract had `created_at` alone, and boxes were built for it
+    request_id: Identifier
+    terminal_id: TerminalId
+    amount: Annotated[int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+    currency: Currency
+    created_at: Moment
+
+
+class PaymentAck(Message):
+    """What became of one announcement. Boxes repeat it until the broker has taken it."""
+
+    message_type: Literal["payment_ack"] = "payment_ack"
+    device_id: DeviceId
+    timestamp: Moment
+    event_id: Identifier
+    status: Literal["received", "played", "duplicate", "stale_skipped", "rejected", "failed"]
+    played_at: Moment | None = None
+    reason: ShortText | None = None
+
+
+class TimeRequest(Message):
+    """A box that lost its clock asks for the time. Its `timestamp` is whatever its clock says."""
+
+    message_type: Literal["time_request"] = "time_request"
+    device_id: DeviceId
+    timestamp: Moment
+    nonce: Identifier
+
+
+class Event(Message):
+    """Something for an operator to see: `tamper`, `low_battery`, `audio_fault`, `button_replay`, `bad_signature`, …"""
+
+    message_type: Literal["event"] = "event"
+    device_id: DeviceId
+    timestamp: Moment
+    code: EventCode
+    level: Literal["info", "warning", "error"] = "info"
+    detail: LongText | None = None
+
+
+# --- downlinks -----------------------------------------------------------------------------------------------------
+
+
+class DynamicQrResponse(Message):
+    """The answer to a request: a QR to show until it expires, or the reason why there is none."""
+
+    message_type: Literal["dynamic_qr_response"] = "dynamic_qr_response"
+    correlation_id: Identifier
+    transaction_id: Identifier | None = None
+    status: Literal["success", "failed"]
+    qr_payload: QrPayload | None = None
+    expires_at: Second | None = None
+    error_code: ErrorCode | None = None
+
+    @model_validator(mode="after")
+    def _is_a_qr_or_a_reason(self) -> Self:
+        if self.status == "success" and None in (self.transaction_id, self.qr_payload, self.expires_at):
+            raise ValueError("success needs transaction_id, qr_payload and expires_at")
+        if self.status == "failed" and (self.error_code is None or self.qr_payload is not None):
+            raise ValueError("failed needs error_code and carries no qr_payload")
+        return self
+
+
+class DynamicQrDisplay(Message):
+    """What the display shows about a transaction that was not asked for on the box itself, or that ended."""
+
+    message_type: Literal["dynamic_qr_display"] = "dynamic_qr_display"
+    transaction_id: Identifier
+    action: Literal["show", "clear", "paid", "expired"]
+    qr_payload: QrPayload | None = None
+    amount: Amount | None = None
+    expires_at: Second | None = None
+
+    @model_validator(mode="after")
+    def _shows_a_qr_or_none(self) -> Self:
+        if (self.action == "show") != (self.qr_payload is not None):
+            raise ValueError("show needs qr_payload, and only show carries one")
+        return self
+
+
+class PaymentSuccess(Message):
+    """Money arrived: say so once per event_id, and not after expires_at. With original_event_id it is a replay."""
+
+    message_type: Literal["payment_success"] = "payment_success"
+    event_id: Identifier
+    transaction_id: Identifier
+    seq: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    merchant_name: MerchantName
+    amount: Amount
+    currency: Currency
+    paid_at: Second
+    issued_at: Second
+    expires_at: Second
+    original_event_id: Identifier | None = None
+
+
+class Time(Message):
+    """The hub's time, for the nonce that asked: an answer recorded earlier does not fit a new question."""
+
+    message_type: Literal["time"] = "time"
+    server_time: Second
+    nonce: Identifier
+
+
+MESSAGES: Mapping[Uplink | Downlink, type[Message]] = {
+    Uplink.STATUS: Status,
+    Uplink.HEARTBEAT: Heartbeat,
+    Uplink.DYNAMIC_QR_REQUEST: DynamicQrRequest,
+    Uplink.PAYMENT_ACK: PaymentAck,
+    Uplink.TIME_REQUEST: TimeRequest,
+    Uplink.EVENT: Event,
+    Downlink.DYNAMIC_QR_RESPONSE: DynamicQrResponse,
+    Downlink.DYNAMIC_QR_DISPLAY: DynamicQrDisplay,
+    Downlink.PAYMENT_SUCCESS: PaymentSuccess,
+    Downlink.TIME: Time,
+}
+
+_SAID_BY_DEVICES: Mapping[str, type[Message]] = {
+    channel.value: model for channel, model in MESSAGES.items() if isinstance(channel, Uplink)
+}
+
+M = TypeVar("M", bound=Message)
+
+
+# --- to bytes and back ---------------------------------------------------------------------------------------------
+
+
+def encode(message: Message) -> bytes:
+    """Compact UTF-8 JSON in the order of the fields; what is None is left out."""
+    return message.model_dump_json(exclude_none=True).encode()
+
+
+def decode(model: type[M], payload: bytes | memoryview, *, message_type_optional: bool = False) -> M:
+    """Read one message. Raises MalformedMessage on everything that is not exactly one, and nothing else.
+
+    A signed payload is verified first (`signing.verify`), and what that returns is decoded here. Over HTTP the path
+    says what a body is, so there `message_type_optional` lets it be left out.
+    """
+    document = _read_object(bytes(payload))
+    expected = model.__pydantic_fields__["message_type"].default
+    # The constructor fills message_type in; on the wire it must have been said.
+    if document.get("message_type", expected if message_type_optional else None) != expected:
+        raise MalformedMessage("message_type: another one was expected")
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise MalformedMessage(_where_and_why(error)) from None
+
+
+def decode_uplink(topic: str, payload: bytes | memoryview) -> Message:
+    """Read whatever a device said on `topic`, with the model of its channel. Raises MalformedMessage.
+
+    The broker vouches for the id in the topic; a message that claims another `device_id` is refused.
+    """
+    device_id, channel = parse_uplink(topic) or ("", "")
+    model = _SAID_BY_DEVICES.get(channel)
+    if model is None:
+        raise MalformedMessage("no such uplink topic")
+    message = decode(model, payload)
+    if getattr(message, "device_id", None) != device_id:
+        raise MalformedMessage("device_id: differs from the topic's")
+    return message
+
+
+def _read_object(payload: bytes) -> dict[str, Any]:
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise MalformedMessage(f"longer than {MAX_MESSAGE_BYTES} bytes")
+    try:
+        text = payload.decode()
+        _refuse_depth(text)
+        document = _JSON.decode(text)
+    except MalformedMessage:
+        raise
+    except ValueError:  # not UTF-8, not JSON, or an integer of thousands of digits
+        raise MalformedMessage("not JSON in UTF-8") from None
+    if not isinstance(document, dict):
+        raise MalformedMessage("not a JSON object")
+    if "\\u" in text:
+        _refuse_unstorable(document)
+    return document
+
+
+def _refuse_depth(text: str) -> None:
+    """Before parsing, because the parser recurses. Most messages hold so few brackets that counting them settles it."""
+    if text.count("{") + text.count("[") <= MAX_DEPTH:
+        return
+    depth, quoted, escaped = 0, False, False
+    for character in text:
+        if quoted:
+            quoted, escaped = escaped or character != '"', character == "\\" and not escaped
+        elif character == '"':
+            quoted = True
+        elif character in "{[":
+            depth += 1
+        elif character in "}]":
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise MalformedMessage(f"nested deeper than {MAX_DEPTH}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Two readers may pick different ones of two equal keys, so neither may be believed.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedMessage("a key appears twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise MalformedMessage("NaN and Infinity are not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise MalformedMessage("a number too large")
+    return number
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+
+
+def _refuse_unstorable(document: dict[str, Any]) -> None:
+    # Only escapes can bring these in: raw ones are not UTF-8 or not JSON. PostgreSQL stores neither.
+    for text in _texts(document):
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise MalformedMessage("NUL or half a surrogate pair in a text")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _where_and_why(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'message'}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,59 @@
+"""What a box says when money arrives, in Indonesian and in English."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from soundbox_protocol.speech.numbers import LARGEST, VOCABULARY_EN, VOCABULARY_ID, english, indonesian
+
+Language = Literal["id", "en"]
+
+_RECEIVED = {"id": ("pembayaran-diterima", "Pembayaran diterima"), "en": ("payment-received", "Payment received")}
+_REPLAY = {"id": ("ulangan", "Ulangan"), "en": ("replay", "Replay")}
+_VOCABULARY = {"id": VOCABULARY_ID, "en": VOCABULARY_EN}
+
+CLIPS: Mapping[str, str] = {
+    f"{language}/{clip}": words
+    for language in ("id", "en")
+    for clip, words in (
+        *((word, word) for word in _VOCABULARY[language]),
+        ("rupiah", "rupiah"),
+        _RECEIVED[language],
+        _REPLAY[language],
+    )
+}
+"""Everything a voice pack records: the clip's name and the words it holds."""
+
+
+def amount_words(amount: int, language: Language) -> str:
+    """`lima puluh ribu`, `fifty thousand`: 0 to 999,999,999,999, without the currency. ValueError outside."""
+    return " ".join(_words(amount, language))
+
+
+def amount_clips(amount: int, language: Language) -> list[str]:
+    """The clips that say the amount, in order: `["id/lima", "id/puluh", "id/ribu"]`. ValueError outside the range."""
+    return [f"{language}/{word}" for word in _words(amount, language)]
+
+
+def payment_sentence(amount: int, language: Language, *, merchant_name: str | None = None, replay: bool = False) -> str:
+    """`Pembayaran diterima, lima puluh ribu rupiah`. A name comes before it, the word for a replay before that."""
+    received = _RECEIVED[language][1]
+    opening = f"{merchant_name}, {_lowered(received)}" if merchant_name else received
+    if replay:
+        opening = f"{_REPLAY[language][1]}: {opening if merchant_name else _lowered(opening)}"
+    return f"{opening}, {amount_words(amount, language)} rupiah"
+
+
+def payment_clips(amount: int, language: Language, *, replay: bool = False) -> list[str]:
+    """The same as clips. Nobody records every merchant's name, so a box that plays clips leaves it out."""
+    opening = [f"{language}/{_REPLAY[language][0]}"] if replay else []
+    return [*opening, f"{language}/{_RECEIVED[language][0]}", *amount_clips(amount, language), f"{language}/rupiah"]
+
+
+def _words(amount: int, language: Language) -> list[str]:
+    if not 0 <= amount <= LARGEST:
+        raise ValueError(f"only 0 to {LARGEST} can be spoken")
+    return list(indonesian(amount) if language == "id" else english(amount))
+
+
+def _lowered(phrase: str) -> str:
+    return phrase[0].lower() + phrase[1:]

@@ -1,0 +1,154 @@
+"""What boxes say when money arrives. Written in the transaction that makes the payment paid, or not at all."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from soundbox_protocol.messages import PaymentSuccess, encode, merchant_name_for_wire
+from soundbox_protocol.signing import sign
+from soundbox_protocol.times import to_rfc3339
+from soundbox_protocol.topics import Downlink, downlink
+from soundbox_server.db import Row, Statements
+from soundbox_server.ids import new_id
+from soundbox_server.outbox import service as outbox
+from soundbox_server.outbox.state import Delivery
+
+KeyOf = Callable[[str, int], bytes]  # device id, key version -> announcement key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """A payment as it is told: every word comes from our own records, none from a callback's text."""
+
+    payment_id: str
+    terminal_id: str
+    merchant_name: str
+    amount: int
+    paid_at_ms: int
+    trace_id: str
+    too_late_to_say: bool = False  # reported so late that it goes to the digest, not to the speaker
+    original_id: str | None = None  # a replay names what it repeats
+    device_id: str | None = None  # a replay goes to this box alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """How announcements are made in this process."""
+
+    key_of: KeyOf
+    owner: str
+    life_ms: int
+
+
+_LISTENERS = """
+SELECT d.id, d.key_version, d.last_seq, b.terminal_id, p.online
+FROM device_binding b JOIN device d ON d.id = b.device_id LEFT JOIN device_presence p ON p.device_id = d.id
+WHERE b.terminal_id {among} AND b.unbound_at_ms IS NULL AND d.state = 'bound'
+ORDER BY d.id {lock}
+"""
+
+
+@dataclass
+class _Listener:
+    id: str
+    key_version: int
+    last_seq: int
+    online: bool
+
+
+async def queue_payment_announcement(
+    tx: Statements, payments: Sequence[Announced], *, telling: Telling, now_ms: int
+) -> None:
+    """One announcement for each payment and each box in service at its terminal; none there leaves a suppressed row.
+
+    The boxes' rows stay locked until the commit, so their numbers have no gap and no double.
+    """
+    if not payments:
+        return
+    terminals = sorted({payment.terminal_id for payment in payments})
+    rows = await tx.fetch(_LISTENERS.format(among=tx.among(1), lock=tx.lock("d")), terminals)
+    listeners = _by_terminal(rows)
+    messages = [
+        message
+        for payment in payments
+        for message in _messages(payment, listeners[payment.terminal_id], telling, now_ms)
+    ]
+    told = [listener for group in listeners.values() for listener in group]
+    await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", [(box.id, box.last_seq) for box in told])
+    await outbox.queue(tx, messages, owner=telling.owner)
+
+
+def _by_terminal(rows: Sequence[Row]) -> defaultdict[str, list[_Listener]]:
+    found: defaultdict[str, list[_Listener]] = defaultdict(list)
+    for row in rows:
+        found[row["terminal_id"]].append(
+            _Listener(row["id"], row["key_version"], row["last_seq"], bool(row["online"]))
+        )
+    return found
+
+
+def _messages(
+    payment: Announced, listeners: Sequence[_Listener], telling: Telling, now_ms: int
+) -> list[outbox.Message]:
+    heard_by = [box for box in listeners if payment.device_id in (None, box.id)]
+    if not heard_by:
+        return [_nobody_to_tell(payment, now_ms)]
+    return [_message(payment, box, telling, now_ms) for box in heard_by]
+
+
+def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) -> outbox.Message:
+    box.last_seq += 1
+    event_id, topic = new_id("ann"), downlink(box.id, Downlink.PAYMENT_SUCCESS)
+    body = encode(
+        PaymentSuccess.model_construct(  # our own records: checked when they were written, and this is the hot path
+            message_type="payment_success",
+            event_id=event_id,
+            transaction_id=payment.payment_id,
+            seq=box.last_seq,
+            merchant_name=merchant_name_for_wire(payment.merchant_name),
+            amount=payment.amount,
+            currency="IDR",
+            paid_at=to_rfc3339(payment.paid_at_ms),
+            issued_at=to_rfc3339(now_ms),
+            expires_at=to_rfc3339(now_ms + telling.life_ms),
+            original_event_id=payment.original_id,
+        )
+    )
+    return outbox.Message(
+        id=event_id,
+        kind="payment_success",
+        recipient_id=box.id,
+        address=topic,
+        body=sign(telling.key_of(box.id, box.key_version), topic, body),
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + telling.life_ms,
+        trace_id=payment.trace_id,
+        subject_id=payment.payment_id,
+        original_id=payment.original_id,
+        seq=box.last_seq,
+        state=_born(payment, box),
+        reason="reported_late" if payment.too_late_to_say else None,
+    )
+
+
+def _born(payment: Announced, box: _Listener) -> Delivery:
+    if payment.too_late_to_say:
+        return Delivery.EXPIRED
+    return Delivery.PUBLISHED if box.online else Delivery.QUEUED
+
+
+def _nobody_to_tell(payment: Announced, now_ms: int) -> outbox.Message:
+    return outbox.Message(
+        id=new_id("ann"),
+        kind="payment_success",
+        recipient_id=payment.device_id or f"terminal:{payment.terminal_id}",
+        address="",
+        body=b"",
+        created_at_ms=now_ms,
+        expires_at_ms=None,
+        trace_id=payment.trace_id,
+        subject_id=payment.payment_id,
+        original_id=payment.original_id,
+        state=Delivery.SUPPRESSED,
+        reason="no_device",
+    )

@@ -1,0 +1,145 @@
+"""The hub's ear on one broker shard: what boxes say is handled in groups, committed, and only then acknowledged.
+
+The session belongs to the shard and survives its worker, so a successor gets what was not acknowledged, in order.
+A message that nobody can take is stored and acknowledged: it would otherwise stop every successor in turn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiomqtt
+import structlog
+
+from soundbox_protocol.messages import MESSAGES, MalformedMessage, decode
+from soundbox_protocol.topics import UPLINK_FILTER, parse_uplink
+from soundbox_protocol.topics import Uplink as Channel
+from soundbox_server import clock, failpoints, metrics
+from soundbox_server.broker import wire
+from soundbox_server.db import Database, Statements
+from soundbox_server.devices.service import in_service
+from soundbox_server.ids import new_id
+from soundbox_server.uplinks import Handler, Uplink
+
+log = structlog.get_logger()
+
+MOST_TOGETHER = 64
+POISON_BYTES = 1_024
+POISON_PER_DEVICE = 50
+
+Table = Mapping[Channel, Sequence[Handler]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Poison:
+    device_id: str
+    topic: str
+    payload: bytes
+    error: str
+
+
+class Consumer:
+    """Reads one connection until it ends. `committed(queued, channels)` runs after each commit, before the acks."""
+
+    def __init__(
+        self, database: Database, table: Table, *, committed: Callable[[Sequence[Any], set[Channel]], None]
+    ) -> None:
+        self._database = database
+        self._table = table
+        self._committed = committed
+
+    async def consume(self, client: aiomqtt.Client) -> None:
+        """Raises MqttError when the connection ends, and what the database raises: then nothing was acknowledged."""
+        await client.subscribe(UPLINK_FILTER, qos=1)
+        while True:
+            group = await wire.next_group(client, most=MOST_TOGETHER)
+            await self._take(group)
+            failpoints.reached("uplink.committed")
+            for message in group:
+                wire.acknowledge(client, message)
+            failpoints.reached("uplink.acknowledged")
+
+    async def _take(self, group: Sequence[aiomqtt.Message]) -> None:
+        """Commit the group; if a handler raises, commit each message by itself and put the one that raises aside."""
+        now_ms = clock.now_ms()
+        read = [_read(message, now_ms) for message in group]
+        try:
+            await self._commit(read)
+        except Exception as error:
+            if len(group) > 1:
+                log.warning("uplink.split", size=len(group), error=repr(error))
+                for message in group:
+                    await self._take([message])
+                return
+            if _database_is_away(error):
+                raise
+            log.exception("uplink.poison", topic=str(group[0].topic))
+            await self._commit([(None, _poison(group[0], f"{type(error).__name__}: {error}"))])
+
+    async def _commit(self, read: Sequence[tuple[tuple[Channel, Uplink[Any]] | None, _Poison | None]]) -> None:
+        good = [uplink for uplink, _ in read if uplink is not None]
+        bad = [poison for _, poison in read if poison is not None]
+
+        async def work(tx: Statements) -> tuple[set[Channel], list[Any]]:
+            known = await in_service(tx, [uplink.device_id for _, uplink in good])
+            handled = [(channel, uplink) for channel, uplink in good if uplink.device_id in known]
+            for channel in sorted({channel for channel, _ in handled}, key=_STATUS_FIRST.index):
+                uplinks = [uplink for its, uplink in handled if its is channel]
+                for handler in self._table[channel]:
+                    await handler(tx, uplinks)
+            await _store_poison(tx, bad)
+            failpoints.reached("uplink.handled")
+            return {channel for channel, _ in handled}, tx.queued
+
+        channels, queued = await self._database.write(work)
+        self._committed(queued, channels)
+        for channel, _ in good:
+            metrics.uplinks.labels(channel.value, "handled").inc()
+
+
+_STATUS_FIRST = sorted(Channel, key=lambda channel: channel is not Channel.STATUS)
+
+
+def _read(message: aiomqtt.Message, now_ms: int) -> tuple[tuple[Channel, Uplink[Any]] | None, _Poison | None]:
+    """The message as its handlers see it, or as something nobody can take."""
+    topic, payload = str(message.topic), bytes(message.payload or b"")
+    named = parse_uplink(topic)
+    if named is None or named[1] not in MESSAGES:
+        metrics.uplinks.labels("unknown", "malformed").inc()
+        return None, _poison(message, "no such uplink topic")
+    device_id, channel = named[0], Channel(named[1])
+    try:
+        said = decode(MESSAGES[channel], payload)
+        if getattr(said, "device_id", device_id) != device_id:
+            raise MalformedMessage("device_id: differs from the topic's")
+    except MalformedMessage as error:
+        metrics.uplinks.labels(channel.value, "malformed").inc()
+        log.warning("uplink.malformed", topic=topic, size=len(payload), error=str(error))
+        return None, _poison(message, str(error))
+    return (channel, Uplink(device_id=device_id, message=said, payload=payload, received_at_ms=now_ms)), None
+
+
+def _poison(message: aiomqtt.Message, error: str) -> _Poison:
+    topic = str(message.topic)
+    named = parse_uplink(topic)
+    payload = bytes(message.payload or b"")[:POISON_BYTES]
+    return _Poison(device_id=named[0] if named else "", topic=topic[:256], payload=payload, error=error[:256])
+
+
+async def _store_poison(tx: Statements, poison: Sequence[_Poison]) -> None:
+    """Kept for whoever mends the firmware, and bounded: a broken box may repeat itself for ever."""
+    for one in poison:
+        rows = await tx.fetch("SELECT count(*) AS n FROM poison_message WHERE device_id = $1", one.device_id)
+        if rows[0]["n"] < POISON_PER_DEVICE:
+            await tx.execute(
+                "INSERT INTO poison_message (id, device_id, topic, payload, error, received_at_ms) "
+                "VALUES ($1, $2, $3, $4, $5, $6)",
+                new_id("psn"), one.device_id, one.topic, one.payload, one.error, clock.now_ms(),
+            )  # fmt: skip
+
+
+def _database_is_away(error: Exception) -> bool:
+    """Connection trouble is no fault of the message: it stays unacknowledged and comes again."""
+    from asyncpg import InterfaceError, PostgresConnectionError  # noqa: PLC0415 - only when something failed
+
+    return isinstance(error, OSError | InterfaceError | PostgresConnectionError) or "locked" in str(error)

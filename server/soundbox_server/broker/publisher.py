@@ -1,0 +1,119 @@
+"""Sends what was just committed. A process holds one broker user, a slot that it leases, and one connection.
+
+Nothing waits for it: what cannot be handed over now is due again in five seconds, and the sweep sends it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import aiomqtt
+import structlog
+
+from soundbox_server import clock, metrics
+from soundbox_server.broker import wire
+from soundbox_server.broker.leases import Lease, try_lease
+from soundbox_server.broker.users import PUBLISHER_SLOTS, hub_password, publisher_user
+from soundbox_server.db import Database
+from soundbox_server.outbox import service as outbox
+
+log = structlog.get_logger()
+
+NOTE_EVERY_S = 1.0
+NOTES_WAITING = 50_000
+RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class Publisher:
+    """`publish` hands messages to the broker at once, or drops them for the sweep while there is no connection."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._client: aiomqtt.Client | None = None
+        self._times: list[tuple[str, int]] = []
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None
+
+    def attach(self, client: aiomqtt.Client | None) -> None:
+        """Use this connection from now on, or none."""
+        self._client = client
+        metrics.broker_connected.set(client is not None)
+
+    def publish(self, messages: Sequence[outbox.Message]) -> None:
+        client, now_ms = self._client, clock.now_ms()
+        for message in messages:
+            if client is None or not wire.publish(client, message.address, message.body):
+                metrics.publish_failures.inc()
+                continue
+            metrics.published.labels(message.kind).inc()
+            if message.attempt == 1:
+                metrics.announcement_seconds.labels("published").observe((now_ms - message.created_at_ms) / 1000)
+            if len(self._times) < NOTES_WAITING:
+                self._times.append((message.id, now_ms))
+            log.info(
+                "message.published",
+                kind=message.kind, id=message.id, to=message.recipient_id, attempt=message.attempt,
+                trace_id=message.trace_id,
+            )  # fmt: skip
+
+    async def note_times(self) -> None:
+        """Write when messages were first handed over. Only the timeline reads it, so it is written once a second."""
+        while True:
+            await asyncio.sleep(NOTE_EVERY_S)
+            await self.flush_times()
+
+    async def flush_times(self) -> None:
+        times, self._times = self._times, []
+        if not times:
+            return
+        try:
+            await self._database.write(lambda tx: outbox.note_published(tx, times))
+        except Exception as error:
+            log.warning("publisher.times_lost", count=len(times), error=repr(error))
+
+
+async def keep_connected(
+    publisher: Publisher, database: Database, *, host: str, port: int, master: bytes, folder: Path
+) -> None:
+    """Hold a publisher slot and a connection with it, for as long as this task runs."""
+    lease = await _lease_a_slot(database, folder)
+    try:
+        slot = int(lease.name.rpartition("-")[2])
+        user = publisher_user(slot)
+        await stay_connected(
+            lambda: wire.open_client(
+                host=host, port=port, user=user, password=hub_password(master, user), persistent=False
+            ),
+            publisher,
+        )
+    finally:
+        publisher.attach(None)
+        await lease.release()
+
+
+async def stay_connected(open_client: Callable[[], aiomqtt.Client], publisher: Publisher) -> None:
+    attempt = 0
+    while True:
+        try:
+            async with open_client() as client:
+                publisher.attach(client)
+                attempt = 0
+                log.info("publisher.connected")
+                await client._disconnected  # nothing is subscribed: only the end of the connection can happen
+        except aiomqtt.MqttError as error:
+            log.warning("publisher.disconnected", error=str(error))
+        finally:
+            publisher.attach(None)
+        await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
+        attempt += 1
+
+
+async def _lease_a_slot(database: Database, folder: Path) -> Lease:
+    while True:
+        for slot in range(PUBLISHER_SLOTS):
+            if lease := await try_lease(database, f"hub-pub-{slot}", folder=folder):
+                return lease
+        log.error("publisher.no_slot", slots=PUBLISHER_SLOTS)
+        await asyncio.sleep(5)

@@ -1,0 +1,119 @@
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from soundbox_server.db import Base
+from soundbox_server.devices.state import DeviceState
+
+_STATES = ", ".join(f"'{state}'" for state in DeviceState)
+_ACTIVE = text("unbound_at_ms IS NULL")
+_IN_FORCE = text("state = 'active'")
+
+
+class Device(Base):
+    """A soundbox. Its row's lock guards `last_seq`, the number of the last message it was told in order."""
+
+    __tablename__ = "device"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_STATES})", name="device_state_known"),
+        CheckConstraint("id NOT LIKE 'hub-%'", name="device_id_not_the_hubs"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    serial_number: Mapped[str] = mapped_column(unique=True)
+    vendor: Mapped[str]
+    model: Mapped[str]
+    state: Mapped[str]
+    key_version: Mapped[int]
+    last_seq: Mapped[int] = mapped_column(BigInteger)
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeviceBinding(Base):
+    """Where a box stands. One binding in force for each box; ended ones stay as history."""
+
+    __tablename__ = "device_binding"
+    __table_args__ = (
+        Index("device_bound_once", "device_id", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+        Index("device_binding_terminal", "terminal_id", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"))
+    merchant_id: Mapped[str] = mapped_column(ForeignKey("merchant.id"))
+    outlet_id: Mapped[str] = mapped_column(ForeignKey("outlet.id"))
+    terminal_id: Mapped[str] = mapped_column(ForeignKey("terminal.id"))
+    bound_at_ms: Mapped[int] = mapped_column(BigInteger)
+    unbound_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ActivationCode(Base):
+    """One code for one box, consumed by one atomic update; only its SHA-256 is kept."""
+
+    __tablename__ = "activation_code"
+
+    code_sha256: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"), index=True)
+    expires_at_ms: Mapped[int] = mapped_column(BigInteger)
+    failures: Mapped[int]
+    consumed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeviceCredential(Base):
+    """What a box proves itself with: a token over HTTP (its SHA-256) and a password at the broker ($7$ hash)."""
+
+    __tablename__ = "device_credential"
+    __table_args__ = (
+        CheckConstraint("state IN ('issued', 'active', 'superseded', 'revoked')", name="device_credential_state"),
+        Index("device_credential_in_force", "device_id", unique=True, sqlite_where=_IN_FORCE, postgresql_where=_IN_FORCE),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"))
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    broker_hash: Mapped[str]
+    state: Mapped[str]
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class CredentialRevision(Base):
+    """One row that counts every change the broker has to learn of; bumped in the change's own transaction."""
+
+    __tablename__ = "credential_revision"
+    __table_args__ = (CheckConstraint("id = 1", name="credential_revision_is_one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger)
+
+
+class DevicePresence(Base):
+    """The latest a box said of itself. Apart from `device`, so that a heartbeat never waits for a payment."""
+
+    __tablename__ = "device_presence"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"), primary_key=True)
+    online: Mapped[bool]
+    session_epoch: Mapped[int] = mapped_column(BigInteger)
+    last_seen_at_ms: Mapped[int] = mapped_column(BigInteger)
+    changed_at_ms: Mapped[int] = mapped_column(BigInteger)
+    firmware_version: Mapped[str | None]
+    max_payload_bytes: Mapped[int]
+    verifies_signatures: Mapped[bool]
+    network_strength: Mapped[int | None]
+    battery_level: Mapped[int | None]
+    state: Mapped[str | None]
+    volume: Mapped[int | None]
+    heartbeat_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class DeviceHeartbeat(Base):
+    """History of heartbeats, as they came."""
+
+    __tablename__ = "device_heartbeat"
+    __table_args__ = (Index("device_heartbeat_by_device", "device_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"))
+    received_at_ms: Mapped[int] = mapped_column(BigInteger)
+    source: Mapped[str]
+    payload: Mapped[bytes]

@@ -1,0 +1,93 @@
+"""What boxes say of themselves over MQTT."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from soundbox_protocol.messages import Event, Heartbeat, Status, Time, TimeRequest, encode
+from soundbox_protocol.signing import sign
+from soundbox_protocol.times import to_rfc3339
+from soundbox_protocol.topics import Downlink, downlink
+from soundbox_server.db import Statements
+from soundbox_server.devices import service
+from soundbox_server.ids import new_id
+from soundbox_server.outbox import service as outbox
+from soundbox_server.outbox.state import Delivery
+from soundbox_server.uplinks import Uplink
+
+log = structlog.get_logger()
+
+
+async def on_status(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
+    """Births and last wills."""
+    await service.take_sessions(tx, [_session(uplink) for uplink in uplinks])
+    for uplink in uplinks:
+        log.info("device.status", device_id=uplink.device_id, state=uplink.message.state, epoch=uplink.message.session_epoch)
+
+
+def _session(uplink: Uplink[Status]) -> service.Session:
+    status = uplink.message
+    return service.Session(
+        device_id=uplink.device_id,
+        online=status.state == "online",
+        epoch=status.session_epoch,
+        at_ms=uplink.received_at_ms,
+        firmware_version=status.firmware_version,
+        max_payload_bytes=status.capabilities.max_payload_bytes,
+        verifies_signatures=status.capabilities.verify_signature,
+    )
+
+
+async def on_heartbeat(tx: Statements, uplinks: Sequence[Uplink[Heartbeat]]) -> None:
+    await service.take_heartbeats(tx, [vitals(uplink, source="mqtt") for uplink in uplinks])
+
+
+def vitals(uplink: Uplink[Heartbeat], *, source: str) -> service.Vitals:
+    beat = uplink.message
+    return service.Vitals(
+        device_id=uplink.device_id,
+        payload=uplink.payload,
+        source=source,
+        received_at_ms=uplink.received_at_ms,
+        firmware_version=beat.firmware_version,
+        network_strength=beat.network_strength,
+        battery_level=beat.battery_level,
+        state=beat.state,
+        volume=beat.volume,
+    )
+
+
+async def on_event(tx: Statements, uplinks: Sequence[Uplink[Event]]) -> None:
+    """Something a box wants an operator to see: logged, with the box's own words cut to what the protocol allows."""
+    for uplink in uplinks:
+        said = uplink.message
+        log.warning("device.event", device_id=uplink.device_id, code=said.code, level=said.level, detail=said.detail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeRequests:
+    """Boxes without a clock ask for the time; the answer is signed and fits the nonce alone."""
+
+    key_of: Callable[[str, int], bytes]
+    owner: str
+
+    async def __call__(self, tx: Statements, uplinks: Sequence[Uplink[TimeRequest]]) -> None:
+        versions = await service.key_versions(tx, [uplink.device_id for uplink in uplinks])
+        answers = [self._answer(uplink, versions[uplink.device_id]) for uplink in uplinks]
+        await outbox.queue(tx, answers, owner=self.owner)
+
+    def _answer(self, uplink: Uplink[TimeRequest], key_version: int) -> outbox.Message:
+        topic, now_ms = downlink(uplink.device_id, Downlink.TIME), uplink.received_at_ms
+        body = encode(Time(server_time=to_rfc3339(now_ms), nonce=uplink.message.nonce))
+        return outbox.Message(
+            id=new_id("tim"),
+            kind="time",
+            recipient_id=uplink.device_id,
+            address=topic,
+            body=sign(self.key_of(uplink.device_id, key_version), topic, body),
+            created_at_ms=now_ms,
+            expires_at_ms=None,
+            trace_id=new_id("trc"),
+            state=Delivery.SENT,
+        )

@@ -1,0 +1,333 @@
+"""Boxes: registered, activated with a one-time code, bound to a terminal, and what they last said of themselves."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from soundbox_protocol.topics import DEVICE_ID_PATTERN
+from soundbox_server.db import Statements
+from soundbox_server.devices.models import Device, DeviceBinding
+from soundbox_server.devices.state import DeviceState, require
+from soundbox_server.errors import Conflict, NotFound, ValidationFailed
+from soundbox_server.ids import new_id
+from soundbox_server.merchants.models import Terminal
+
+CODE_LENGTH = 10
+CODE_LIFE_MS = 24 * 3_600_000
+CODE_FAILURES = 5
+_CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: no I, L, O, U to misread
+_MISREAD = str.maketrans("ILO", "110")
+WRONG_CODE = "The activation code does not fit this serial number."
+
+
+def new_activation_code() -> str:
+    return "".join(secrets.choice(_CODE_ALPHABET) for _ in range(CODE_LENGTH))
+
+
+def code_sha256(code: str) -> str:
+    """Forgives lower case, dashes, blanks, and the letters that Crockford's alphabet leaves out."""
+    plain = code.upper().replace("-", "").replace(" ", "").translate(_MISREAD)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+async def register(
+    tx: Statements, *, serial_number: str, vendor: str, model: str, now_ms: int, device_id: str | None = None
+) -> tuple[str, str]:
+    """A new box and its one-time activation code, which is shown once: (device_id, code). Conflict if it is known."""
+    device_id = device_id or new_id("dev")
+    if not DEVICE_ID_PATTERN.match(device_id):
+        raise ValidationFailed("A device id has 3 to 32 of a-z, 0-9, _ and -, and does not begin with hub-.")
+    stored = await tx.fetch(
+        "INSERT INTO device (id, serial_number, vendor, model, state, key_version, last_seq, created_at_ms) "
+        "VALUES ($1, $2, $3, $4, 'registered', 0, 0, $5) ON CONFLICT DO NOTHING RETURNING id",
+        device_id,
+        serial_number,
+        vendor,
+        model,
+        now_ms,
+    )
+    if not stored:
+        raise Conflict("A device with this id or serial number exists already.", serial_number=serial_number)
+    return device_id, await issue_code(tx, device_id, now_ms=now_ms)
+
+
+async def issue_code(tx: Statements, device_id: str, *, now_ms: int) -> str:
+    """A fresh activation code; earlier ones of this box stop working."""
+    code = new_activation_code()
+    await tx.execute("DELETE FROM activation_code WHERE device_id = $1 AND consumed_at_ms IS NULL", device_id)
+    await tx.execute(
+        "INSERT INTO activation_code (code_sha256, device_id, expires_at_ms, failures, created_at_ms) "
+        "VALUES ($1, $2, $3, 0, $4)",
+        code_sha256(code),
+        device_id,
+        now_ms + CODE_LIFE_MS,
+        now_ms,
+    )
+    return code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activated:
+    """What a box takes home; token and password are shown once and stored as hashes."""
+
+    device_id: str
+    device_token: str
+    broker_password: str
+    key_version: int
+
+
+async def activate(
+    tx: Statements, *, code: str, serial_number: str, hash_password: Callable[[str], str], now_ms: int
+) -> Activated | None:
+    """Consume the code and hand out new credentials and a new announcement key; None when the code does not fit.
+
+    A refusal is a result and not an error, so that the failure it counts is committed.
+    """
+    used = await tx.fetch(
+        "UPDATE activation_code SET consumed_at_ms = $3 WHERE code_sha256 = $1 AND consumed_at_ms IS NULL "
+        "AND expires_at_ms > $3 AND failures < $4 "
+        "AND device_id = (SELECT id FROM device WHERE serial_number = $2) RETURNING device_id",
+        code_sha256(code),
+        serial_number,
+        now_ms,
+        CODE_FAILURES,
+    )
+    if not used:
+        await _count_failure(tx, serial_number)
+        return None
+    return await _hand_out(tx, used[0]["device_id"], hash_password=hash_password, now_ms=now_ms)
+
+
+async def _count_failure(tx: Statements, serial_number: str) -> None:
+    await tx.execute(
+        "UPDATE activation_code SET failures = failures + 1 WHERE consumed_at_ms IS NULL "
+        "AND device_id = (SELECT id FROM device WHERE serial_number = $1)",
+        serial_number,
+    )
+
+
+async def _hand_out(
+    tx: Statements, device_id: str, *, hash_password: Callable[[str], str], now_ms: int
+) -> Activated:
+    rows = await tx.fetch("SELECT state, key_version FROM device WHERE id = $1 " + tx.lock("device"), device_id)
+    state, key_version = rows[0]["state"], rows[0]["key_version"] + 1
+    after = require(state, DeviceState.BOUND if state == DeviceState.BOUND else DeviceState.ACTIVATED)
+    token, password = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    await tx.execute(
+        "UPDATE device SET state = $2, key_version = $3, last_seq = 0 WHERE id = $1", device_id, after.value, key_version
+    )
+    await tx.execute(
+        "UPDATE device_credential SET state = 'superseded' WHERE device_id = $1 AND state = 'active'", device_id
+    )
+    await tx.execute(
+        "INSERT INTO device_credential (id, device_id, token_sha256, broker_hash, state, created_at_ms) "
+        "VALUES ($1, $2, $3, $4, 'active', $5)",
+        new_id("cred"),
+        device_id,
+        hashlib.sha256(token.encode()).hexdigest(),
+        hash_password(password),
+        now_ms,
+    )
+    # Its journal begins anew, so nothing signed under the old key or numbered in the old row may still reach it.
+    await tx.execute(
+        "UPDATE outbox_message SET state = 'expired', reason = 'activated_again', due_at_ms = NULL, finished_at_ms = $2 "
+        "WHERE recipient_id = $1 AND state IN ('queued', 'published')",
+        device_id,
+        now_ms,
+    )
+    await tx.execute(
+        "UPDATE device_presence SET session_epoch = 0, online = $2, changed_at_ms = $3 WHERE device_id = $1",
+        device_id, False, now_ms,
+    )  # fmt: skip
+    await _credentials_changed(tx)
+    return Activated(device_id=device_id, device_token=token, broker_password=password, key_version=key_version)
+
+
+async def _credentials_changed(tx: Statements) -> None:
+    """Last in the transaction: the one row is locked until the commit."""
+    await tx.execute("UPDATE credential_revision SET revision = revision + 1 WHERE id = 1")
+
+
+async def bind(session: AsyncSession, *, device_id: str, terminal_id: str, now_ms: int) -> DeviceBinding:
+    """Put an activated box at a terminal. The same terminal again changes nothing; another one needs unbind first."""
+    device = await session.get(Device, device_id, with_for_update=True)
+    if device is None:
+        raise NotFound("No such device.", device_id=device_id)
+    terminal = await session.get(Terminal, terminal_id)
+    if terminal is None:
+        raise NotFound("No such terminal.", terminal_id=terminal_id)
+    standing = await _binding_in_force(session, device_id)
+    if standing is not None:
+        if standing.terminal_id == terminal_id:
+            return standing
+        raise Conflict("This device is bound to another terminal. Unbind it first.", terminal_id=standing.terminal_id)
+    device.state = require(device.state, DeviceState.BOUND)
+    binding = DeviceBinding(
+        id=new_id("bnd"),
+        device_id=device_id,
+        merchant_id=terminal.merchant_id,
+        outlet_id=terminal.outlet_id,
+        terminal_id=terminal_id,
+        bound_at_ms=now_ms,
+        unbound_at_ms=None,
+    )
+    session.add(binding)
+    return binding
+
+
+async def unbind(session: AsyncSession, *, device_id: str, now_ms: int) -> None:
+    """Take a box away from its terminal. Raises Conflict when it stands nowhere."""
+    device = await session.get(Device, device_id, with_for_update=True)
+    if device is None:
+        raise NotFound("No such device.", device_id=device_id)
+    standing = await _binding_in_force(session, device_id)
+    if standing is None:
+        raise Conflict("This device is not bound.")
+    standing.unbound_at_ms = now_ms
+    device.state = require(device.state, DeviceState.ACTIVATED)
+
+
+async def _binding_in_force(session: AsyncSession, device_id: str) -> DeviceBinding | None:
+    found = await session.scalars(
+        select(DeviceBinding).where(DeviceBinding.device_id == device_id, DeviceBinding.unbound_at_ms.is_(None))
+    )
+    return found.one_or_none()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vitals:
+    """A heartbeat, whichever door it came through; None is what the box did not say."""
+
+    device_id: str
+    payload: bytes
+    source: str  # http | mqtt
+    received_at_ms: int
+    firmware_version: str | None
+    network_strength: int | None
+    battery_level: int | None
+    state: str | None
+    volume: int | None
+
+
+_LATEST = """
+INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, firmware_version,
+                             max_payload_bytes, verifies_signatures, network_strength, battery_level, state, volume,
+                             heartbeat_at_ms)
+VALUES ($1, $9, 0, $2, $2, $3, 512, $10, $4, $5, $6, $7, $8)
+ON CONFLICT (device_id) DO UPDATE SET
+  last_seen_at_ms = excluded.last_seen_at_ms,
+  firmware_version = coalesce(excluded.firmware_version, device_presence.firmware_version),
+  network_strength = coalesce(excluded.network_strength, device_presence.network_strength),
+  battery_level = coalesce(excluded.battery_level, device_presence.battery_level),
+  state = coalesce(excluded.state, device_presence.state),
+  volume = coalesce(excluded.volume, device_presence.volume),
+  heartbeat_at_ms = excluded.heartbeat_at_ms
+"""
+
+
+async def take_heartbeats(tx: Statements, heartbeats: Sequence[Vitals]) -> None:
+    """All go into the history; of each box the newest becomes its latest state."""
+    await tx.many(
+        "INSERT INTO device_heartbeat (id, device_id, received_at_ms, source, payload) VALUES ($1, $2, $3, $4, $5)",
+        [(new_id("hbt"), beat.device_id, beat.received_at_ms, beat.source, beat.payload) for beat in heartbeats],
+    )
+    latest = {beat.device_id: beat for beat in heartbeats}
+    await tx.many(_LATEST, [_latest_row(latest[device_id]) for device_id in sorted(latest)])
+
+
+def _latest_row(beat: Vitals) -> tuple[object, ...]:
+    return (
+        beat.device_id, beat.received_at_ms, beat.firmware_version, beat.network_strength, beat.battery_level, beat.state,
+        beat.volume, beat.received_at_ms, False, True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A birth or a last will. The epoch grows with each birth, so an old will cannot end a new session."""
+
+    device_id: str
+    online: bool
+    epoch: int
+    at_ms: int
+    firmware_version: str | None = None
+    max_payload_bytes: int = 512
+    verifies_signatures: bool = True
+
+
+_BIRTH = """
+INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, firmware_version,
+                             max_payload_bytes, verifies_signatures)
+VALUES ($1, $2, $3, $4, $4, $5, $6, $7)
+ON CONFLICT (device_id) DO UPDATE SET
+  online = excluded.online, session_epoch = excluded.session_epoch, last_seen_at_ms = excluded.last_seen_at_ms,
+  changed_at_ms = CASE WHEN device_presence.online = excluded.online THEN device_presence.changed_at_ms
+                       ELSE excluded.changed_at_ms END,
+  firmware_version = coalesce(excluded.firmware_version, device_presence.firmware_version),
+  max_payload_bytes = excluded.max_payload_bytes, verifies_signatures = excluded.verifies_signatures
+WHERE excluded.session_epoch > device_presence.session_epoch
+   OR (excluded.session_epoch = device_presence.session_epoch AND NOT device_presence.online)
+"""
+_WILL = """
+UPDATE device_presence SET online = $2, changed_at_ms = $4 WHERE device_id = $1 AND session_epoch = $3 AND online
+"""
+
+
+async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> None:
+    """Births and wills in the order they came."""
+    for session in sessions:
+        if session.online:
+            await tx.execute(
+                _BIRTH, session.device_id, True, session.epoch, session.at_ms, session.firmware_version,
+                session.max_payload_bytes, session.verifies_signatures,
+            )  # fmt: skip
+        else:
+            await tx.execute(_WILL, session.device_id, False, session.epoch, session.at_ms)
+
+
+async def in_service(tx: Statements, device_ids: Sequence[str]) -> set[str]:
+    """Those of these ids that are boxes in service."""
+    rows = await tx.fetch(
+        f"SELECT id FROM device WHERE id {tx.among(1)} AND state IN ('activated', 'bound')", sorted(set(device_ids))
+    )
+    return {row["id"] for row in rows}
+
+
+async def key_versions(tx: Statements, device_ids: Sequence[str]) -> dict[str, int]:
+    """device id -> version of its announcement key."""
+    rows = await tx.fetch(f"SELECT id, key_version FROM device WHERE id {tx.among(1)}", sorted(set(device_ids)))
+    return {row["id"]: row["key_version"] for row in rows}
+
+
+async def devices_of_tokens(tx: Statements, token_hashes: Sequence[str]) -> dict[str, str]:
+    """token hash -> id of the box in service that it belongs to."""
+    rows = await tx.fetch(
+        "SELECT c.token_sha256, c.device_id FROM device_credential c JOIN device d ON d.id = c.device_id "
+        f"WHERE c.token_sha256 {tx.among(1)} AND c.state = 'active' AND d.state IN ('activated', 'bound')",
+        sorted(set(token_hashes)),
+    )
+    return {row["token_sha256"]: row["device_id"] for row in rows}
+
+
+async def broker_users(tx: Statements) -> tuple[int, list[tuple[str, str]]]:
+    """What the broker's password file should hold: (revision, [(device id, $7$ hash)])."""
+    revision = await credential_revision(tx)
+    rows = await tx.fetch(
+        "SELECT c.device_id, c.broker_hash FROM device_credential c JOIN device d ON d.id = c.device_id "
+        "WHERE c.state = 'active' AND d.state IN ('activated', 'bound') ORDER BY c.device_id"
+    )
+    return revision, [(row["device_id"], row["broker_hash"]) for row in rows]
+
+
+async def credential_revision(tx: Statements) -> int:
+    rows = await tx.fetch("SELECT revision FROM credential_revision WHERE id = 1")
+    return int(rows[0]["revision"])
+
+
+async def count_online(tx: Statements) -> int:
+    rows = await tx.fetch("SELECT count(*) AS n FROM device_presence WHERE online")
+    return int(rows[0]["n"])

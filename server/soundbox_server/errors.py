@@ -1,0 +1,112 @@
+"""Errors the caller can act on. Everything else is a bug and stays a 500.
+
+Each class carries the `code` of the API contract and its HTTP `status`; one handler in `http.py` renders them.
+"""
+
+
+class SoundboxError(Exception):
+    code = "INTERNAL"
+    status = 500
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+
+class ValidationFailed(SoundboxError):
+    code = "VALIDATION_FAILED"
+    status = 400
+
+
+class InvalidAmount(SoundboxError):
+    code = "INVALID_AMOUNT"
+    status = 400
+
+
+class Unauthenticated(SoundboxError):
+    code = "UNAUTHENTICATED"
+    status = 401
+
+
+class InvalidSignature(SoundboxError):
+    code = "INVALID_SIGNATURE"
+    status = 401
+
+
+class DeviceUnauthorized(SoundboxError):
+    code = "DEVICE_UNAUTHORIZED"
+    status = 401
+
+
+class Forbidden(SoundboxError):
+    code = "FORBIDDEN"
+    status = 403
+
+
+class NotFound(SoundboxError):
+    code = "NOT_FOUND"
+    status = 404
+
+
+class TransactionNotFound(NotFound):
+    code = "TRANSACTION_NOT_FOUND"
+
+
+class Conflict(SoundboxError):
+    code = "CONFLICT"
+    status = 409
+
+
+class DeviceNotBound(Conflict):
+    code = "DEVICE_NOT_BOUND"
+
+
+class IllegalTransition(Conflict):
+    """Something that may not follow the state a row is in."""
+
+
+class DuplicateRequest(Conflict):
+    code = "DUPLICATE_REQUEST"
+
+
+class IdempotencyKeyReused(SoundboxError):
+    code = "IDEMPOTENCY_KEY_REUSED"
+    status = 422
+
+
+class CapabilityNotSupported(SoundboxError):
+    code = "DEVICE_CAPABILITY_NOT_SUPPORTED"
+    status = 422
+
+
+class BodyTooLarge(SoundboxError):
+    code = "PAYLOAD_TOO_LARGE"
+    status = 413
+
+
+class RateLimited(SoundboxError):
+    code = "RATE_LIMITED"
+    status = 429
+
+
+class GatewayError(SoundboxError):
+    code = "GATEWAY_ERROR"
+    status = 502
+
+
+class Overloaded(SoundboxError):
+    code = "OVERLOADED"
+    status = 503
+
+
+class PartnerTimeout(SoundboxError):
+    code = "PARTNER_TIMEOUT"
+    status = 504
+
+
+class PaymentsClosed(SoundboxError):
+    """A setting names something that cannot take payments."""
+
+    code = "PAYMENTS_CLOSED"
+    status = 503

@@ -1,0 +1,93 @@
+"""What arrived while the last commit ran goes into the next one: no timers, and alone it costs nothing extra."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from soundbox_server.db import Database, Statements
+from soundbox_server.errors import Overloaded
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+Apply = Callable[[Statements, Sequence[Item]], Coroutine[Any, Any, Sequence[Outcome]]]
+
+log = structlog.get_logger()
+
+
+class GroupCommit(Generic[Item, Outcome]):
+    """Takes items one by one and applies them in groups, one transaction a group.
+
+    `apply(statements, items)` answers one outcome per item. If it raises, the group rolls back and its items run one by
+    one, so that a bad one harms only itself. `committed(queued)` gets what the services queued for sending, right after
+    the commit and before anybody is answered. Nobody gets an answer before the commit; a commit whose fate is unknown raises.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        apply: Apply[Item, Outcome],
+        *,
+        committed: Callable[[Sequence[Any]], None] = lambda queued: None,
+        most: int = 64,
+        waiting: int = 4_096,
+    ) -> None:
+        self._database = database
+        self._apply = apply
+        self._committed = committed
+        self._most = most
+        self._waiting = waiting
+        self._queue: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
+        self._runner: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Outcome:
+        """The item's outcome, once it is durable. Raises Overloaded when too many wait already."""
+        if len(self._queue) >= self._waiting:
+            raise Overloaded("Too many requests are waiting. Try again in a moment.")
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, answer))
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run())
+        return await answer
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far has its outcome."""
+        while self._runner is not None:
+            await asyncio.wait([self._runner])
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                group = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+                await self._settle(group)
+        finally:
+            self._runner = None
+
+    async def _together(
+        self, statements: Statements, items: Sequence[Item]
+    ) -> tuple[Sequence[Outcome], Sequence[Any]]:
+        return await self._apply(statements, items), statements.queued
+
+    async def _settle(self, group: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:
+        try:
+            items = [item for item, _ in group]
+            outcomes, queued = await self._database.write(lambda statements: self._together(statements, items))
+            self._committed(queued)
+        except Exception as error:
+            if len(group) == 1:
+                _answer(group[0][1], error)
+                return
+            log.warning("group_commit.split", size=len(group), error=repr(error))
+            for one in group:
+                await self._settle([one])
+            return
+        for (_, answer), outcome in zip(group, outcomes, strict=True):
+            if not answer.done():
+                answer.set_result(outcome)
+
+
+def _answer(answer: "asyncio.Future[Any]", error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

@@ -1,0 +1,44 @@
+"""What Prometheus may ask. Counters and histograms live here; gauges that come from the database are read at scrape time."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+registry = CollectorRegistry()
+
+_LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+callbacks = Counter(
+    "soundbox_callbacks_total", "QRIS callbacks by partner and outcome.", ["partner", "outcome"], registry=registry
+)
+callback_seconds = Histogram(
+    "soundbox_callback_seconds",
+    "From a callback's arrival to its durable outcome.",
+    buckets=_LATENCIES,
+    registry=registry,
+)
+callback_group = Histogram(
+    "soundbox_callback_group_size", "Callbacks that shared one commit.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+)
+announcement_seconds = Histogram(
+    "soundbox_announcement_seconds",
+    "From the payment's commit to each hop of its announcement.",
+    ["hop"],
+    buckets=_LATENCIES,
+    registry=registry,
+)
+published = Counter("soundbox_published_total", "Messages handed to the broker, by kind.", ["kind"], registry=registry)
+publish_failures = Counter(
+    "soundbox_publish_failures_total", "Messages the broker did not take; the sweep sends them again.", registry=registry
+)
+uplinks = Counter(
+    "soundbox_uplinks_total", "Messages from boxes by channel and what became of them.", ["channel", "outcome"], registry=registry
+)
+provider_calls = Counter(
+    "soundbox_provider_calls_total", "Calls to providers.", ["provider", "operation", "outcome"], registry=registry
+)
+provider_seconds = Histogram(
+    "soundbox_provider_seconds", "Time of calls to providers.", ["provider", "operation"], buckets=_LATENCIES, registry=registry
+)
+outbox_depth = Gauge("soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry)
+devices_online = Gauge("soundbox_devices_online", "Boxes whose birth is newer than their last will.", registry=registry)
+broker_connected = Gauge("soundbox_broker_connected", "1 while this process is connected to the broker.", registry=registry)
+shard_owned = Gauge("soundbox_shard_owned", "1 while this worker owns its broker shard.", registry=registry)

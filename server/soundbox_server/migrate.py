@@ -1,0 +1,61 @@
+"""Bring a database to the newest form. The Alembic configuration is built here, so a wheel needs no ini file."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+
+import soundbox_server.access.models
+import soundbox_server.broker.models
+import soundbox_server.devices.models
+import soundbox_server.fees.models
+import soundbox_server.ledger.models
+import soundbox_server.merchants.models
+import soundbox_server.outbox.models
+import soundbox_server.payments.models  # noqa: F401 - each import puts its tables into Base.metadata
+from soundbox_server.db import Base, Database
+
+_ADVISORY_LOCK = 7_265_102  # PostgreSQL: two processes that start together must not both migrate
+
+
+def config(connection: Connection | None = None) -> Config:
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    made.attributes["connection"] = connection
+    made.attributes["metadata"] = Base.metadata
+    return made
+
+
+def newest() -> str:
+    """The revision this code expects."""
+    revision = ScriptDirectory.from_config(config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+async def upgrade(database: Database) -> None:
+    """Idempotent, and safe to start in several processes at once."""
+    engine = database.engine.execution_options(soundbox_writes=True)
+    async with engine.begin() as connection:
+        if database.dialect == "postgresql":
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+        await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> None:
+    command.upgrade(config(connection), "head")
+
+
+async def current(database: Database) -> str | None:
+    """The revision of the database, or None for an empty one."""
+    async with database.engine.connect() as connection:
+        return await connection.run_sync(_current)
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)

@@ -1,0 +1,259 @@
+"""Messages on their way, whatever carries them. Rows are written in the transaction of what they tell of.
+
+A row whose recipient can hear now is *born claimed*: published, attempt 1, due again in 5 s. The process that commits
+it sends it straight after the commit, and no answer can beat its record. A sweep sends again what stays unanswered.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from soundbox_server.db import Row, Statements
+from soundbox_server.outbox.state import WAITING, Delivery, may_follow
+
+RESEND_AFTER_S = (5, 5, 10, 10, 10, 10)  # after each attempt; the last one repeats until the message expires
+NO_PLAY_REPORT_MS = 60_000
+
+_BORN_CLAIMED = (Delivery.PUBLISHED, Delivery.SENT)
+_WAITING = ", ".join(f"'{state}'" for state in WAITING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message. `address` is a topic, `body` the exact bytes; without `expires_at_ms` it never expires."""
+
+    id: str
+    kind: str
+    recipient_id: str
+    address: str
+    body: bytes
+    created_at_ms: int
+    expires_at_ms: int | None
+    trace_id: str
+    transport: str = "mqtt"
+    subject_id: str | None = None
+    original_id: str | None = None
+    seq: int | None = None
+    state: Delivery = Delivery.PUBLISHED
+    reason: str | None = None
+    attempt: int = 1
+
+
+_INSERT = """
+INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, state,
+                            reason, owner, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+"""
+
+
+async def queue(tx: Statements, messages: Sequence[Message], *, owner: str) -> None:
+    """Record the messages; those born published or sent are handed to the door through `tx.queued`."""
+    await tx.many(_INSERT, [_row(message, owner) for message in messages])
+    tx.queued.extend(message for message in messages if message.state in _BORN_CLAIMED)
+
+
+def _row(m: Message, owner: str) -> tuple[object, ...]:
+    sent = m.state in _BORN_CLAIMED
+    due = m.created_at_ms + RESEND_AFTER_S[0] * 1000 if m.state is Delivery.PUBLISHED else None
+    return (
+        m.id, m.transport, m.kind, m.recipient_id, m.subject_id, m.original_id, m.seq, m.address, m.body, m.state.value,
+        m.reason, owner if sent else None, 1 if sent else 0, due, m.expires_at_ms, m.created_at_ms, m.trace_id,
+    )  # fmt: skip
+
+
+_DUE = f"""
+SELECT id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, attempt, expires_at_ms,
+       created_at_ms, trace_id
+FROM outbox_message
+WHERE state IN ({_WAITING}) AND due_at_ms <= $1 AND (expires_at_ms IS NULL OR expires_at_ms > $1)
+ORDER BY due_at_ms, id LIMIT $2
+"""  # noqa: S608 - the states are our own constants
+_CLAIM = f"""
+UPDATE outbox_message SET state = 'published', attempt = attempt + 1, due_at_ms = $2, owner = $3
+WHERE id = $1 AND attempt = $4 AND state IN ({_WAITING})
+"""
+
+
+async def claim_due(tx: Statements, *, now_ms: int, owner: str, limit: int = 200) -> None:
+    """Claim what is due: the attempt each row was seen with is the fence, so two sweeps never send the same attempt.
+
+    The claimed messages are handed to the door through `tx.queued`.
+    """
+    due = await tx.fetch(_DUE + tx.lock("outbox_message", skip=True), now_ms, limit)
+    await tx.many(_CLAIM, [(row["id"], _due_after(row["attempt"], now_ms), owner, row["attempt"]) for row in due])
+    tx.queued.extend(_message(row) for row in due)
+
+
+def _due_after(attempt: int, now_ms: int) -> int:
+    return now_ms + RESEND_AFTER_S[min(attempt, len(RESEND_AFTER_S) - 1)] * 1000
+
+
+def _message(row: Row) -> Message:
+    return Message(
+        id=row["id"],
+        kind=row["kind"],
+        recipient_id=row["recipient_id"],
+        address=row["address"],
+        body=row["body"],
+        created_at_ms=row["created_at_ms"],
+        expires_at_ms=row["expires_at_ms"],
+        trace_id=row["trace_id"],
+        transport=row["transport"],
+        subject_id=row["subject_id"],
+        original_id=row["original_id"],
+        seq=row["seq"],
+        attempt=row["attempt"] + 1,
+    )
+
+
+async def make_due(tx: Statements, *, recipients: Sequence[str], now_ms: int) -> None:
+    """A box is back: what still waits for it goes out with the next sweep."""
+    await tx.execute(
+        f"UPDATE outbox_message SET due_at_ms = $2 WHERE recipient_id {tx.among(1)} AND state IN ({_WAITING}) "
+        "AND (expires_at_ms IS NULL OR expires_at_ms > $2)",
+        list(recipients),
+        now_ms,
+    )
+
+
+async def expire(tx: Statements, *, now_ms: int) -> None:
+    """What nobody answered in time will not be said; what was received but never reported played has failed."""
+    await tx.execute(
+        f"UPDATE outbox_message SET state = 'expired', due_at_ms = NULL, finished_at_ms = $1 "
+        f"WHERE state IN ({_WAITING}) AND expires_at_ms <= $1",
+        now_ms,
+    )
+    await tx.execute(
+        "UPDATE outbox_message SET state = 'failed', reason = 'no_play_report', finished_at_ms = $1 "
+        "WHERE state = 'received' AND kind = 'payment_success' AND expires_at_ms <= $2",
+        now_ms,
+        now_ms - NO_PLAY_REPORT_MS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a box says became of a message. `played_at_ms` is the box's own word."""
+
+    message_id: str
+    recipient_id: str
+    status: str  # received, played, duplicate, stale_skipped, rejected, failed
+    played_at_ms: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hop:
+    """One step of a message that an answer just proved: for logs and latency."""
+
+    message_id: str
+    recipient_id: str
+    subject_id: str | None
+    trace_id: str
+    state: Delivery
+    ms_since_created: int
+
+
+_ANSWERED = """
+SELECT id, recipient_id, subject_id, state, trace_id, created_at_ms, received_at_ms, played_at_ms FROM outbox_message
+WHERE id {among} ORDER BY id {lock}
+"""
+_RECORD = """
+UPDATE outbox_message SET state = $2, reason = $3, received_at_ms = $4, played_at_ms = $5, finished_at_ms = $6,
+                          due_at_ms = NULL
+WHERE id = $1
+"""
+
+
+async def acknowledge(tx: Statements, answers: Sequence[Answer], *, now_ms: int) -> list[Hop]:
+    """Record what boxes say. Repeats, late ones and those of other boxes change nothing. Returns what moved."""
+    ids = sorted({answer.message_id for answer in answers})
+    rows = await tx.fetch(_ANSWERED.format(among=tx.among(1), lock=tx.lock("outbox_message")), ids)
+    known = {row["id"]: _Record.of(row) for row in rows}
+    hops = [hop for answer in answers if (hop := _apply(known.get(answer.message_id), answer, now_ms))]
+    changed = {hop.message_id for hop in hops}
+    await tx.many(_RECORD, [known[message_id].row() for message_id in sorted(changed)])
+    return hops
+
+
+@dataclass
+class _Record:
+    id: str
+    recipient_id: str
+    subject_id: str | None
+    trace_id: str
+    state: Delivery
+    created_at_ms: int
+    received_at_ms: int | None
+    played_at_ms: int | None
+    reason: str | None = None
+    finished_at_ms: int | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> "_Record":
+        return cls(
+            id=row["id"],
+            recipient_id=row["recipient_id"],
+            subject_id=row["subject_id"],
+            trace_id=row["trace_id"],
+            state=Delivery(row["state"]),
+            created_at_ms=row["created_at_ms"],
+            received_at_ms=row["received_at_ms"],
+            played_at_ms=row["played_at_ms"],
+        )
+
+    def row(self) -> tuple[object, ...]:
+        return (self.id, self.state.value, self.reason, self.received_at_ms, self.played_at_ms, self.finished_at_ms)
+
+
+def _apply(record: _Record | None, answer: Answer, now_ms: int) -> Hop | None:
+    if record is None or record.recipient_id != answer.recipient_id:
+        return None
+    wanted = _proved(answer)
+    if not may_follow(record.state, wanted):
+        return None
+    record.state, record.reason = wanted, answer.reason
+    if wanted in (Delivery.RECEIVED, Delivery.PLAYED) and record.received_at_ms is None:
+        record.received_at_ms = now_ms
+    if wanted is Delivery.PLAYED:
+        record.played_at_ms = _believable(answer.played_at_ms, record.created_at_ms, now_ms)
+    if wanted is not Delivery.RECEIVED:
+        record.finished_at_ms = now_ms
+    return Hop(
+        message_id=record.id,
+        recipient_id=record.recipient_id,
+        subject_id=record.subject_id,
+        trace_id=record.trace_id,
+        state=wanted,
+        ms_since_created=now_ms - record.created_at_ms,
+    )
+
+
+def _proved(answer: Answer) -> Delivery:
+    """A repeat that the box had played before proves the playing; otherwise it proves that the box has it."""
+    if answer.status == "duplicate":
+        return Delivery.RECEIVED if answer.played_at_ms is None else Delivery.PLAYED
+    return Delivery(answer.status)
+
+
+def _believable(played_at_ms: int | None, created_at_ms: int, now_ms: int) -> int:
+    """The box's clock where it fits between our own two times, else the moment its word arrived."""
+    if played_at_ms is not None and created_at_ms <= played_at_ms <= now_ms:
+        return played_at_ms
+    return now_ms
+
+
+async def note_published(tx: Statements, times: Sequence[tuple[str, int]]) -> None:
+    """When messages were first handed to the broker: for the timeline alone, so it is written lazily."""
+    await tx.many(
+        "UPDATE outbox_message SET published_at_ms = $2 WHERE id = $1 AND published_at_ms IS NULL", sorted(times)
+    )
+
+
+async def depth(tx: Statements) -> dict[str, int]:
+    """How many messages still have somewhere to go, by state."""
+    rows = await tx.fetch(
+        f"SELECT state, count(*) AS n FROM outbox_message WHERE state IN ({_WAITING}) GROUP BY state"
+    )
+    return {state.value: next((row["n"] for row in rows if row["state"] == state), 0) for state in WAITING}
+
+

@@ -1,0 +1,94 @@
+"""What the worker does about payments on its own: ask providers for boxes' QR, and end what nobody paid."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from soundbox_server import clock, failpoints
+from soundbox_server.announcements.service import KeyOf
+from soundbox_server.db import Database, Statements
+from soundbox_server.errors import PartnerTimeout
+from soundbox_server.payments import dynamic_qr, service
+from soundbox_server.providers.base import Provider
+
+log = structlog.get_logger()
+
+AT_ONCE = 16  # questions to the provider at the same time
+
+
+class QrIssuer:
+    """Asks the provider for every question that came over MQTT and stores the answer, at most 16 at a time.
+
+    The questions wait in the database: a crash loses none, and what was asked before is resumed by query.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        provider: Provider,
+        *,
+        key_of: KeyOf,
+        owner: str,
+        publish: Callable[[Sequence[Any]], None],
+        take_report: Callable[[Any], Any],
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._key_of = key_of
+        self._owner = owner
+        self._publish = publish
+        self._take_report = take_report
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def tick(self) -> None:
+        """Start on what waits, as far as there is room."""
+        room = AT_ONCE - len(self._running)
+        if room <= 0:
+            return
+        now_ms = clock.now_ms()
+        for pending in await self._database.write(
+            lambda tx: dynamic_qr.claim_unanswered(tx, now_ms=now_ms, limit=room)
+        ):
+            task = asyncio.create_task(self._answer(pending))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def drain(self) -> None:
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _answer(self, pending: dynamic_qr.Pending) -> None:
+        try:
+            answered = await self._ask(pending)
+            if answered.report is not None:
+                await self._take_report(answered.report)
+            self._publish(await self._database.write(lambda tx: self._record(tx, answered)))
+            failpoints.reached("qr.answer_committed")
+        except Exception:  # the lease ends and somebody resumes; nothing is lost but time
+            log.exception("qr.answer_failed", payment_id=pending.payment_id)
+
+    async def _ask(self, pending: dynamic_qr.Pending) -> dynamic_qr.Answered:
+        if clock.now_ms() - pending.created_at_ms > dynamic_qr.REQUEST_LIFE_MS:
+            late = PartnerTimeout("The provider's answer would come too late for the box.")
+            return dynamic_qr.Answered(pending=pending, error=late)
+        answered = await dynamic_qr.ask_provider(self._provider, pending)
+        failpoints.reached("qr.created_at_provider")
+        return answered
+
+    async def _record(self, tx: Statements, answered: dynamic_qr.Answered) -> list[Any]:
+        now_ms = clock.now_ms()
+        pending = await dynamic_qr.record_answer(tx, answered, now_ms=now_ms)
+        if not answered.unknown:
+            await dynamic_qr.answer_box(
+                tx, pending, key_of=self._key_of, owner=self._owner, now_ms=now_ms
+            )
+        failpoints.reached("qr.before_answer_commit")
+        return tx.queued
+
+
+async def end_unpaid(database: Database) -> None:
+    """Payments whose QR has ended become expired; money that still comes is recorded as late."""
+    while ended := await database.write(lambda tx: service.expire_unpaid(tx, now_ms=clock.now_ms())):
+        log.info("payments.expired", count=ended)

@@ -1,0 +1,113 @@
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from soundbox_server.db import Base
+from soundbox_server.payments.state import AttemptState, Outcome, PaymentState
+
+_STATES = ", ".join(f"'{state}'" for state in PaymentState)
+_ATTEMPT_STATES = ", ".join(f"'{state}'" for state in AttemptState)
+_OUTCOMES = ", ".join(f"'{outcome}'" for outcome in Outcome)
+_OPEN = text("state IN ('created', 'awaiting_payment')")
+
+
+class Payment(Base):
+    """One intent to take money, in whole rupiah. Every reference's transaction, payment or order is a view of it."""
+
+    __tablename__ = "payment"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_STATES})", name="payment_state_known"),
+        CheckConstraint("amount > 0", name="payment_amount_positive"),
+        CheckConstraint("currency = 'IDR'", name="payment_currency"),
+        CheckConstraint("(state = 'paid') = (paid_at_ms IS NOT NULL)", name="payment_paid_has_a_time"),
+        CheckConstraint("fee_amount BETWEEN 0 AND amount", name="payment_fee_within_amount"),
+        UniqueConstraint("device_id", "request_id", name="payment_one_per_device_request"),
+        Index("payment_merchant", "merchant_id", "id"),
+        Index("payment_open", "expires_at_ms", sqlite_where=_OPEN, postgresql_where=_OPEN),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    merchant_id: Mapped[str] = mapped_column(ForeignKey("merchant.id"))
+    outlet_id: Mapped[str] = mapped_column(ForeignKey("outlet.id"))
+    terminal_id: Mapped[str] = mapped_column(ForeignKey("terminal.id"))
+    device_id: Mapped[str | None] = mapped_column(ForeignKey("device.id"))
+    request_id: Mapped[str | None]
+    request_door: Mapped[str]
+    qr_mode: Mapped[str]
+    amount: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str]
+    state: Mapped[str]
+    late: Mapped[bool]
+    review_reason: Mapped[str | None]
+    fee_amount: Mapped[int | None] = mapped_column(BigInteger)
+    fee_bps: Mapped[int | None]
+    fee_version: Mapped[str | None]
+    issuer: Mapped[str | None]
+    rrn: Mapped[str | None]
+    expires_at_ms: Mapped[int] = mapped_column(BigInteger)
+    paid_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    captured_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    trace_id: Mapped[str]
+
+
+class PaymentAttempt(Base):
+    """One charge at one provider. `reference` is ours, and stands before the provider is asked."""
+
+    __tablename__ = "payment_attempt"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_ATTEMPT_STATES})", name="payment_attempt_state_known"),
+        UniqueConstraint("provider", "reference", name="payment_attempt_reference"),
+        Index("payment_attempt_payment", "payment_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    payment_id: Mapped[str] = mapped_column(ForeignKey("payment.id"))
+    provider: Mapped[str]
+    reference: Mapped[str]
+    provider_reference: Mapped[str | None]
+    state: Mapped[str]
+    qr_payload: Mapped[str | None]
+    error_code: Mapped[str | None]
+    raw_request: Mapped[bytes | None]
+    raw_response: Mapped[bytes | None]
+    lease_until_ms: Mapped[int] = mapped_column(BigInteger)
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    answered_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ProviderEvent(Base):
+    """What a provider told us, kept word for word whatever we then did with it."""
+
+    __tablename__ = "provider_event"
+    __table_args__ = (
+        CheckConstraint(f"outcome IN ({_OUTCOMES})", name="provider_event_outcome_known"),
+        UniqueConstraint("provider", "event_key", "body_sha256", name="provider_event_once"),
+        Index("provider_event_payment", "payment_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    provider: Mapped[str]
+    event_key: Mapped[str]
+    body_sha256: Mapped[str]
+    body: Mapped[bytes]
+    outcome: Mapped[str]
+    reason: Mapped[str | None]
+    payment_id: Mapped[str | None]
+    reference: Mapped[str]
+    request_id: Mapped[str]
+    received_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class PaymentEvent(Base):
+    """A payment's own log: one row a step, in order of id."""
+
+    __tablename__ = "payment_event"
+    __table_args__ = (Index("payment_event_payment", "payment_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    payment_id: Mapped[str] = mapped_column(ForeignKey("payment.id"))
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str]
+    state: Mapped[str]
+    source: Mapped[str]
+    detail: Mapped[str | None]

@@ -1,0 +1,187 @@
+"""The HTTP doors of payments: the providers' callback and a box's dynamic QR."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Protocol
+
+import structlog
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from soundbox_server import clock, failpoints, metrics
+from soundbox_server.announcements.service import Telling
+from soundbox_server.db import Database, Statements
+from soundbox_server.devices.auth import AuthenticatedDevice
+from soundbox_server.errors import DeviceUnauthorized, InvalidSignature, SoundboxError
+from soundbox_server.group_commit import GroupCommit
+from soundbox_server.http import answer, read_body, request_id
+from soundbox_server.ids import new_id
+from soundbox_server.payments import dynamic_qr
+from soundbox_server.payments.service import Received, Taken, take_reports
+from soundbox_server.providers.base import PaymentReport, Provider
+
+log = structlog.get_logger()
+router = APIRouter(tags=["devices"])
+
+
+class CallbackReader(Protocol):
+    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport: ...
+
+
+class CallbackDesk:
+    """Where providers' words arrive: verified one by one, applied in groups, published right after each commit."""
+
+    def __init__(
+        self,
+        database: Database,
+        partners: Mapping[str, CallbackReader],
+        *,
+        telling: Telling,
+        late_report_ms: int,
+        publish: Callable[[Sequence[Any]], None],
+        most: int = 64,
+        waiting: int = 4_096,
+    ) -> None:
+        self.partners = partners
+        self._telling = telling
+        self._late_report_ms = late_report_ms
+        self._publish = publish
+        self._group: GroupCommit[Received, Taken] = GroupCommit(
+            database, self._apply, committed=self._committed, most=most, waiting=waiting
+        )
+
+    async def take(self, report: PaymentReport, *, asked: str) -> Taken:
+        """The report's durable outcome."""
+        return await self._group.submit(
+            Received(report=report, request_id=asked, received_at_ms=clock.now_ms())
+        )
+
+    async def drain(self) -> None:
+        await self._group.drain()
+
+    async def _apply(self, tx: Statements, reports: Sequence[Received]) -> Sequence[Taken]:
+        taken = await take_reports(
+            tx, reports, now_ms=clock.now_ms(), telling=self._telling, late_report_ms=self._late_report_ms
+        )
+        metrics.callback_group.observe(len(reports))
+        failpoints.reached("callback.before_commit")
+        return taken
+
+    def _committed(self, queued: Sequence[Any]) -> None:
+        failpoints.reached("callback.committed")
+        self._publish(queued)
+        failpoints.reached("callback.published")
+
+
+async def qris_callback(request: Request) -> Response:
+    """`POST /integrations/qris/callback`: answered only after the commit. Forged or stale: 401 and nothing written."""
+    started = time.perf_counter()
+    desk: CallbackDesk = request.app.state.callback_desk
+    body = await read_body(request)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
+    partner = headers.get("x-partner-id", "")
+    reader = desk.partners.get(partner)
+    try:
+        if reader is None:
+            raise InvalidSignature("The callback does not name a partner of ours.")
+        report = reader.read_callback(headers, body, now_ms=clock.now_ms())
+    except SoundboxError as error:
+        metrics.callbacks.labels(partner if reader else "unknown", error.code.lower()).inc()
+        raise
+    failpoints.reached("callback.verified")
+    taken = await desk.take(report, asked=request_id(request))
+    failpoints.reached("callback.answered")
+    metrics.callbacks.labels(partner, taken.outcome.value).inc()
+    metrics.callback_seconds.observe(time.perf_counter() - started)
+    log.info(
+        "callback.taken",
+        partner=partner, event_id=report.event_id, payment_id=taken.payment_id, outcome=taken.outcome.value,
+    )  # fmt: skip
+    return answer(
+        {
+            "data": {
+                "event_id": report.event_id,
+                "transaction_id": taken.payment_id,
+                "outcome": taken.outcome.value,
+            },
+            "request_id": request_id(request),
+            "timestamp": clock.rfc3339(clock.now_ms()),
+        }
+    )
+
+
+class DynamicQrAsk(BaseModel):
+    """Reference 001's request. Unknown fields are ignored: boxes in shops outlive our schema."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    device_id: str = Field(max_length=32, examples=["sbx_001"])
+    terminal_id: str = Field(max_length=64, examples=["term_001"])
+    amount: int = Field(examples=[50000], description="whole rupiah, 1 to 10,000,000")
+    currency: str = Field(examples=["IDR"], max_length=3)
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["req_123"])]
+
+
+@router.post("/device/transactions/dynamic-qr")
+async def create_dynamic_qr(request: Request, ask: DynamicQrAsk, device: AuthenticatedDevice) -> Response:
+    """A QR for one amount, flat as in the contract. The same request_id gets the same answer."""
+    if ask.device_id != device.id:
+        raise DeviceUnauthorized("The token belongs to another device.")
+    desk: QrDesk = request.app.state.qr_desk
+    pending = await desk.issue(
+        dynamic_qr.Ask(
+            device_id=device.id,
+            terminal_id=ask.terminal_id,
+            amount=ask.amount,
+            currency=ask.currency,
+            request_id=ask.request_id,
+            door="http",
+            trace_id=request_id(request),
+        )
+    )
+    return answer(
+        {
+            "request_id": pending.request_id,
+            "transaction_id": pending.payment_id,
+            "qr_type": "dynamic",
+            "qr_payload": pending.qr_payload,
+            "expires_at": clock.rfc3339(pending.expires_at_ms),
+            "status": pending.payment_state,
+        }
+    )
+
+
+class QrDesk:
+    """Issues dynamic QR for boxes that ask over HTTP: store, ask the provider, store its answer."""
+
+    def __init__(
+        self, database: Database, provider: Provider, desk: CallbackDesk, *, qr_life_ms: int
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._desk = desk
+        self._qr_life_ms = qr_life_ms
+
+    async def issue(self, ask: dynamic_qr.Ask) -> dynamic_qr.Pending:
+        """The payment with its QR. Raises PartnerTimeout (ask again with the same request_id) or GatewayError."""
+        pending = await self._database.write(
+            lambda tx: dynamic_qr.open_payment(
+                tx, ask, provider=self._provider.name, qr_life_ms=self._qr_life_ms, now_ms=clock.now_ms()
+            )
+        )
+        failpoints.reached("qr.stored")
+        if pending.qr_payload is not None:
+            return pending
+        if pending.attempt_state == "failed":
+            raise dynamic_qr.stored_failure(pending)
+        answered = await dynamic_qr.ask_provider(self._provider, pending)
+        failpoints.reached("qr.created_at_provider")
+        if answered.report is not None:
+            await self._desk.take(answered.report, asked=new_id("qry"))
+        found = await self._database.write(
+            lambda tx: dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms())
+        )
+        if answered.error is not None:
+            raise answered.error
+        return found

@@ -1,0 +1,360 @@
+"""Taking providers' word that money arrived. One transaction for a whole group: payment, journal and announcement
+commit together or not at all.
+
+Order of locks, the same in every process: payments by id, then boxes by id. Lock first, then look: what was read
+before the lock may be a moment old.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from soundbox_server import failpoints
+from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
+from soundbox_server.db import Row, Statements
+from soundbox_server.fees.service import fee
+from soundbox_server.ids import new_id
+from soundbox_server.ledger import service as ledger
+from soundbox_server.payments.state import LATE, OPEN, TRANSITIONS, Outcome, PaymentState, require
+from soundbox_server.providers.base import PaymentReport
+
+CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """A verified report with the request that brought it."""
+
+    report: PaymentReport
+    request_id: str
+    received_at_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What a report led to; `payment_id` is None for an orphan."""
+
+    outcome: Outcome
+    payment_id: str | None
+
+
+@dataclass
+class _Locked:
+    """A payment under its row lock, as this group changes it."""
+
+    id: str
+    attempt_id: str
+    reference: str
+    state: PaymentState
+    amount: int
+    merchant_id: str
+    merchant_name: str
+    merchant_approved: bool
+    terminal_id: str
+    fee_bps: int
+    fee_version: str
+    rrn: str | None
+    trace_id: str
+    late: bool = False
+    review_reason: str | None = None
+    paid_at_ms: int | None = None
+    captured_at_ms: int | None = None
+    fee_amount: int | None = None
+    issuer: str | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> "_Locked":
+        return cls(
+            id=row["id"],
+            attempt_id=row["attempt_id"],
+            reference=row["reference"],
+            state=PaymentState(row["state"]),
+            amount=row["amount"],
+            merchant_id=row["merchant_id"],
+            merchant_name=row["brand_name"],
+            merchant_approved=row["merchant_status"] == "approved",
+            terminal_id=row["terminal_id"],
+            fee_bps=row["bps"],
+            fee_version=f"{row['fee_profile_id']}/{row['version']}",
+            rrn=row["rrn"],
+            trace_id=row["trace_id"],
+            late=bool(row["late"]),
+            review_reason=row["review_reason"],
+            paid_at_ms=row["paid_at_ms"],
+            captured_at_ms=row["captured_at_ms"],
+            fee_amount=row["fee_amount"],
+            issuer=row["issuer"],
+        )
+
+    def row(self) -> tuple[object, ...]:
+        priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.state is PaymentState.PAID else (None,) * 3
+        return (
+            self.id, self.state.value, self.late, self.review_reason, *priced, self.issuer, self.rrn, self.paid_at_ms,
+            self.captured_at_ms,
+        )  # fmt: skip
+
+
+@dataclass
+class _Group:
+    """What one transaction has decided so far, in the order it was decided."""
+
+    now_ms: int
+    payments: dict[str, _Locked]
+    taken: dict[tuple[str, str, str], Taken]
+    events: list[tuple[object, ...]] = field(default_factory=list)
+    orphans: list[tuple[tuple[object, ...], ledger.Journal | None]] = field(default_factory=list)
+    journals: list[ledger.Journal] = field(default_factory=list)
+    steps: list[tuple[object, ...]] = field(default_factory=list)
+    announced: list[Announced] = field(default_factory=list)
+    changed: dict[str, _Locked] = field(default_factory=dict)
+    succeeded: list[tuple[str, str]] = field(default_factory=list)
+
+
+async def take_reports(
+    tx: Statements, reports: Sequence[Received], *, now_ms: int, telling: Telling, late_report_ms: int
+) -> list[Taken]:
+    """One outcome per report, in their order. A report seen before gets its stored outcome and changes nothing."""
+    payments: dict[str, _Locked] = {}
+    taken: dict[tuple[str, str, str], Taken] = {}
+    for provider in sorted({received.report.provider for received in reports}):
+        payments |= await _lock_payments(tx, provider, [r.report for r in reports if r.report.provider == provider])
+    failpoints.reached("callback.locked")
+    for provider in sorted({received.report.provider for received in reports}):
+        taken |= await _seen(tx, provider, [r.report for r in reports if r.report.provider == provider])
+    group = _Group(now_ms=now_ms, payments=payments, taken=taken)
+    outcomes = [_take(group, received, late_report_ms) for received in reports]
+    await _write(tx, group)
+    await queue_payment_announcement(tx, group.announced, telling=telling, now_ms=now_ms)
+    failpoints.reached("callback.applied")
+    return outcomes
+
+
+_LOCK = """
+SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
+       p.captured_at_ms, p.fee_amount, p.issuer,
+       a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.fee_profile_id, f.bps, f.version
+FROM payment_attempt a
+JOIN payment p ON p.id = a.payment_id
+JOIN merchant m ON m.id = p.merchant_id
+JOIN fee_profile f ON f.id = m.fee_profile_id
+WHERE a.provider = $1 AND a.reference {among} ORDER BY p.id {lock}
+"""
+
+
+async def _lock_payments(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> dict[str, _Locked]:
+    """The payments these reports speak of, by provider and reference, each locked until the commit."""
+    references = sorted({report.partner_reference for report in reports})
+    rows = await tx.fetch(_LOCK.format(among=tx.among(2), lock=tx.lock("p")), provider, references)
+    return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
+
+
+async def _seen(
+    tx: Statements, provider: str, reports: Sequence[PaymentReport]
+) -> dict[tuple[str, str, str], Taken]:
+    keys = sorted({report.event_id for report in reports})
+    rows = await tx.fetch(
+        "SELECT event_key, body_sha256, outcome, payment_id FROM provider_event "
+        f"WHERE provider = $1 AND event_key {tx.among(2)}",
+        provider,
+        keys,
+    )
+    return {
+        (provider, row["event_key"], row["body_sha256"]): Taken(
+            outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]
+        )
+        for row in rows
+    }
+
+
+def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
+    report = received.report
+    key = (report.provider, report.event_id, report.body_sha256)
+    if seen := group.taken.get(key):
+        return seen
+    event_id = new_id("evt")
+    payment = group.payments.get(f"{report.provider}:{report.partner_reference}")
+    if payment is None:
+        taken = Taken(outcome=Outcome.ORPHAN, payment_id=None)
+        group.orphans.append((_event_row(event_id, received, taken, "reference_unknown"), _found(report, event_id, None)))
+    else:
+        outcome, reason = _decide(payment, report)
+        taken = Taken(outcome=outcome, payment_id=payment.id)
+        group.events.append(_event_row(event_id, received, taken, reason))
+        _apply(group, payment, received, event_id, outcome, reason, late_report_ms)
+    group.taken[key] = taken
+    return taken
+
+
+def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | None]:
+    """The outcome and why, without changing anything."""
+    if report.status == "pending":
+        return Outcome.IGNORED, "pending_says_nothing"
+    if report.status in ("failed", "expired"):
+        return (Outcome.APPLIED, None) if payment.state in OPEN else (Outcome.IGNORED, f"already_{payment.state}")
+    if report.amount_idr != payment.amount or report.currency != "IDR":
+        return Outcome.NEEDS_REVIEW, "amount_mismatch" if report.currency == "IDR" else "currency_mismatch"
+    if payment.state is PaymentState.PAID:
+        return (Outcome.NEEDS_REVIEW, "paid_twice") if _another_payment(payment, report) else (Outcome.DUPLICATE, None)
+    if payment.state is PaymentState.NEEDS_REVIEW:
+        return Outcome.NEEDS_REVIEW, "in_review"
+    if not payment.merchant_approved:
+        return Outcome.NEEDS_REVIEW, "merchant_not_approved"
+    return Outcome.APPLIED, None
+
+
+def _another_payment(payment: _Locked, report: PaymentReport) -> bool:
+    """Two retrieval references for one QR: the customer's bank moved money twice."""
+    return payment.rrn is not None and report.rrn is not None and payment.rrn != report.rrn
+
+
+def _apply(
+    group: _Group,
+    payment: _Locked,
+    received: Received,
+    event_id: str,
+    outcome: Outcome,
+    reason: str | None,
+    late_report_ms: int,
+) -> None:
+    report = received.report
+    if outcome is Outcome.NEEDS_REVIEW:
+        _put_aside(group, payment, report, event_id, reason or "")
+    elif outcome is Outcome.APPLIED and report.status == "paid":
+        _pay(group, payment, report, event_id, late_report_ms)
+    elif outcome is Outcome.APPLIED:
+        payment.state = require(payment.state, PaymentState(report.status))
+        group.changed[payment.id] = payment
+        _step(group, payment, f"payment.{report.status}", report.provider)
+    else:
+        _step(group, payment, f"report.{outcome}", report.provider, reason)
+
+
+def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, late_report_ms: int) -> None:
+    payment.late = payment.state in LATE
+    payment.state = require(payment.state, PaymentState.PAID)
+    payment.paid_at_ms, clock_note = _paid_at(report, group.now_ms)
+    payment.captured_at_ms = group.now_ms
+    payment.fee_amount = fee(payment.amount, payment.fee_bps)
+    payment.issuer, payment.rrn = report.issuer, report.rrn
+    group.changed[payment.id] = payment
+    group.succeeded.append((payment.attempt_id, report.provider_transaction_id or ""))
+    group.journals.append(
+        ledger.capture(
+            payment_id=payment.id,
+            provider_event_id=event_id,
+            provider=report.provider,
+            merchant_id=payment.merchant_id,
+            gross=payment.amount,
+            fee=payment.fee_amount,
+        )
+    )
+    _step(group, payment, "payment.paid_late" if payment.late else "payment.paid", report.provider, clock_note)
+    group.announced.append(
+        Announced(
+            payment_id=payment.id,
+            terminal_id=payment.terminal_id,
+            merchant_name=payment.merchant_name,
+            amount=payment.amount,
+            paid_at_ms=payment.paid_at_ms,
+            trace_id=payment.trace_id,
+            too_late_to_say=group.now_ms - payment.paid_at_ms > late_report_ms,
+        )
+    )
+
+
+def _paid_at(report: PaymentReport, now_ms: int) -> tuple[int, str | None]:
+    if report.paid_at_ms is None:
+        return now_ms, "paid_at_missing"
+    if report.paid_at_ms > now_ms + CLOCK_AHEAD_MS:
+        return now_ms, "paid_at_ahead_of_our_clock"
+    return report.paid_at_ms, None
+
+
+def _put_aside(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, reason: str) -> None:
+    """The money that came goes to suspense. A payment that was paid stays paid; an unpaid one waits for an operator."""
+    payment.review_reason = payment.review_reason or reason
+    if PaymentState.NEEDS_REVIEW in TRANSITIONS[payment.state]:
+        payment.state = PaymentState.NEEDS_REVIEW
+    group.changed[payment.id] = payment
+    if journal := _found(report, event_id, payment.id):
+        group.journals.append(journal)
+    _step(group, payment, "payment.needs_review", report.provider, reason)
+
+
+def _found(report: PaymentReport, event_id: str, payment_id: str | None) -> ledger.Journal | None:
+    """Rupiah that arrived without a payment to belong to. Other currencies and other news move no money of ours."""
+    if report.status != "paid" or report.currency != "IDR" or report.amount_idr <= 0:
+        return None
+    return ledger.suspense(
+        payment_id=payment_id, provider_event_id=event_id, provider=report.provider, amount=report.amount_idr
+    )
+
+
+def _step(group: _Group, payment: _Locked, kind: str, source: str, detail: str | None = None) -> None:
+    group.steps.append((new_id("pev"), payment.id, group.now_ms, kind, payment.state.value, source, detail))
+
+
+def _event_row(event_id: str, received: Received, taken: Taken, reason: str | None) -> tuple[object, ...]:
+    report = received.report
+    return (
+        event_id, report.provider, report.event_id, report.body_sha256, report.body, taken.outcome.value, reason,
+        taken.payment_id, report.partner_reference, received.request_id, received.received_at_ms,
+    )  # fmt: skip
+
+
+_INSERT_EVENT = """
+INSERT INTO provider_event (id, provider, event_key, body_sha256, body, outcome, reason, payment_id, reference,
+                            request_id, received_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+ON CONFLICT (provider, event_key, body_sha256) DO NOTHING
+"""
+_UPDATE_PAYMENT = """
+UPDATE payment SET state = $2, late = $3, review_reason = $4, fee_amount = $5, fee_bps = $6, fee_version = $7,
+                   issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11
+WHERE id = $1
+"""
+
+
+async def _write(tx: Statements, group: _Group) -> None:
+    await tx.many(_INSERT_EVENT, group.events)
+    for row, journal in group.orphans:
+        # No payment to lock: two processes may hold the same orphan, and only the one whose row stands books it.
+        stands = await tx.fetch(_INSERT_EVENT + " RETURNING id", *row)
+        if stands and journal:
+            group.journals.append(journal)
+    await tx.many(_UPDATE_PAYMENT, [payment.row() for payment in group.changed.values()])
+    await tx.many(
+        "UPDATE payment_attempt SET state = 'succeeded', "
+        "provider_reference = coalesce(provider_reference, nullif($2, '')) WHERE id = $1",
+        group.succeeded,
+    )
+    await ledger.post(tx, group.journals, now_ms=group.now_ms)
+    await insert_steps(tx, group.steps)
+
+
+async def insert_steps(tx: Statements, steps: Sequence[Sequence[object]]) -> None:
+    """Rows of (id, payment_id, at_ms, kind, state, source, detail) for the payments' own logs."""
+    await tx.many(
+        "INSERT INTO payment_event (id, payment_id, at_ms, kind, state, source, detail) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        steps,
+    )
+
+
+async def expire_unpaid(tx: Statements, *, now_ms: int, limit: int = 500) -> int:
+    """Payments whose QR has ended. Money that still comes makes them paid, marked late. Returns how many ended."""
+    rows = await tx.fetch(
+        "SELECT id FROM payment WHERE state IN ('created', 'awaiting_payment') AND expires_at_ms <= $1 "
+        f"ORDER BY id LIMIT $2 {tx.lock('payment', skip=True)}",
+        now_ms,
+        limit,
+    )
+    ended = [row["id"] for row in rows]
+    await tx.many("UPDATE payment SET state = 'expired' WHERE id = $1", [(payment_id,) for payment_id in ended])
+    await tx.many(
+        "UPDATE payment_attempt SET state = 'expired' WHERE payment_id = $1 AND state = 'active'",
+        [(payment_id,) for payment_id in ended],
+    )
+    await insert_steps(
+        tx, [(new_id("pev"), payment_id, now_ms, "payment.expired", "expired", "clock", None) for payment_id in ended]
+    )
+    return len(ended)

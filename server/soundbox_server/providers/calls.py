@@ -1,0 +1,142 @@
+"""HTTP to one partner, so that a slow or dead partner costs us a bounded wait and nothing else.
+
+A deadline for the whole call, a bulkhead (so many calls at once, so many waiting), a circuit breaker that stops asking
+after repeated failures, and one repetition where repeating is harmless. Above all it knows the difference between
+"they never heard us" (ProviderRefused) and "we do not know what they did" (ProviderUnknown).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+
+from soundbox_server.providers.base import ProviderRefused, ProviderUnknown
+from soundbox_server.providers.strict_json import MAX_BODY_BYTES
+
+CONNECT_TIMEOUT_S = 3.0
+TOTAL_TIMEOUT_S = 15.0
+PAUSE_BEFORE_REPEATING_S = 0.2
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Any answer that says something definite: a status below 500, and its body of at most 64 KiB."""
+
+    status: int
+    body: bytes
+
+
+class Unusable(Exception):
+    """An answer that leaves open what happened."""
+
+
+class Calls:
+    """The calls to one partner that are under way, and what the last ones taught."""
+
+    def __init__(
+        self,
+        name: str,
+        client: httpx.AsyncClient,
+        *,
+        total_timeout_s: float = TOTAL_TIMEOUT_S,
+        at_once: int = 16,
+        waiting: int = 64,
+        failures_to_open: int = 5,
+        rest_s: float = 10,
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._total_timeout_s = total_timeout_s
+        self._slots = asyncio.Semaphore(at_once)
+        self._room = at_once + waiting
+        # A caller that gives up says nothing about the partner, so a cancellation is not counted.
+        self._circuits = AsyncCircuitBreakerFactory(failures_to_open, rest_s, exclude=[asyncio.CancelledError])
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+        idempotent: bool,
+    ) -> Answer:
+        """One call; `idempotent` ones are repeated once. Raises ProviderRefused or ProviderUnknown."""
+        deadline = asyncio.get_running_loop().time() + self._total_timeout_s
+        async with self._slot(deadline):
+            call = _Call(self._client, self._client.build_request(method, url, headers=headers, content=content))
+            try:
+                circuit = await self._circuits.get_breaker(self._name)
+                async with circuit, asyncio.timeout_at(deadline):
+                    return await call.run(attempts=2 if idempotent else 1)
+            except OpenedState as resting:
+                resting.with_traceback(None)  # the library raises one instance again and again: let it forget us
+                raise ProviderRefused("The provider failed repeatedly and is left in peace for a moment.") from None
+            except (httpx.HTTPError, Unusable, TimeoutError) as failure:
+                if call.may_have_arrived:
+                    raise ProviderUnknown("The provider's answer did not arrive.", provider=self._name) from failure
+                raise ProviderRefused("The provider cannot be reached.", provider=self._name) from failure
+
+    @asynccontextmanager
+    async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        if self._room == 0:
+            raise ProviderRefused("Too many calls to the provider are waiting.", provider=self._name)
+        self._room -= 1
+        try:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise ProviderRefused("The provider is too slow for all who ask.", provider=self._name) from None
+            try:
+                yield
+            finally:
+                self._slots.release()
+        finally:
+            self._room += 1
+
+
+class _Call:
+    """One call with its repetition; remembers whether any attempt may have arrived."""
+
+    def __init__(self, client: httpx.AsyncClient, request: httpx.Request) -> None:
+        self._client = client
+        self._request = request
+        self.may_have_arrived = False
+
+    async def run(self, *, attempts: int) -> Answer:
+        for _ in range(attempts - 1):
+            try:
+                return await self._attempt()
+            except (httpx.TransportError, Unusable):
+                await asyncio.sleep(PAUSE_BEFORE_REPEATING_S)
+        return await self._attempt()
+
+    async def _attempt(self) -> Answer:
+        before, self.may_have_arrived = self.may_have_arrived, True  # a timeout may strike anywhere below
+        try:
+            answer = await self._client.send(self._request, stream=True)
+        except _NEVER_SENT:
+            self.may_have_arrived = before
+            raise
+        try:
+            if answer.status_code >= 500 or answer.status_code == 408:
+                raise Unusable(f"status {answer.status_code}")
+            return Answer(answer.status_code, await _bounded(answer))
+        finally:
+            await answer.aclose()
+
+
+async def _bounded(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for part in answer.aiter_bytes():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise Unusable("an answer without end")
+    return bytes(body)

@@ -1,0 +1,124 @@
+"""The generic callback scheme: HMAC-SHA256 over the time and the raw body, several signatures during a rotation.
+
+    X-Partner-Id: acme
+    X-Partner-Timestamp: 1779530400
+    X-Partner-Signature: v1=<hex of HMAC-SHA256(secret, timestamp + "." + raw body)>,v1=<the same with the next secret>
+
+Other headers are not signed, so nothing is decided by them.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import msgspec
+
+from soundbox_server.errors import InvalidSignature, ValidationFailed
+from soundbox_server.providers.base import PaymentReport, ReportedStatus
+from soundbox_server.providers.strict_json import MAX_BODY_BYTES, read_as
+
+PARTNER_ID, TIMESTAMP, SIGNATURE = "x-partner-id", "x-partner-timestamp", "x-partner-signature"
+WINDOW_S = 300
+MAX_AMOUNT_IDR = 999_999_999_999
+
+_SECONDS = re.compile(r"[0-9]{1,11}")
+_V1 = re.compile(r"v1=([0-9a-fA-F]{64})")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+Id = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,128}\Z")]
+Text = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class _Body(msgspec.Struct):
+    """What partners of this scheme send; fields that are not listed are ignored."""
+
+    event_id: Id
+    partner_reference: Id
+    status: ReportedStatus
+    amount: Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_IDR)]
+    currency: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
+    paid_at: str | None = None
+    transaction_id: Id | None = None
+    issuer: Text | None = None
+    rrn: Id | None = None
+
+
+def sign(secrets: Sequence[bytes], body: bytes, *, partner_id: str, now_s: int) -> dict[str, str]:
+    """The three headers for a body; one signature for each secret that is in use."""
+    signed = b"%d." % now_s + body
+    signatures = ",".join(f"v1={hmac.digest(secret, signed, 'sha256').hex()}" for secret in secrets)
+    return {PARTNER_ID: partner_id, TIMESTAMP: str(now_s), SIGNATURE: signatures}
+
+
+def verify(headers: Mapping[str, str], body: bytes, *, partner_id: str, secrets: Sequence[bytes], now_ms: int) -> None:
+    """Raise InvalidSignature unless one of the signatures was made with one of the secrets in the last five minutes."""
+    if headers.get(PARTNER_ID) != partner_id:
+        raise InvalidSignature("The callback does not name the partner it is for.")
+    timestamp = headers.get(TIMESTAMP, "")
+    if not _SECONDS.fullmatch(timestamp) or abs(int(timestamp) - now_ms // 1000) > WINDOW_S:
+        raise InvalidSignature("The callback's timestamp is missing or too far from now.")
+
+    signed = timestamp.encode() + b"." + body
+    expected = [hmac.digest(secret, signed, "sha256") for secret in secrets]
+    given = [bytes.fromhex(found[1]) for found in map(_V1.fullmatch, _parts(headers.get(SIGNATURE, ""))) if found]
+    matches = [hmac.compare_digest(one, other) for one in given for other in expected]  # all of them: no early exit
+    if not any(matches):
+        raise InvalidSignature("The callback's signature does not match.")
+
+
+def read_callback(
+    headers: Mapping[str, str], body: bytes, *, partner_id: str, secrets: Sequence[bytes], now_ms: int
+) -> PaymentReport:
+    """Verify, then read. Raises InvalidSignature or ValidationFailed, nothing else."""
+    if len(body) > MAX_BODY_BYTES:
+        raise ValidationFailed("The body is too long.", limit_bytes=MAX_BODY_BYTES)
+    verify(headers, body, partner_id=partner_id, secrets=secrets, now_ms=now_ms)
+    return read_report(body, provider=partner_id)
+
+
+def read_report(body: bytes, *, provider: str) -> PaymentReport:
+    """A body that is already trusted, as a report; raises ValidationFailed."""
+    said = read_as(_Body, body)
+    if said.status == "paid" and (said.amount == 0 or said.paid_at is None):
+        raise ValidationFailed("A payment has an amount and a time.")
+    if said.issuer is not None and not said.issuer.isprintable():  # control, bidi and half characters
+        raise ValidationFailed("The issuer's name must be printable.")
+    return PaymentReport(
+        provider=provider,
+        event_id=said.event_id,
+        partner_reference=said.partner_reference,
+        provider_transaction_id=said.transaction_id,
+        status=said.status,
+        amount_idr=said.amount,
+        currency=said.currency,
+        paid_at_ms=None if said.paid_at is None else read_time(said.paid_at),
+        issuer=said.issuer,
+        rrn=said.rrn,
+        body=body,
+        body_sha256=hashlib.sha256(body).hexdigest(),
+    )
+
+
+def read_time(text: str) -> int:
+    """RFC 3339 with an offset, as milliseconds since 1970 UTC (cut, not rounded); raises ValidationFailed."""
+    try:
+        if not _RFC3339.fullmatch(text):
+            raise ValueError("not RFC 3339")
+        at_ms = (datetime.fromisoformat(text.upper()) - _EPOCH) // _MILLISECOND
+    except ValueError:
+        raise ValidationFailed("A time must be RFC 3339 with an offset.", time=text[:40]) from None
+    if not 0 <= at_ms <= _LAST_MS:
+        raise ValidationFailed("A time must lie between 1970 and 9999.", time=text)
+    return at_ms
+
+
+def _parts(signatures: str) -> list[str]:
+    return [part.strip() for part in signatures.split(",")]

@@ -1,0 +1,162 @@
+"""The sandbox acquirer as a partner: its QR by HTTP, its callbacks by the generic scheme."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Literal
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import orjson
+
+from soundbox_server.clock import rfc3339
+from soundbox_server.errors import ValidationFailed
+from soundbox_server.providers import hmac_scheme
+from soundbox_server.providers.base import (
+    Charge,
+    ChargeRequest,
+    ChargeStatus,
+    PaymentReport,
+    ProviderRefused,
+    ProviderUnknown,
+)
+from soundbox_server.providers.calls import CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S, Answer, Calls
+from soundbox_server.providers.strict_json import read_as, read_object
+
+
+class _ChargeAnswer(msgspec.Struct):
+    reference: str
+    transaction_id: str
+    status: Literal["open", "paid", "expired"]
+    amount: int
+    qr_payload: str
+    expires_at: str
+    event: str | None  # the paid event's text, exactly as the callback carries and signs it
+
+
+class SandboxProvider:
+    """Owns its HTTP client unless one is handed in; `secrets` are all that a callback may be signed with just now."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        secrets: Sequence[bytes],
+        callback_url: str,
+        client: httpx.AsyncClient | None = None,
+        *,
+        name: str = "sandbox",
+        total_timeout_s: float = TOTAL_TIMEOUT_S,
+        calls_at_once: int = 16,
+        calls_waiting: int = 64,
+        failures_to_open: int = 5,
+        rest_s: float = 10,
+    ) -> None:
+        if not secrets or not all(secrets):
+            raise ValueError("The sandbox provider needs at least one callback secret, and none may be empty.")
+        self._name = name
+        self._url = base_url.rstrip("/") + "/v1/qr"
+        self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+        self._secrets = tuple(secrets)
+        self._callback_url = callback_url
+        timeout = httpx.Timeout(total_timeout_s, connect=CONNECT_TIMEOUT_S)
+        self._client = client or httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._client_is_ours = client is None
+        self._calls = Calls(
+            name,
+            self._client,
+            total_timeout_s=total_timeout_s,
+            at_once=calls_at_once,
+            waiting=calls_waiting,
+            failures_to_open=failures_to_open,
+            rest_s=rest_s,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def create(self, request: ChargeRequest) -> Charge:
+        body = {
+            "reference": request.reference,
+            "amount": request.amount_idr,
+            "merchant": asdict(request.merchant),
+            "expires_at": rfc3339(request.expires_at_ms),
+            "callback_url": self._callback_url,
+        }
+        # The sandbox knows a reference again, so asking twice is harmless.
+        answer = await self._calls.send(
+            "POST", self._url, headers=self._headers, content=orjson.dumps(body), idempotent=True
+        )
+        if answer.status not in {200, 201}:
+            raise _refusal(answer)
+        said = _read(answer)
+        if (said.reference, said.amount) != (request.reference, request.amount_idr):
+            raise ProviderUnknown("The provider answered for another charge.", reference=request.reference)
+        return self._charge(said, answer)
+
+    async def query(self, reference: str) -> ChargeStatus:
+        url = f"{self._url}/{quote(reference, safe='')}"
+        answer = await self._calls.send("GET", url, headers=self._headers, idempotent=True)
+        if answer.status == 404 and _code(answer) == "TRANSACTION_NOT_FOUND":  # not a wrong address or a proxy's page
+            return ChargeStatus(reference=reference, state="not_found")
+        if answer.status != 200:
+            raise _refusal(answer)
+        said = _read(answer)
+        if said.reference != reference:
+            raise ProviderUnknown("The provider answered for another charge.", reference=reference)
+        return ChargeStatus(
+            reference=reference, state=said.status, charge=self._charge(said, answer), report=self._report(said)
+        )
+
+    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
+        return hmac_scheme.read_callback(headers, body, partner_id=self._name, secrets=self._secrets, now_ms=now_ms)
+
+    async def aclose(self) -> None:
+        if self._client_is_ours:
+            await self._client.aclose()
+
+    def _charge(self, said: _ChargeAnswer, answer: Answer) -> Charge:
+        return Charge(
+            provider=self._name,
+            reference=said.reference,
+            provider_transaction_id=said.transaction_id,
+            amount_idr=said.amount,
+            qr_payload=said.qr_payload,
+            expires_at_ms=_time(said.expires_at),
+            body=answer.body,
+        )
+
+    def _report(self, said: _ChargeAnswer) -> PaymentReport | None:
+        if said.event is None:
+            return None
+        try:
+            return hmac_scheme.read_report(said.event.encode(), provider=self._name)
+        except ValidationFailed as wrong:
+            raise ProviderUnknown("The provider's event cannot be read.", reference=said.reference) from wrong
+
+
+def _read(answer: Answer) -> _ChargeAnswer:
+    try:
+        return read_as(_ChargeAnswer, answer.body)
+    except ValidationFailed as wrong:
+        raise ProviderUnknown("The provider's answer cannot be read.") from wrong
+
+
+def _time(text: str) -> int:
+    try:
+        return hmac_scheme.read_time(text)
+    except ValidationFailed as wrong:
+        raise ProviderUnknown("The provider's answer carries no time.") from wrong
+
+
+def _code(answer: Answer) -> object:
+    try:
+        return read_object(answer.body).get("code")
+    except ValidationFailed:
+        return None
+
+
+def _refusal(answer: Answer) -> ProviderRefused:
+    said = answer.body[:300].decode("utf-8", "replace")
+    return ProviderRefused("The provider refused.", status=answer.status, answer=said)

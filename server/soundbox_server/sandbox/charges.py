@@ -1,0 +1,204 @@
+"""Issuing and paying: the verbs of the acquirer, each inside the transaction that its caller opened."""
+
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.errors import Conflict, TransactionNotFound
+from soundbox_server.ids import new_id
+from soundbox_server.providers.base import MerchantIdentity, ReportedStatus
+from soundbox_server.sandbox import qr
+from soundbox_server.sandbox.store import read_faults, take_fault
+
+ISSUERS = ("Bank Contoh", "Dompet Uji", "Bank Sandbox")
+REORDER_HOLD_MS = 500
+
+_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_STATES = {
+    "open": "paid_at_ms IS NULL AND expires_at_ms > :now_ms",
+    "expired": "paid_at_ms IS NULL AND expires_at_ms <= :now_ms",
+    "paid": "paid_at_ms IS NOT NULL",
+    "all": "TRUE",
+}
+STATES = tuple(_STATES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A QR somebody asks for."""
+
+    reference: str
+    amount_idr: int
+    merchant: MerchantIdentity
+    expires_at_ms: int
+    callback_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paying:
+    """What a customer does with a QR: None means the amount asked, any bank, now."""
+
+    amount_idr: int | None = None
+    issuer: str | None = None
+    at_ms: int | None = None
+
+
+def issue(
+    connection: sqlite3.Connection, order: Order, *, now_ms: int, pays_itself_after_ms: int | None
+) -> tuple[sqlite3.Row, bool]:
+    """The charge, and whether it is new. A known reference answers as before; Conflict if the amount is another."""
+    known = connection.execute("SELECT * FROM charge WHERE reference = ?", (order.reference,)).fetchone()
+    if known is not None:
+        if known["amount_idr"] != order.amount_idr:
+            raise Conflict("This reference was used for another amount.", reference=order.reference)
+        return known, False
+
+    transaction_id = "SB" + "".join(secrets.choice(_LETTERS) for _ in range(11))
+    payload = qr.issue(order.merchant, amount_idr=order.amount_idr, transaction_id=transaction_id)
+    connection.execute(
+        "INSERT INTO charge (reference, transaction_id, amount_idr, qr_payload, callback_url, created_at_ms,"
+        " expires_at_ms, pays_itself_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            order.reference,
+            transaction_id,
+            order.amount_idr,
+            payload,
+            order.callback_url,
+            now_ms,
+            order.expires_at_ms,
+            None if pays_itself_after_ms is None else now_ms + pays_itself_after_ms,
+        ),
+    )
+    return find(connection, order.reference), True
+
+
+def find(connection: sqlite3.Connection, reference: str) -> sqlite3.Row:
+    return _one(connection, "reference", reference)
+
+
+def find_by_transaction(connection: sqlite3.Connection, transaction_id: str) -> sqlite3.Row:
+    return _one(connection, "transaction_id", transaction_id)
+
+
+def listed(connection: sqlite3.Connection, state: str, *, now_ms: int, limit: int) -> list[dict[str, Any]]:
+    """The newest charges in a state of STATES."""
+    found = connection.execute(
+        f"SELECT * FROM charge WHERE {_STATES[state]} ORDER BY created_at_ms DESC, reference DESC LIMIT :limit",
+        {"now_ms": now_ms, "limit": limit},
+    )
+    return [shown(connection, row, now_ms=now_ms) for row in found.fetchall()]
+
+
+def pay(connection: sqlite3.Connection, reference: str, paying: Paying, *, now_ms: int) -> sqlite3.Row:
+    """The customer pays: once for each QR, also after its expiry, and perhaps another amount than was asked."""
+    charge = find(connection, reference)
+    if charge["paid_at_ms"] is not None:
+        raise Conflict("This QR has been paid.", reference=reference)
+    connection.execute(
+        "UPDATE charge SET paid_at_ms = ?, paid_amount_idr = ?, issuer = ?, rrn = ? WHERE reference = ?",
+        (
+            now_ms if paying.at_ms is None else paying.at_ms,
+            paying.amount_idr or charge["amount_idr"],
+            paying.issuer or secrets.choice(ISSUERS),
+            f"{secrets.randbelow(10**12):012d}",
+            reference,
+        ),
+    )
+    paid = find(connection, reference)
+    _report(connection, paid, now_ms=now_ms)
+    return paid
+
+
+def pay_what_pays_itself(connection: sqlite3.Connection, *, now_ms: int) -> None:
+    due = connection.execute(
+        "SELECT reference FROM charge WHERE paid_at_ms IS NULL AND pays_itself_at_ms <= ? LIMIT 64", (now_ms,)
+    )
+    for row in due.fetchall():
+        pay(connection, row["reference"], Paying(), now_ms=now_ms)
+
+
+def shown(connection: sqlite3.Connection, charge: sqlite3.Row, *, now_ms: int) -> dict[str, Any]:
+    """A charge as the API answers it. `event` is the paid event's exact text, so that a query and a callback agree."""
+    events = connection.execute(
+        "SELECT * FROM callback WHERE reference = ? ORDER BY created_at_ms, due_at_ms", (charge["reference"],)
+    ).fetchall()
+    return {
+        "reference": charge["reference"],
+        "transaction_id": charge["transaction_id"],
+        "status": state_of(charge, now_ms=now_ms),
+        "amount": charge["amount_idr"],
+        "currency": "IDR",
+        "qr_payload": charge["qr_payload"],
+        "created_at": rfc3339(charge["created_at_ms"]),
+        "expires_at": rfc3339(charge["expires_at_ms"]),
+        "paid_at": rfc3339_or_none(charge["paid_at_ms"]),
+        "event": next((event["body"].decode() for event in events if event["status"] == "paid"), None),
+        "callbacks": [_callback_shown(event) for event in events],
+    }
+
+
+def state_of(charge: sqlite3.Row, *, now_ms: int) -> str:
+    if charge["paid_at_ms"] is not None:
+        return "paid"
+    return "open" if now_ms < charge["expires_at_ms"] else "expired"
+
+
+def _one(connection: sqlite3.Connection, column: str, value: str) -> sqlite3.Row:
+    found: sqlite3.Row | None = connection.execute(f"SELECT * FROM charge WHERE {column} = ?", (value,)).fetchone()
+    if found is None:
+        raise TransactionNotFound("No QR was issued for this.", **{column: value})
+    return found
+
+
+def _report(connection: sqlite3.Connection, charge: sqlite3.Row, *, now_ms: int) -> None:
+    """Queue what the hub will be told about a payment, with whatever faults are switched on."""
+    faults = read_faults(connection)
+    dropped = take_fault(connection, "drop_callbacks")
+    due_at_ms = None if dropped else now_ms + faults.callback_delay_ms + REORDER_HOLD_MS * faults.reorder
+    amount_idr = max(1, charge["paid_amount_idr"] + faults.wrong_amount)
+    _queue(connection, charge, "paid", amount_idr, now_ms=now_ms, due_at_ms=due_at_ms)
+    if faults.contradict is not None:
+        # One millisecond later, so that it is sent later too.
+        later_ms = None if due_at_ms is None else due_at_ms + 1
+        _queue(connection, charge, faults.contradict, amount_idr, now_ms=now_ms, due_at_ms=later_ms)
+
+
+def _queue(
+    connection: sqlite3.Connection,
+    charge: sqlite3.Row,
+    status: ReportedStatus,
+    amount_idr: int,
+    *,
+    now_ms: int,
+    due_at_ms: int | None,
+) -> None:
+    event_id = new_id("evt")
+    body = {
+        "event_id": event_id,
+        "partner_reference": charge["reference"],
+        "transaction_id": charge["transaction_id"],
+        "status": status,
+        "amount": amount_idr,
+        "currency": "IDR",
+        "paid_at": rfc3339(charge["paid_at_ms"]),
+        "issuer": charge["issuer"],
+        "rrn": charge["rrn"],
+    }
+    connection.execute(
+        "INSERT INTO callback (event_id, reference, status, body, created_at_ms, due_at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        (event_id, charge["reference"], status, orjson.dumps(body), now_ms, due_at_ms),
+    )
+
+
+def _callback_shown(event: sqlite3.Row) -> dict[str, Any]:
+    return {
+        "event_id": event["event_id"],
+        "status": event["status"],
+        "attempts": event["attempts"],
+        "last_answer": event["last_answer"],
+        "delivered_at": rfc3339_or_none(event["delivered_at_ms"]),
+    }

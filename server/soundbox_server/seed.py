@@ -1,0 +1,117 @@
+"""A small known world to try things in. Development only: its passwords are in this file."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from soundbox_server.access.service import hash_password, hashing
+from soundbox_server.db import Database, Statements
+from soundbox_server.devices import service as devices
+from soundbox_server.errors import Forbidden
+from soundbox_server.settings import Settings
+
+PASSWORD = "soundbox-demo-2026"  # noqa: S105 - printed on purpose, and refused in production
+
+USERS = (
+    ("per_demo_admin", "org_platform", "admin@demo.test", "Demo Admin", "platform_admin"),
+    ("per_demo_operator", "org_platform", "operator@demo.test", "Demo Operator", "operator"),
+    ("per_demo_finance", "org_platform", "finance@demo.test", "Demo Finance", "finance"),
+    ("per_demo_support", "org_platform", "support@demo.test", "Demo Support", "support"),
+    ("per_demo_owner", "org_demo", "owner@demo.test", "Demo Owner", "merchant_owner"),
+)
+MERCHANT_ID, OUTLET_ID = "mer_demo", "out_demo"
+
+
+@dataclass(frozen=True)
+class Till:
+    terminal_id: str
+    device_id: str
+    serial_number: str
+
+
+def tills(count: int) -> list[Till]:
+    return [Till(f"term_{n:03d}", f"sbx_{n:03d}", f"SBX-DEMO-{n:04d}") for n in range(1, count + 1)]
+
+
+async def plant(database: Database, settings: Settings, *, now_ms: int, boxes: int = 3) -> dict[str, Any]:
+    """Plant the demo world, or what is missing of it, and tell what is there. Raises Forbidden in production.
+
+    A box that was never activated gets a fresh activation code each time; an activated one has none.
+    """
+    if settings.environment == "production":
+        raise Forbidden("The demo world is not planted in production.")
+    hashed = await asyncio.get_running_loop().run_in_executor(hashing, hash_password, PASSWORD)
+    planted = await database.write(lambda tx: _plant(tx, hashed, boxes, now_ms))
+    return {
+        "organisations": [{"id": "org_platform", "kind": "platform"}, {"id": "org_demo", "kind": "merchant"}],
+        "merchant": {"id": MERCHANT_ID, "brand_name": "Warung Demo"},
+        "outlet": {"id": OUTLET_ID},
+        "terminals": [{"id": till.terminal_id} for till in tills(boxes)],
+        "devices": planted,
+        "users": [{"email": email, "password": PASSWORD, "role": role} for _, _, email, _, role in USERS],
+    }
+
+
+async def _plant(tx: Statements, hashed: str, boxes: int, now_ms: int) -> list[dict[str, Any]]:
+    await tx.many(
+        "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        [("org_platform", "platform", "Platform", now_ms), ("org_demo", "merchant", "Warung Demo", now_ms)],
+    )
+    await tx.many(
+        "INSERT INTO person (id, organisation_id, email, name, role, password_hash, created_at_ms) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        [(person, org, email, name, role, hashed, now_ms) for person, org, email, name, role in USERS],
+    )
+    await tx.execute(
+        "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ('fee_basic', 1, 70, $1) "
+        "ON CONFLICT DO NOTHING",
+        now_ms,
+    )
+    await _plant_merchant(tx, now_ms)
+    await tx.many(
+        "INSERT INTO terminal (id, outlet_id, merchant_id, terminal_code, qr_mode, status, created_at_ms) "
+        "VALUES ($1, $2, $3, $1, 'dynamic', 'active', $4) ON CONFLICT DO NOTHING",
+        [(till.terminal_id, OUTLET_ID, MERCHANT_ID, now_ms) for till in tills(boxes)],
+    )
+    return [await _plant_device(tx, till, now_ms) for till in tills(boxes)]
+
+
+async def _plant_merchant(tx: Statements, now_ms: int) -> None:
+    await tx.execute(
+        "INSERT INTO merchant (id, organisation_id, merchant_code, legal_name, brand_name, city, postal_code, mcc, nmid, "
+        "criteria, fee_profile_id, settlement_account_reference, settlement_account_type, payout_mode, status, "
+        "created_at_ms) VALUES ($1, 'org_demo', 'm_demo', 'Warung Demo', 'Warung Demo', 'JAKARTA', '10110', '5812', "
+        "'ID1029384756012', 'UMI', 'fee_basic', 'bank:0000000000', 'merchant_bank_account', 'merchant_direct', "
+        "'approved', $2) ON CONFLICT DO NOTHING",
+        MERCHANT_ID,
+        now_ms,
+    )
+    await tx.execute(
+        "INSERT INTO outlet (id, merchant_id, outlet_code, name, address, status, created_at_ms) "
+        "VALUES ($1, $2, 'main', 'Warung Demo', 'Jl. Contoh 1, Jakarta', 'active', $3) ON CONFLICT DO NOTHING",
+        OUTLET_ID,
+        MERCHANT_ID,
+        now_ms,
+    )
+
+
+async def _plant_device(tx: Statements, till: Till, now_ms: int) -> dict[str, Any]:
+    rows = await tx.fetch("SELECT state FROM device WHERE id = $1", till.device_id)
+    code = None
+    if not rows:
+        _, code = await devices.register(
+            tx,
+            serial_number=till.serial_number,
+            vendor="native",
+            model="sbx-1",
+            device_id=till.device_id,
+            now_ms=now_ms,
+        )
+    elif rows[0]["state"] == "registered":
+        code = await devices.issue_code(tx, till.device_id, now_ms=now_ms)
+    return {
+        "device_id": till.device_id,
+        "serial_number": till.serial_number,
+        "terminal_id": till.terminal_id,
+        "activation_code": code,
+    }

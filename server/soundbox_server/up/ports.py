@@ -1,0 +1,49 @@
+"""Free ports: those of the settings where nobody listens yet, their next free neighbours otherwise."""
+
+import socket
+from collections.abc import Callable
+
+from soundbox_server.settings import Settings
+from soundbox_server.up.problems import UpRefused
+
+NEIGHBOURS = 100
+_LISTENERS = (
+    ("the API", "http_host", "http_port"),
+    ("the worker's health", "worker_host", "worker_port"),
+    ("the sandbox acquirer", "sandbox_host", "sandbox_port"),
+    ("the broker", "broker_host", "broker_port"),
+)
+
+
+def choose(settings: Settings, say: Callable[[str], None]) -> dict[str, int]:
+    """A port for each listener, by the name of its setting. Says which ones had to move."""
+    chosen: dict[str, int] = {}
+    for what, host_name, name in _LISTENERS:
+        host, wanted = getattr(settings, host_name), getattr(settings, name)
+        port = _free_port(host, wanted, taken=set(chosen.values()))
+        if port != wanted:
+            say(f"Port {wanted} is in use: {what} takes {port} instead (SOUNDBOX_{name.upper()} chooses another).")
+        chosen[name] = port
+    return chosen
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now. Raises UpRefused for an address that is not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server's own habit: leftovers do not count
+        try:
+            trial.bind((host, port))
+            trial.listen(1)
+        except socket.gaierror as problem:
+            raise UpRefused(f"{host} is no address of this machine: {problem.strerror}") from problem
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(host: str, wanted: int, *, taken: set[int]) -> int:
+    for port in range(wanted, min(wanted + NEIGHBOURS, 65_536)):
+        if port not in taken and is_free(host, port):
+            return port
+    raise UpRefused(f"No free port on {host} from {wanted} to {wanted + NEIGHBOURS - 1}.")

@@ -1,0 +1,22 @@
+"""A message from a box as its handlers see it: read, attributed to the box that the broker vouches for, and timed."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from soundbox_protocol.messages import Message
+from soundbox_server.db import Statements
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uplink(Generic[M]):
+    device_id: str
+    message: M
+    payload: bytes
+    received_at_ms: int
+
+
+# Handlers neither commit nor publish nor call the network: what they queue is sent after the group's commit.
+Handler = Callable[[Statements, Sequence[Uplink[Any]]], Awaitable[None]]

@@ -1,0 +1,265 @@
+"""The worker process: owns a broker shard, takes in what boxes say, and sends again what nobody answered.
+
+Two workers may run for one shard: the second stands by and takes over when the first one's lock ends.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import aiomqtt
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from soundbox_protocol.topics import Uplink as Channel
+from soundbox_server import clock, failpoints, health, logs, metrics, parts
+from soundbox_server.broker import wire
+from soundbox_server.broker.consumer import Consumer, Table
+from soundbox_server.broker.leases import Lease, try_lease
+from soundbox_server.broker.publisher import RECONNECT_S, Publisher
+from soundbox_server.broker.users import hub_password, shard_user
+from soundbox_server.db import Database, Statements
+from soundbox_server.devices import mqtt as devices
+from soundbox_server.ids import new_id
+from soundbox_server.outbox import mqtt as outbox_door
+from soundbox_server.outbox import service as outbox
+from soundbox_server.payments.jobs import QrIssuer, end_unpaid
+from soundbox_server.payments.mqtt import QrRequests
+from soundbox_server.providers.base import PaymentReport
+from soundbox_server.settings import Settings
+
+log = structlog.get_logger()
+
+SWEEP_EVERY_S = 0.5
+JOBS_EVERY_S = 1.0
+STANDBY_EVERY_S = 0.2
+SWEEP_LIMIT = 200
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    logs.configure(process="worker", form=settings.log_format, level=settings.log_level)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    database = Database(settings.database_url)
+    try:
+        await parts.require_migrated(database)
+        await Worker(settings, database).run(stop)
+    finally:
+        await database.close()
+
+
+class _QuietServer(uvicorn.Server):
+    """A server inside our own process: signals stay ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Worker:
+    """One worker: stands by until the shard is its own, then listens, sweeps and does the jobs."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._owner = parts.owner_name("worker")
+        self._telling = parts.telling(settings, owner=self._owner)
+        self._publisher = Publisher(database)
+        self._provider = parts.open_provider(settings)
+        self._desk = parts.callback_desk(
+            settings, database, self._provider, owner=self._owner, publish=self._publisher.publish
+        )
+        self._issuer = QrIssuer(
+            database,
+            self._provider,
+            key_of=self._telling.key_of,
+            owner=self._owner,
+            publish=self._publisher.publish,
+            take_report=self._take_report,
+        )
+        self._sweep_now = asyncio.Event()
+        self._issue_now = asyncio.Event()
+        self._owns_shard = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        server = self._status_server()
+        status = asyncio.create_task(server.serve())
+        working = asyncio.create_task(self._work())
+        stopping = asyncio.create_task(stop.wait())
+        log.info("worker.ready", shard=self._settings.broker_shard)
+        try:
+            await asyncio.wait([stopping, working, status], return_when=asyncio.FIRST_COMPLETED)
+            for task in (working, status):
+                if task.done():
+                    task.result()  # raises what ended it: the supervisor starts us again
+        finally:
+            await parts.cancel([working, stopping])
+            await self._issuer.drain()
+            await self._desk.drain()
+            await self._publisher.flush_times()
+            server.should_exit = True
+            await asyncio.wait([status])
+            await self._provider.aclose()
+            log.info("worker.stopped")
+
+    async def _work(self) -> None:
+        while True:
+            lease = await self._own_the_shard()
+            tasks = [
+                asyncio.create_task(work)
+                for work in (
+                    lease.lost.wait(),
+                    self._listen(),
+                    self._publisher.note_times(),
+                    self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
+                    self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
+                    self._repeat(self._jobs, JOBS_EVERY_S),
+                )
+            ]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                log.error("worker.shard_lost", shard=self._settings.broker_shard)
+            finally:
+                self._owns_shard = False
+                metrics.shard_owned.set(0)
+                await parts.cancel(tasks)
+                await lease.release()
+
+    async def _own_the_shard(self) -> Lease:
+        name, told = shard_user(self._settings.broker_shard), False
+        while True:
+            try:
+                lease = await try_lease(self._database, name, folder=parts.lock_folder(self._settings))
+            except OSError as error:
+                log.warning("worker.database_away", error=repr(error))
+                lease = None
+            if lease is not None:
+                self._owns_shard = True
+                metrics.shard_owned.set(1)
+                log.info("worker.shard_owned", shard=self._settings.broker_shard)
+                return lease
+            if not told:
+                log.info("worker.standing_by", shard=self._settings.broker_shard)
+                told = True
+            await asyncio.sleep(STANDBY_EVERY_S)
+
+    async def _listen(self) -> None:
+        """Keep a session on the shard; what was not acknowledged comes again after every interruption."""
+        user, attempt = shard_user(self._settings.broker_shard), 0
+        consumer = Consumer(self._database, self._table(), committed=self._committed)
+        while True:
+            client = wire.open_client(
+                host=self._settings.broker_host,
+                port=self._settings.broker_port,
+                user=user,
+                password=hub_password(self._settings.master, user),
+                persistent=True,
+            )
+            try:
+                async with client:
+                    self._publisher.attach(client)
+                    self._sweep_now.set()
+                    attempt = 0
+                    log.info("worker.connected")
+                    await consumer.consume(client)
+            except aiomqtt.MqttError as error:
+                log.warning("worker.disconnected", error=str(error))
+            except Exception:  # the database is away: nothing was acknowledged, so all of it comes again
+                log.exception("worker.interrupted")
+            finally:
+                self._publisher.attach(None)
+            await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
+            attempt += 1
+
+    def _table(self) -> Table:
+        settings, telling = self._settings, self._telling
+        return {
+            Channel.STATUS: [devices.on_status, outbox_door.on_birth],
+            Channel.HEARTBEAT: [devices.on_heartbeat],
+            Channel.PAYMENT_ACK: [outbox_door.on_payment_ack],
+            Channel.DYNAMIC_QR_REQUEST: [
+                QrRequests(
+                    provider=self._provider.name,
+                    qr_life_ms=settings.qr_life_s * 1000,
+                    key_of=telling.key_of,
+                    owner=self._owner,
+                )
+            ],
+            Channel.TIME_REQUEST: [devices.TimeRequests(key_of=telling.key_of, owner=self._owner)],
+            Channel.EVENT: [devices.on_event],
+        }
+
+    def _committed(self, queued: Sequence[Any], channels: set[Channel]) -> None:
+        self._publisher.publish(queued)
+        if Channel.STATUS in channels:
+            self._sweep_now.set()
+        if Channel.DYNAMIC_QR_REQUEST in channels:
+            self._issue_now.set()
+
+    async def _sweep(self) -> None:
+        """Send what is due again, until nothing is."""
+        while self._publisher.connected:
+            queued = await self._database.write(self._claim)
+            failpoints.reached("sweep.claimed")
+            self._publisher.publish(queued)
+            failpoints.reached("sweep.published")
+            if len(queued) < SWEEP_LIMIT:
+                return
+
+    async def _claim(self, tx: Statements) -> list[Any]:
+        now_ms = clock.now_ms()
+        await outbox.expire(tx, now_ms=now_ms)
+        await outbox.claim_due(tx, now_ms=now_ms, owner=self._owner, limit=SWEEP_LIMIT)
+        return tx.queued
+
+    async def _jobs(self) -> None:
+        await end_unpaid(self._database)
+
+    async def _take_report(self, report: PaymentReport) -> None:
+        await self._desk.take(report, asked=new_id("qry"))
+
+    async def _repeat(
+        self, work: Callable[[], Awaitable[None]], every_s: float, woken: asyncio.Event | None = None
+    ) -> None:
+        """Do it now, again every so often, and at once when woken. A failure is logged and tried again."""
+        woken = woken or asyncio.Event()
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("worker.job_failed", job=getattr(work, "__name__", str(work)))
+            try:
+                await asyncio.wait_for(woken.wait(), every_s)
+            except TimeoutError:
+                continue
+            woken.clear()
+
+    def _status_server(self) -> uvicorn.Server:
+        """Health and figures on the worker's own port."""
+        ready = health.readyz(
+            {"database": partial(health.database_answers, self._database), "broker": self._broker_or_standby}
+        )
+        app = Starlette(
+            routes=[
+                Route("/healthz", health.healthz),
+                Route("/readyz", ready),
+                Route("/metrics", health.metrics_page(self._database)),
+            ]
+        )
+        config = uvicorn.Config(
+            app, host=self._settings.worker_host, port=self._settings.worker_port, log_config=None,
+            access_log=False, lifespan="off",
+        )  # fmt: skip
+        return _QuietServer(config)
+
+    async def _broker_or_standby(self) -> bool:
+        return self._publisher.connected or not self._owns_shard

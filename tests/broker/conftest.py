@@ -1,0 +1,216 @@
+"""A real broker for each test, on a port and in a folder of its own."""
+
+import asyncio
+import functools
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from soundbox_server.broker import embedded, supervisor
+from soundbox_server.broker.engine import Pace
+from soundbox_server.broker.health import Health, read_health
+from soundbox_server.broker.mosquitto import find_mosquitto
+from soundbox_server.broker.passwords import hash_password
+from soundbox_server.broker.users import RESERVED_PREFIX, hub_password
+
+MASTER_KEY = bytes(range(32))
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass
+class Registry:
+    """The devices' credentials as the supervisor is given them: a revision, and names with hashes."""
+
+    passwords: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, str] = field(default_factory=dict)
+    number: int = 1
+    away: bool = False
+    asked: int = 0
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            self.passwords[name] = f"secret of {name}"
+            self.rows[name] = hash_password(self.passwords[name])
+        self.number += 1
+
+    def remove(self, name: str) -> None:
+        del self.rows[name]
+        self.number += 1
+
+    async def load_users(self) -> tuple[int, list[tuple[str, str]]]:
+        self._be_away()
+        return self.number, list(self.rows.items())
+
+    async def revision(self) -> int:
+        self.asked += 1
+        self._be_away()
+        return self.number
+
+    def _be_away(self) -> None:
+        if self.away:
+            raise ConnectionRefusedError("the database is away")
+
+
+@dataclass
+class RunningBroker:
+    home: Path
+    port: int
+    registry: Registry
+    supervising: asyncio.Task[None]
+
+    @property
+    def health(self) -> Health:
+        health = read_health(self.home)
+        assert health is not None
+        return health
+
+    def client(self, user: str, *, password: str | None = None, **options: object) -> aiomqtt.Client:
+        if password is None:
+            hub = user.startswith(RESERVED_PREFIX)
+            password = hub_password(MASTER_KEY, user) if hub else self.registry.passwords.get(user, "none")
+        options = {"identifier": user, "timeout": 5, **options}
+        return aiomqtt.Client(LOOPBACK, self.port, username=user, password=password, **options)  # type: ignore[arg-type]
+
+    async def applied(self) -> None:
+        await _eventually(lambda: self.health.applied_revision == self.registry.number)
+
+
+async def _eventually(true: Callable[[], bool], *, within_s: float = 10.0) -> float:
+    """Wait for a condition; returns the seconds it took."""
+    started = time.monotonic()
+    while not true():
+        assert time.monotonic() - started < within_s, "it did not come true in time"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - started
+
+
+async def _heard_until(client: aiomqtt.Client, last: bytes, *, within_s: float = 5.0) -> list[tuple[str, bytes]]:
+    """Everything the client hears up to the message `last`, which therefore proves that it does hear."""
+    heard: list[tuple[str, bytes]] = []
+    async with asyncio.timeout(within_s):
+        async for message in client.messages:
+            assert isinstance(message.payload, bytes)
+            heard.append((str(message.topic), message.payload))
+            if message.payload == last:
+                return heard
+    raise AssertionError("the connection ended before the last message")
+
+
+async def _is_admitted(client: aiomqtt.Client) -> bool:
+    try:
+        async with client:
+            return True
+    except aiomqtt.MqttError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind((LOOPBACK, 0))
+        return int(trial.getsockname()[1])
+
+
+# Test files cannot import from this one, so what they call comes as fixtures.
+eventually = pytest.fixture(lambda: _eventually, name="eventually")
+heard_until = pytest.fixture(lambda: _heard_until, name="heard_until")
+is_admitted = pytest.fixture(lambda: _is_admitted, name="is_admitted")
+free_port = pytest.fixture(lambda: _free_port(), name="free_port")
+
+
+@pytest.fixture
+def registry() -> Registry:
+    registry = Registry()
+    registry.add("dev_alpha", "dev_bravo")
+    return registry
+
+
+@pytest.fixture
+def mosquitto_program() -> Path:
+    program = find_mosquitto()
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail("Mosquitto is not installed, and CI must test the real one")
+    if program is None:
+        pytest.skip("Mosquitto is not installed")
+    return program
+
+
+@asynccontextmanager
+async def _mosquitto(
+    program: Path, home: Path, registry: Registry, *, pace: Pace | None = None, port: int | None = None
+) -> AsyncIterator[RunningBroker]:
+    stop, port = asyncio.Event(), port or _free_port()
+    supervising = asyncio.create_task(
+        supervisor.supervise(
+            home=home,
+            host=LOOPBACK,
+            port=port,
+            mosquitto=program,
+            load_users=registry.load_users,
+            revision=registry.revision,
+            master_key=MASTER_KEY,
+            stop=stop,
+            pace=pace,
+        )
+    )
+    async with _until_stopped(RunningBroker(home, port, registry, supervising), stop) as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def _embedded(home: Path, *, pace: Pace | None = None) -> AsyncIterator[RunningBroker]:
+    stop, port = asyncio.Event(), _free_port()
+    supervising = asyncio.create_task(embedded.supervise(home=home, host=LOOPBACK, port=port, stop=stop, pace=pace))
+    async with _until_stopped(RunningBroker(home, port, Registry(), supervising), stop) as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def _until_stopped(broker: RunningBroker, stop: asyncio.Event) -> AsyncIterator[RunningBroker]:
+    def is_up() -> bool:
+        if broker.supervising.done():
+            broker.supervising.result()
+        health = read_health(broker.home)
+        return health is not None and health.answering
+
+    try:
+        await _eventually(is_up)
+        yield broker
+    finally:
+        stop.set()
+        await asyncio.wait_for(broker.supervising, 15)
+
+
+@pytest.fixture
+def start_mosquitto(
+    mosquitto_program: Path, tmp_path: Path, registry: Registry
+) -> Callable[..., AbstractAsyncContextManager[RunningBroker]]:
+    """`async with start_mosquitto(pace=…) as broker`: a supervised Mosquitto, ended at the end of the block."""
+    return functools.partial(_mosquitto, mosquitto_program, tmp_path / "home", registry)
+
+
+@pytest.fixture
+def start_embedded(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[RunningBroker]]:
+    return functools.partial(_embedded, tmp_path / "home")
+
+
+@pytest.fixture
+async def broker(
+    start_mosquitto: Callable[..., AbstractAsyncContextManager[RunningBroker]],
+) -> AsyncIterator[RunningBroker]:
+    async with start_mosquitto() as running:
+        yield running
+
+
+@pytest.fixture
+async def embedded_broker(
+    start_embedded: Callable[..., AbstractAsyncContextManager[RunningBroker]],
+) -> AsyncIterator[RunningBroker]:
+    async with start_embedded() as running:
+        yield running

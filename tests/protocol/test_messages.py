@@ -1,0 +1,312 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from soundbox_protocol import MAX_PAYLOAD_BYTES, merchant_name_for_wire
+from soundbox_protocol.messages import (
+    MAX_AMOUNT,
+    MAX_COUNT,
+    MAX_DEPTH,
+    MAX_MESSAGE_BYTES,
+    MESSAGES,
+    Capabilities,
+    DynamicQrDisplay,
+    DynamicQrResponse,
+    Heartbeat,
+    MalformedMessage,
+    Message,
+    PaymentAck,
+    PaymentSuccess,
+    Status,
+    Time,
+    decode,
+    decode_uplink,
+    encode,
+)
+from soundbox_protocol.signing import sign
+from soundbox_protocol.topics import Downlink, Uplink, downlink
+
+DEVICE = "dev_1"
+SECOND = "2026-05-23T10:00:00Z"
+ACK: dict[str, Any] = {
+    "message_type": "payment_ack",
+    "device_id": DEVICE,
+    "timestamp": SECOND,
+    "event_id": "ann_1",
+    "status": "received",
+}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+names = st.text(max_size=40) | st.text(alphabet='"\\🍜é \n\u202e\u200d', max_size=40)
+
+
+def as_json(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
+
+
+def payment(**changes: Any) -> PaymentSuccess:
+    fields: dict[str, Any] = {
+        "event_id": "ann_1",
+        "transaction_id": "txn_1",
+        "seq": 1,
+        "merchant_name": "Warung Sari",
+        "amount": 50_000,
+        "currency": "IDR",
+        "paid_at": SECOND,
+        "issued_at": SECOND,
+        "expires_at": SECOND,
+    }
+    return PaymentSuccess.model_validate(fields | changes)
+
+
+# --- reading never raises anything but MalformedMessage -------------------------------------------------------------
+
+
+@given(st.sampled_from(list(MESSAGES.values())), st.binary(max_size=600))
+def test_any_bytes_are_a_message_or_malformed(model: type[Message], payload: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        decode(model, payload)
+
+
+@given(st.sampled_from(list(MESSAGES.values())), json_values)
+def test_any_json_is_a_message_or_malformed(model: type[Message], document: Any) -> None:
+    with pytest.raises(MalformedMessage):
+        decode(model, as_json(document))
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(list(MESSAGES.values())), st.data())
+def test_any_values_in_known_members_are_a_message_or_malformed(model: type[Message], data: st.DataObject) -> None:
+    members = st.sampled_from(sorted(model.model_fields.keys() - {"message_type"}))
+    chosen = data.draw(st.dictionaries(members, json_values))
+    document = {"message_type": model.model_fields["message_type"].default} | chosen
+
+    try:
+        message = decode(model, as_json(document))
+    except MalformedMessage:
+        return
+    assert decode(model, encode(message)) == message
+
+
+@given(st.integers(min_value=0), st.binary(min_size=1, max_size=4))
+def test_a_damaged_message_is_a_message_or_malformed(place: int, junk: bytes) -> None:
+    good = as_json(ACK)
+    place %= len(good)
+
+    try:
+        message = decode(PaymentAck, good[:place] + junk + good[place + len(junk) :])
+    except MalformedMessage:
+        return
+    assert decode(PaymentAck, encode(message)) == message
+
+
+@given(st.text(max_size=60), json_values)
+def test_any_topic_and_payload_are_an_uplink_or_malformed(topic: str, document: Any) -> None:
+    for where in (topic, f"devices/{DEVICE}/uplink/{topic}", f"devices/{DEVICE}/uplink/status"):
+        with pytest.raises(MalformedMessage):
+            decode_uplink(where, as_json(document))
+
+
+def test_a_device_cannot_say_what_only_the_hub_says() -> None:
+    for channel in Downlink:
+        with pytest.raises(MalformedMessage, match="no such uplink"):
+            decode_uplink(f"devices/{DEVICE}/uplink/{channel}", as_json({"message_type": "time"}))
+
+
+def test_an_integer_of_thousands_of_digits_is_malformed_where_it_is_read() -> None:
+    digits = b"9" * 3500
+
+    assert decode(PaymentAck, as_json(ACK)[:-1] + b',"x":' + digits + b"}").event_id == "ann_1"
+    with pytest.raises(MalformedMessage, match="seq"):
+        decode(PaymentSuccess, encode(payment()).replace(b'"seq":1', b'"seq":' + digits))
+
+
+@pytest.mark.parametrize(("depth", "malformed"), [(MAX_DEPTH, False), (MAX_DEPTH + 1, True), (1500, True)])
+def test_depth_is_counted_before_parsing(depth: int, malformed: bool) -> None:
+    payload = as_json(ACK)[:-1] + b',"x":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+    if malformed:
+        with pytest.raises(MalformedMessage, match="nested deeper"):
+            decode(PaymentAck, payload)
+    else:
+        assert decode(PaymentAck, payload).event_id == "ann_1"
+
+
+def test_brackets_inside_texts_and_side_by_side_are_no_depth() -> None:
+    quoted = as_json(ACK | {"x": '[{"\\' * 100, "y": [[]] * 100})
+
+    assert decode(PaymentAck, quoted) == decode(PaymentAck, as_json(ACK))
+
+
+def test_a_message_may_be_as_long_as_the_limit_and_no_longer() -> None:
+    room = MAX_MESSAGE_BYTES - len(as_json(ACK | {"x": ""}))
+
+    assert decode(PaymentAck, as_json(ACK | {"x": "x" * room})).event_id == "ann_1"
+    with pytest.raises(MalformedMessage, match="longer than"):
+        decode(PaymentAck, as_json(ACK | {"x": "x" * (room + 1)}))
+
+
+def test_an_escaped_surrogate_pair_is_one_character() -> None:
+    heartbeat = {"message_type": "heartbeat", "device_id": DEVICE, "timestamp": SECOND, "state": "idle"}
+
+    payload = json.dumps(heartbeat | {"firmware_version": "1.0 🍜"}).encode()
+
+    assert b"\\ud83c" in payload
+    assert decode(Heartbeat, payload).firmware_version == "1.0 🍜"
+
+
+def test_a_backslash_before_u0000_is_not_a_nul() -> None:
+    assert decode(PaymentAck, as_json(ACK | {"reason": r"\u0000"})).reason == r"\u0000"
+
+
+def test_a_memoryview_is_read_like_bytes() -> None:
+    assert decode(PaymentAck, memoryview(as_json(ACK))) == decode(PaymentAck, as_json(ACK))
+
+
+def test_the_wire_must_name_the_message_type() -> None:
+    with pytest.raises(MalformedMessage, match="message_type"):
+        decode(PaymentAck, as_json({key: value for key, value in ACK.items() if key != "message_type"}))
+
+
+def test_a_refusal_does_not_repeat_what_was_sent() -> None:
+    with pytest.raises(MalformedMessage) as refusal:
+        decode(PaymentAck, as_json(ACK | {"status": "4111111111111111"}))
+
+    assert "4111111111111111" not in str(refusal.value)
+
+
+# --- the smallest box can take in everything -------------------------------------------------------------------------
+
+LONGEST_ID = "x" * 30
+LONGEST_QR = "9" * 251
+# Four-byte characters, quotes and backslashes: whichever fills the 40 bytes.
+LONGEST_NAMES = [merchant_name_for_wire(text * 40) for text in ("🍜", '"', "\\", '🍜"', "x", "é")]
+
+
+def largest_downlinks() -> list[Message]:
+    payments = [
+        payment(
+            event_id=LONGEST_ID,
+            transaction_id=LONGEST_ID,
+            seq=MAX_COUNT,
+            merchant_name=name,
+            amount=MAX_AMOUNT,
+            original_event_id=LONGEST_ID,
+        )
+        for name in LONGEST_NAMES
+    ]
+    qr = DynamicQrResponse(
+        correlation_id=LONGEST_ID,
+        transaction_id=LONGEST_ID,
+        status="success",
+        qr_payload=LONGEST_QR,
+        expires_at=SECOND,
+    )
+    no_qr = DynamicQrResponse(
+        correlation_id=LONGEST_ID, transaction_id=LONGEST_ID, status="failed", expires_at=SECOND, error_code="X" * 48
+    )
+    display = DynamicQrDisplay(
+        transaction_id=LONGEST_ID, action="show", qr_payload=LONGEST_QR, amount=MAX_AMOUNT, expires_at=SECOND
+    )
+    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID)]
+
+
+@pytest.mark.parametrize("message", largest_downlinks(), ids=lambda message: type(message).__name__)
+def test_every_downlink_fits_the_smallest_box_in_its_worst_case(message: Message) -> None:
+    channel = next(channel for channel, model in MESSAGES.items() if isinstance(message, model))
+    assert isinstance(channel, Downlink)
+
+    payload = sign(bytes(32), downlink(DEVICE, channel), encode(message))
+
+    assert len(payload) <= MAX_PAYLOAD_BYTES
+
+
+def test_the_worst_case_is_built_for_every_downlink() -> None:
+    built = {type(message) for message in largest_downlinks()}
+
+    assert built == {MESSAGES[channel] for channel in Downlink}
+    assert max(len(json.dumps(name, ensure_ascii=False).encode()) - 2 for name in LONGEST_NAMES) == 40
+
+
+@pytest.mark.parametrize("field", ["event_id", "transaction_id", "original_event_id"])
+def test_an_id_longer_than_the_worst_case_cannot_be_written(field: str) -> None:
+    with pytest.raises(ValidationError):
+        payment(**{field: LONGEST_ID + "x"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seq", MAX_COUNT + 1),
+        ("amount", MAX_AMOUNT + 1),
+        ("amount", -1),
+        ("amount", True),
+        ("currency", "IDRX"),
+        ("paid_at", "2026-05-23T10:00:00.000Z"),
+        ("expires_at", "10000-01-01T00:00:00Z"),
+        ("merchant_name", "x" * 26),
+        ("merchant_name", "a\nb"),
+        ("merchant_name", "a\u2066b"),
+        ("merchant_name", '"' * 21),
+    ],
+)
+def test_a_value_beyond_the_worst_case_cannot_be_written(field: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        payment(**{field: value})
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@given(names)
+def test_any_name_fits_the_wire_and_stays_when_it_comes_again(name: str) -> None:
+    wire = merchant_name_for_wire(name)
+
+    assert len(wire) <= 25
+    assert len(json.dumps(wire, ensure_ascii=False).encode()) - 2 <= 40
+    assert merchant_name_for_wire(wire) == wire
+    assert decode(PaymentSuccess, encode(payment(merchant_name=wire))).merchant_name == wire
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_other_scripts_are_written_as_they_are() -> None:
+    assert '"merchant_name":"Kopi Café 🍜"'.encode() in encode(payment(merchant_name="Kopi Café 🍜"))
+
+
+def test_the_members_are_written_in_the_order_of_the_spec() -> None:
+    assert list(json.loads(encode(payment(original_event_id="ann_0")))) == [
+        *("message_type", "event_id", "transaction_id", "seq", "merchant_name", "amount", "currency"),
+        *("paid_at", "issued_at", "expires_at", "original_event_id"),
+    ]
+
+
+def test_what_is_none_is_left_out() -> None:
+    assert b"null" not in encode(payment())
+    assert b"original_event_id" not in encode(payment())
+
+
+def test_a_box_that_offers_nothing_special_does_not_say_so() -> None:
+    status = Status(device_id=DEVICE, timestamp=SECOND, state="online", session_epoch=1)
+
+    assert b"capabilities" not in encode(status)
+    assert decode(Status, encode(status)).capabilities == Capabilities()
+
+
+def test_messages_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        payment().amount = 1
+
+
+def test_every_channel_has_its_message() -> None:
+    assert MESSAGES.keys() == {*Uplink, *Downlink}
+    assert len({model.model_fields["message_type"].default for model in MESSAGES.values()}) == len(MESSAGES)

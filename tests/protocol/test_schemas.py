@@ -1,0 +1,100 @@
+"""The generated schemas: committed as they are, and true of the vectors."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soundbox_protocol import schemas
+from soundbox_protocol.messages import MESSAGES
+from soundbox_protocol.topics import Downlink, Uplink
+
+SPEC = Path(__file__).parents[2] / "firmware-protocol"
+TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "string": (str,),
+    "integer": (int,),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
+    """The part of JSON Schema that the generated files use, and a KeyError on any other word of it."""
+    words = sorted(schema, key="type".__ne__)  # the others need the type to be right
+    return all(WORDS[word](value, schema[word], schema, root) for word in words)
+
+
+def has_type(value: Any, name: str, *_: Any) -> bool:
+    return isinstance(value, TYPES[name]) and (name != "integer" or not isinstance(value, bool))
+
+
+def members_conform(value: Any, members: dict[str, Any], _: Any, root: dict[str, Any]) -> bool:
+    return all(conforms(value[name], member, root) for name, member in members.items() if name in value)
+
+
+WORDS: dict[str, Any] = {
+    "type": has_type,
+    "const": lambda value, wanted, *_: value == wanted,
+    "enum": lambda value, wanted, *_: value in wanted,
+    "pattern": lambda value, pattern, *_: re.search(pattern.removesuffix("$") + r"\Z", value) is not None,
+    "maxLength": lambda value, most, *_: len(value) <= most,
+    "minimum": lambda value, least, *_: value >= least,
+    "maximum": lambda value, most, *_: value <= most,
+    "required": lambda value, names, *_: value.keys() >= set(names),
+    "properties": members_conform,
+    "anyOf": lambda value, choices, _, root: any(
+        has_type(value, choice.get("type", "object")) and conforms(value, choice, root) for choice in choices
+    ),
+    "not": lambda value, inner, _, root: re.search(inner["pattern"], value) is None,
+    "$ref": lambda value, ref, _, root: conforms(value, root["$defs"][ref.removeprefix("#/$defs/")], root),
+    **dict.fromkeys(("$schema", "$id", "$defs", "title", "description", "default"), lambda *_: True),
+}
+
+
+def vectors() -> list[Any]:
+    return [
+        pytest.param(channel, case, id=f"{channel}: {case['name']}")
+        for channel in MESSAGES
+        for case in json.loads((SPEC / "vectors/v1" / f"{channel.replace('/', '-')}.json").read_text(encoding="utf-8"))
+        if case["valid"] or case.get("member")
+    ]
+
+
+def test_the_committed_schemas_are_those_of_the_models() -> None:
+    check = subprocess.run(
+        [sys.executable, "-m", "soundbox_protocol.schemas", "--check"], capture_output=True, text=True, check=False
+    )
+
+    assert (check.returncode, check.stderr) == (0, "")
+
+
+def test_a_changed_a_missing_and_a_left_over_schema_are_each_named(tmp_path: Path, capsys: Any) -> None:
+    schemas.write(tmp_path)
+    assert schemas.main(["--check", "--folder", str(tmp_path)]) == 0
+
+    (tmp_path / "time.json").write_text("{}")
+    (tmp_path / "event.json").unlink()
+    (tmp_path / "gossip.json").write_text("{}")
+
+    assert schemas.main(["--check", "--folder", str(tmp_path)]) == 1
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == [
+        *("event.json", "gossip.json", "time.json")
+    ]
+    assert schemas.main(["--write", "--folder", str(tmp_path)]) == 0
+    assert schemas.drift(tmp_path) == []
+
+
+@pytest.mark.parametrize(("channel", "case"), vectors())
+def test_a_vector_conforms_exactly_when_it_is_valid(channel: Uplink | Downlink, case: dict[str, Any]) -> None:
+    schema = schemas.schema(channel)
+    # The topic, the calendar and the length as encoded are for the reader to check.
+    beyond_a_schema = {"somebody-else", "another-message", "no-such-day", "name-too-many-bytes"}
+
+    accepted = conforms(json.loads(case["payload"]), schema, schema)
+
+    assert accepted is (case["valid"] or case["name"] in beyond_a_schema)

@@ -1,0 +1,185 @@
+"""The real product for a test: real processes on free loopback ports, in a folder of its own."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from soundbox_server import clock, migrate, seed
+from soundbox_server.db import Database
+from soundbox_server.settings import Settings
+
+DEADLINE_S = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(
+    holds: Callable[[], Awaitable[Any] | Any], *, within_s: float = DEADLINE_S, what: str = "the condition"
+) -> Any:
+    """Wait for a condition, and fail with its name when the deadline passes."""
+    ends = time.monotonic() + within_s
+    while True:
+        found = holds()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return found
+        if time.monotonic() > ends:
+            raise AssertionError(f"{what} did not come about within {within_s} s")
+        await asyncio.sleep(0.02)
+
+
+@dataclass
+class Child:
+    name: str
+    process: asyncio.subprocess.Process
+    log: Path
+
+    async def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), DEADLINE_S)
+
+
+@dataclass
+class Stack:
+    """Broker, api, worker and sandbox of one installation. Start what a test needs."""
+
+    home: Path
+    database_url: str
+    extra: dict[str, str] = field(default_factory=dict)
+    children: list[Child] = field(default_factory=list)
+    broker_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    sandbox_port: int = field(default_factory=free_port)
+    world: dict[str, Any] = field(default_factory=dict)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        ours = {
+            "SOUNDBOX_HOME": str(self.home),
+            "SOUNDBOX_DATABASE_URL": self.database_url,
+            "SOUNDBOX_BROKER_PORT": str(self.broker_port),
+            "SOUNDBOX_HTTP_PORT": str(self.http_port),
+            "SOUNDBOX_SANDBOX_PORT": str(self.sandbox_port),
+            "SOUNDBOX_WORKER_PORT": str(free_port()),
+        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SOUNDBOX_")}
+        return clean | ours | self.extra | more
+
+    def settings(self) -> Settings:
+        names = {n.removeprefix("SOUNDBOX_").lower(): v for n, v in self.environment().items() if n.startswith("SOUNDBOX_")}
+        return Settings(**names)  # type: ignore[arg-type]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    async def prepare(self, *, boxes: int = 3) -> None:
+        """Migrate and plant the demo world."""
+        database = Database(self.database_url)
+        try:
+            await migrate.upgrade(database)
+            self.world = await seed.plant(database, self.settings(), now_ms=clock.now_ms(), boxes=boxes)
+        finally:
+            await database.close()
+
+    async def start(self, name: str, **environment: str) -> Child:
+        """Start one process of the product: broker, api, worker or sandbox."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        log = self.home / f"{name}-{len(self.children)}.log"
+        with log.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "soundbox_server.cli", name,
+                env=self.environment(**environment), stdout=out, stderr=out, stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        child = Child(name, process, log)
+        self.children.append(child)
+        return child
+
+    async def ready(self, port: int | None = None, path: str = "/readyz") -> None:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port or self.http_port}", timeout=2) as client:
+
+            async def answers() -> bool:
+                try:
+                    return (await client.get(path)).status_code == 200
+                except httpx.HTTPError:
+                    return False
+
+            try:
+                await until(answers, what=f"{path} on port {port or self.http_port}")
+            except AssertionError as late:
+                raise AssertionError(f"{late}\n{self.logs()}") from None
+
+    async def start_all(self, *names: str) -> None:
+        """Start the named processes in order and wait until the api, if there is one, is ready."""
+        for name in names or ("broker", "sandbox", "api", "worker"):
+            await self.start(name)
+        if not names or "api" in names:
+            await self.ready()
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {child.log.name}\n{child.log.read_text()[-3000:]}" for child in self.children)
+
+    async def close(self) -> None:
+        for child in reversed(self.children):
+            with contextlib.suppress(TimeoutError):
+                await child.stop()
+            await child.kill()
+
+    async def login(self, email: str = "operator@demo.test") -> dict[str, str]:
+        async with httpx.AsyncClient(base_url=self.url, timeout=20) as client:
+            answer = await client.post("/admin/login", json={"email": email, "password": seed.PASSWORD})
+            assert answer.status_code == 200, answer.text
+            return {"authorization": f"Bearer {answer.json()['data']['access_token']}"}
+
+    def callback(
+        self, reference: str, amount: int, *, event_id: str, status: str = "paid", **more: Any
+    ) -> tuple[bytes, dict[str, str]]:
+        """A signed callback of the sandbox partner."""
+        body = {
+            "event_id": event_id, "partner_reference": reference, "status": status, "amount": amount, "currency": "IDR",
+            "paid_at": clock.rfc3339(clock.now_ms()),
+        } | more  # fmt: skip
+        return self.signed(json.dumps(body).encode())
+
+    def signed(self, body: bytes, *, at_s: int | None = None) -> tuple[bytes, dict[str, str]]:
+        """Signed here with plain hmac, so that the scheme is checked against something that is not its own code."""
+        at = str(int(time.time()) if at_s is None else at_s)
+        secret = self.settings().secrets_of("sandbox")[0]
+        signature = hmac.new(secret, at.encode() + b"." + body, hashlib.sha256).hexdigest()
+        return body, {
+            "x-partner-id": "sandbox",
+            "x-partner-timestamp": at,
+            "x-partner-signature": f"v1={signature}",
+            "content-type": "application/json",
+        }
+
+
+@contextlib.asynccontextmanager
+async def running(stack: Stack) -> AsyncIterator[Stack]:
+    try:
+        yield stack
+    finally:
+        await stack.close()
