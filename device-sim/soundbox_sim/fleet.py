@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, Self
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from soundbox_sim.activation import Credentials, credentials_for
+from soundbox_sim.activation import ActivationRefused, Credentials, credentials_for
 from soundbox_sim.box import Box, BoxSettings, Language, Tell
 from soundbox_sim.faults import Faults, read_faults
-from soundbox_sim.journal import Journal
+from soundbox_sim.journal import Journal, JournalInUse
 from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
 from soundbox_sim.voice import SilentVoice, Voice, WavVoice, find_player
 
@@ -99,15 +99,18 @@ async def run_box(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> None:
 
 
 async def run_boxes(plans: list[BoxPlan], stop: asyncio.Event, watch: Watch) -> list[str]:
-    """Several boxes in one process. One that cannot start leaves the others alone; returns the problems."""
-    endings = await asyncio.gather(*(run_box(plan, stop, watch) for plan in plans), return_exceptions=True)
-    problems = []
-    for plan, ending in zip(plans, endings, strict=True):
-        if isinstance(ending, RuntimeError):
-            problems.append(f"{plan.serial}: {ending}")
-        elif isinstance(ending, BaseException):
-            raise ending
-    return problems
+    """Several boxes in one process. One that cannot go on leaves the others alone; returns the problems."""
+    endings = await asyncio.gather(*(_run_alone(plan, stop, watch) for plan in plans))
+    return [problem for problem in endings if problem]
+
+
+async def _run_alone(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> str | None:
+    try:
+        await run_box(plan, stop, watch)
+    except (ActivationRefused, JournalInUse, OSError) as problem:  # A full disk or a missing certificate, say.
+        watch(plan.serial, Tell("stopped", {"reason": str(problem)}), None)
+        return f"{plan.serial}: {problem}"
+    return None
 
 
 def make_voice(kind: VoiceKind, folder: Path) -> Voice:

@@ -1,7 +1,7 @@
 """The box's voice: a sentence becomes a WAV file, and a sound where there is something to play it on.
 
-espeak-ng is called directly. pyttsx3 drives the same library through an event loop, prints to standard output and
-takes 10 ms for what takes 4; here the samples are in memory before a file exists, so an empty one can be told at once.
+espeak-ng is called directly: the samples are in memory before a file exists, so an empty one can be told at once.
+pyttsx3 drives the same library through an event loop of its own, writes the file itself and prints to standard output.
 """
 
 import array
@@ -151,7 +151,7 @@ def write_wav(path: Path, sound: Sound) -> None:
     if sys.byteorder == "big":
         samples.byteswap()
     try:
-        with wave.open(str(unfinished), "wb") as wav:
+        with unfinished.open("wb") as file, wave.open(file, "wb") as wav:
             wav.setnchannels(1)
             wav.setsampwidth(2)
             wav.setframerate(sound.rate_hz)

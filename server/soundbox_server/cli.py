@@ -423,7 +423,7 @@ def _with_table(path: Path, table: str) -> str:
     _, closing, tail = rest.partition(MARKS[1])
     if not (opening and closing):
         raise Refused(f"{path} has no place for the table: a line {MARKS[0]} and a line {MARKS[1]}")
-    return f"{head}{opening}\n{table}\n{closing}{tail}"
+    return f"{head}{opening}\n\n{table}\n\n{closing}{tail}"
 
 
 def _told(world: dict[str, Any]) -> list[str]:

@@ -2,12 +2,12 @@
 
 Three doors lead in, and each is one transaction:
 
-- `transaction(database)`: an `AsyncSession` that writes (SQLite: `BEGIN IMMEDIATE`, so that looking happens after locking);
+- `transaction(database)`: an `AsyncSession` that writes (SQLite: `BEGIN IMMEDIATE`, so that it looks after locking);
 - `reading(database)`: an `AsyncSession` that only reads;
 - `database.write(work)`: the hot path. `work` is a coroutine function that speaks raw SQL through `Statements`.
 
-Raw SQL on the hot path because a statement costs 0.45 ms through SQLAlchemy and aiosqlite, 0.25 ms through SQLAlchemy and
-asyncpg, 0.08 ms through asyncpg alone, and 0.01 ms through sqlite3 in the thread that owns the connection
+Raw SQL on the hot path because a statement costs 0.45 ms through SQLAlchemy and aiosqlite, 0.25 ms through SQLAlchemy
+and asyncpg, 0.08 ms through asyncpg alone, and 0.01 ms through sqlite3 in the thread that owns the connection
 (decision 0002). On SQLite the whole coroutine therefore runs inside that thread: its awaits never wait.
 Services that both kinds of door call take `Statements`; a session lends them with `statements(session)`.
 """
@@ -16,7 +16,7 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -260,7 +260,6 @@ async def statements(session: AsyncSession) -> Statements:
     if session.get_bind().dialect.name == "sqlite":
         return _SqliteOfSession(raw.driver_connection)
     return _Postgres(raw.driver_connection)
-
 
 
 def _open_engine(url: URL) -> AsyncEngine:

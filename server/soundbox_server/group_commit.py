@@ -21,8 +21,8 @@ class GroupCommit(Generic[Item, Outcome]):
     """Takes items one by one and applies them in groups, one transaction a group.
 
     `apply(statements, items)` answers one outcome per item. If it raises, the group rolls back and its items run one by
-    one, so that a bad one harms only itself. `committed(queued)` gets what the services queued for sending, right after
-    the commit and before anybody is answered. Nobody gets an answer before the commit; a commit whose fate is unknown raises.
+    one, so that a bad one harms only itself. `committed(queued)` gets what the services queued for sending,
+    right after the commit and before anybody is answered. Nobody gets an answer before the commit; a commit whose fate is unknown raises.
     """
 
     def __init__(
@@ -65,9 +65,7 @@ class GroupCommit(Generic[Item, Outcome]):
         finally:
             self._runner = None
 
-    async def _together(
-        self, statements: Statements, items: Sequence[Item]
-    ) -> tuple[Sequence[Outcome], Sequence[Any]]:
+    async def _together(self, statements: Statements, items: Sequence[Item]) -> tuple[Sequence[Outcome], Sequence[Any]]:
         return await self._apply(statements, items), statements.queued
 
     async def _settle(self, group: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:

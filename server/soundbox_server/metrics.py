@@ -1,4 +1,4 @@
-"""What Prometheus may ask. Counters and histograms live here; gauges that come from the database are read at scrape time."""
+"""What Prometheus may ask. What the database knows (outbox depth, boxes online) is read when it asks."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -16,7 +16,10 @@ callback_seconds = Histogram(
     registry=registry,
 )
 callback_group = Histogram(
-    "soundbox_callback_group_size", "Callbacks that shared one commit.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+    "soundbox_callback_group_size",
+    "Callbacks that shared one commit.",
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+    registry=registry,
 )
 announcement_seconds = Histogram(
     "soundbox_announcement_seconds",
@@ -27,18 +30,31 @@ announcement_seconds = Histogram(
 )
 published = Counter("soundbox_published_total", "Messages handed to the broker, by kind.", ["kind"], registry=registry)
 publish_failures = Counter(
-    "soundbox_publish_failures_total", "Messages the broker did not take; the sweep sends them again.", registry=registry
+    "soundbox_publish_failures_total",
+    "Messages the broker did not take; the sweep sends them again.",
+    registry=registry,
 )
 uplinks = Counter(
-    "soundbox_uplinks_total", "Messages from boxes by channel and what became of them.", ["channel", "outcome"], registry=registry
+    "soundbox_uplinks_total",
+    "Messages from boxes by channel and what became of them.",
+    ["channel", "outcome"],
+    registry=registry,
 )
 provider_calls = Counter(
     "soundbox_provider_calls_total", "Calls to providers.", ["provider", "operation", "outcome"], registry=registry
 )
 provider_seconds = Histogram(
-    "soundbox_provider_seconds", "Time of calls to providers.", ["provider", "operation"], buckets=_LATENCIES, registry=registry
+    "soundbox_provider_seconds",
+    "Time of calls to providers.",
+    ["provider", "operation"],
+    buckets=_LATENCIES,
+    registry=registry,
 )
-outbox_depth = Gauge("soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry)
+outbox_depth = Gauge(
+    "soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry
+)
 devices_online = Gauge("soundbox_devices_online", "Boxes whose birth is newer than their last will.", registry=registry)
-broker_connected = Gauge("soundbox_broker_connected", "1 while this process is connected to the broker.", registry=registry)
+broker_connected = Gauge(
+    "soundbox_broker_connected", "1 while this process is connected to the broker.", registry=registry
+)
 shard_owned = Gauge("soundbox_shard_owned", "1 while this worker owns its broker shard.", registry=registry)

@@ -85,7 +85,9 @@ async def require_migrated(database: Database) -> None:
     """Raises RuntimeError with the command that mends it when the database is older or newer than this code."""
     current, newest = await migrate.current(database), migrate.newest()
     if current != newest:
-        raise RuntimeError(f"The database is at revision {current}, this program needs {newest}: run `soundbox migrate`.")
+        raise RuntimeError(
+            f"The database is at revision {current}, this program needs {newest}: run `soundbox migrate`."
+        )
 
 
 async def broker_lets_in(host: str, port: int, user: str, password: str) -> bool:

@@ -78,8 +78,8 @@ async def _plant(tx: Statements, hashed: str, boxes: int, now_ms: int) -> list[d
 
 async def _plant_merchant(tx: Statements, now_ms: int) -> None:
     await tx.execute(
-        "INSERT INTO merchant (id, organisation_id, merchant_code, legal_name, brand_name, city, postal_code, mcc, nmid, "
-        "criteria, fee_profile_id, settlement_account_reference, settlement_account_type, payout_mode, status, "
+        "INSERT INTO merchant (id, organisation_id, merchant_code, legal_name, brand_name, city, postal_code, mcc, "
+        "nmid, criteria, fee_profile_id, settlement_account_reference, settlement_account_type, payout_mode, status, "
         "created_at_ms) VALUES ($1, 'org_demo', 'm_demo', 'Warung Demo', 'Warung Demo', 'JAKARTA', '10110', '5812', "
         "'ID1029384756012', 'UMI', 'fee_basic', 'bank:0000000000', 'merchant_bank_account', 'merchant_direct', "
         "'approved', $2) ON CONFLICT DO NOTHING",

@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     http_host: str = _setting("127.0.0.1", "address the API listens on")
     http_port: int = _setting(8080, "port of the API", references="PORT")
     public_url: str = _setting(
-        "", "the API's address as providers and boxes reach it; default: http://host:port", references="BASE_URL, NOTIFY_URL"
+        "",
+        "the API's address as providers and boxes reach it; default: http://host:port",
+        references="BASE_URL, NOTIFY_URL",
     )
     worker_host: str = _setting("127.0.0.1", "address of the worker's health and metrics")
     worker_port: int = _setting(8081, "port of the worker's health and metrics")
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
     access_token_minutes: int = _setting(10, "life of an access token", references="JWT_ACCESS_TOKEN_EXPIRY")
     provider: str = _setting("sandbox", "provider that issues dynamic QR", references="PAYLABS_SERVER")
     partner_secrets: Annotated[dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets)] = _setting(
-        {}, "callback secrets by partner: name=secret,next_secret;name=…; the sandbox's default derives from the master key",
+        {}, "callback secrets by partner: name=secret,next_secret;name=…; the sandbox's derive from the master key",
         references="XENDIT_WEBHOOK_TOKEN, MIDTRANS_SERVER_KEY, PRIVATE_KEY",
     )  # fmt: skip
     sandbox_host: str = _setting("127.0.0.1", "address of the acquirer simulator")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from soundbox_server import clock, migrate, seed
 from soundbox_server.db import Database
 from soundbox_server.settings import Settings
@@ -89,7 +90,9 @@ class Stack:
         return clean | ours | self.extra | more
 
     def settings(self) -> Settings:
-        names = {n.removeprefix("SOUNDBOX_").lower(): v for n, v in self.environment().items() if n.startswith("SOUNDBOX_")}
+        names = {
+            n.removeprefix("SOUNDBOX_").lower(): v for n, v in self.environment().items() if n.startswith("SOUNDBOX_")
+        }
         return Settings(**names)  # type: ignore[arg-type]
 
     @property

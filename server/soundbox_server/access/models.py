@@ -22,7 +22,8 @@ class Person(Base):
     __tablename__ = "person"
     __table_args__ = (
         CheckConstraint(
-            "role IN ('platform_admin', 'operator', 'finance', 'support', 'merchant_owner', 'merchant_staff', 'bank', 'partner')",
+            "role IN ('platform_admin', 'operator', 'finance', 'support', 'merchant_owner', 'merchant_staff', "
+            "'bank', 'partner')",
             name="person_role",
         ),
     )

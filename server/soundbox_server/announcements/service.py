@@ -81,9 +81,7 @@ async def queue_payment_announcement(
 def _by_terminal(rows: Sequence[Row]) -> defaultdict[str, list[_Listener]]:
     found: defaultdict[str, list[_Listener]] = defaultdict(list)
     for row in rows:
-        found[row["terminal_id"]].append(
-            _Listener(row["id"], row["key_version"], row["last_seq"], bool(row["online"]))
-        )
+        found[row["terminal_id"]].append(_Listener(row["id"], row["key_version"], row["last_seq"], bool(row["online"])))
     return found
 
 

@@ -4,6 +4,7 @@ The session belongs to the shard and survives its worker, so a successor gets wh
 A message that nobody can take is stored and acknowledged: it would otherwise stop every successor in turn.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ log = structlog.get_logger()
 MOST_TOGETHER = 64
 POISON_BYTES = 1_024
 POISON_PER_DEVICE = 50
+REFUSED = 0x80  # a SUBACK code from here on means no
 
 Table = Mapping[Channel, Sequence[Handler]]
 
@@ -50,7 +52,21 @@ class Consumer:
 
     async def consume(self, client: aiomqtt.Client) -> None:
         """Raises MqttError when the connection ends, and what the database raises: then nothing was acknowledged."""
-        await client.subscribe(UPLINK_FILTER, qos=1)
+        # Both at once: a broker may hold back even the SUBACK until its backlog is acknowledged.
+        subscribing, reading = asyncio.create_task(self._subscribe(client)), asyncio.create_task(self._read_on(client))
+        try:
+            await asyncio.gather(subscribing, reading)
+        finally:
+            for task in (subscribing, reading):
+                task.cancel()
+            await asyncio.gather(subscribing, reading, return_exceptions=True)
+
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        granted = await client.subscribe(UPLINK_FILTER, qos=1)
+        if any((code if isinstance(code, int) else code.value) >= REFUSED for code in granted):
+            raise aiomqtt.MqttError("the broker refused the subscription")
+
+    async def _read_on(self, client: aiomqtt.Client) -> None:
         while True:
             group = await wire.next_group(client, most=MOST_TOGETHER)
             await self._take(group)
@@ -140,6 +156,6 @@ async def _store_poison(tx: Statements, poison: Sequence[_Poison]) -> None:
 
 def _database_is_away(error: Exception) -> bool:
     """Connection trouble is no fault of the message: it stays unacknowledged and comes again."""
-    from asyncpg import InterfaceError, PostgresConnectionError  # noqa: PLC0415 - only when something failed
+    from asyncpg import InterfaceError, PostgresConnectionError
 
     return isinstance(error, OSError | InterfaceError | PostgresConnectionError) or "locked" in str(error)

@@ -110,13 +110,14 @@ class Roster:
         self._database_away = False
 
     async def write_first(self, load_users: LoadUsers) -> None:
-        """The file Mosquitto starts with. Without a database: the last one, or one that lets the hub in at least."""
+        """The file Mosquitto starts with. Without a database: the hub, and the devices of the last one."""
         loaded = await self._ask(load_users)
         if loaded is not None:
             self._wanted = self._checked(loaded)
             await self._write()
-        elif not self._files.passwords.exists():
-            await asyncio.to_thread(write_atomically, self._files.passwords, password_text(self._hub_lines))
+        else:
+            last = await asyncio.to_thread(_devices_in, self._files.passwords)
+            await asyncio.to_thread(write_atomically, self._files.passwords, self._text(last))
 
     async def follow(self, load_users: LoadUsers, revision: Revision) -> None:
         """Carry every change of the database to the broker."""
@@ -246,6 +247,12 @@ async def _supported_version(mosquitto: Path) -> str:
     if version[0] != 2:  # 1.x does not read $7$ hashes; 3.0 is to drop password_file and acl_file
         raise BrokerStartError(f"{mosquitto} is Mosquitto {text}; 2.0 or 2.1 is needed")
     return text
+
+
+def _devices_in(passwords: Path) -> dict[str, str]:
+    """The devices of a password file written before; none when there is no file."""
+    lines = (line.partition(":") for line in (_read_or_none(passwords) or "").splitlines())
+    return {name: hashed for name, _, hashed in lines if is_device_user(name) and is_hash(hashed)}
 
 
 def _read_or_none(path: Path) -> str | None:

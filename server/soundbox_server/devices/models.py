@@ -65,7 +65,9 @@ class DeviceCredential(Base):
     __tablename__ = "device_credential"
     __table_args__ = (
         CheckConstraint("state IN ('issued', 'active', 'superseded', 'revoked')", name="device_credential_state"),
-        Index("device_credential_in_force", "device_id", unique=True, sqlite_where=_IN_FORCE, postgresql_where=_IN_FORCE),
+        Index(
+            "device_credential_in_force", "device_id", unique=True, sqlite_where=_IN_FORCE, postgresql_where=_IN_FORCE
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -23,7 +23,9 @@ async def on_status(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
     """Births and last wills."""
     await service.take_sessions(tx, [_session(uplink) for uplink in uplinks])
     for uplink in uplinks:
-        log.info("device.status", device_id=uplink.device_id, state=uplink.message.state, epoch=uplink.message.session_epoch)
+        log.info(
+            "device.status", device_id=uplink.device_id, state=uplink.message.state, epoch=uplink.message.session_epoch
+        )
 
 
 def _session(uplink: Uplink[Status]) -> service.Session:
@@ -40,22 +42,7 @@ def _session(uplink: Uplink[Status]) -> service.Session:
 
 
 async def on_heartbeat(tx: Statements, uplinks: Sequence[Uplink[Heartbeat]]) -> None:
-    await service.take_heartbeats(tx, [vitals(uplink, source="mqtt") for uplink in uplinks])
-
-
-def vitals(uplink: Uplink[Heartbeat], *, source: str) -> service.Vitals:
-    beat = uplink.message
-    return service.Vitals(
-        device_id=uplink.device_id,
-        payload=uplink.payload,
-        source=source,
-        received_at_ms=uplink.received_at_ms,
-        firmware_version=beat.firmware_version,
-        network_strength=beat.network_strength,
-        battery_level=beat.battery_level,
-        state=beat.state,
-        volume=beat.volume,
-    )
+    await service.take_heartbeats(tx, [service.vitals(uplink, source="mqtt") for uplink in uplinks])
 
 
 async def on_event(tx: Statements, uplinks: Sequence[Uplink[Event]]) -> None:

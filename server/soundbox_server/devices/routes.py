@@ -11,14 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
-from soundbox_server import clock, db
+from soundbox_server import clock
 from soundbox_server.access.auth import Operator, PlatformStaff
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices import service
 from soundbox_server.devices.auth import token_sha256
 from soundbox_server.devices.models import Device, DeviceBinding, DevicePresence
-from soundbox_server.devices.mqtt import vitals
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
 from soundbox_server.group_commit import GroupCommit
@@ -115,7 +114,7 @@ async def heartbeat(request: Request) -> Response:
     except MalformedMessage as error:
         raise ValidationFailed("The heartbeat cannot be read.", error=str(error)) from None
     uplink = Uplink(device_id=beat.device_id, message=beat, payload=body, received_at_ms=at_ms)
-    await request.app.state.heartbeat_desk.take(hashed, vitals(uplink, source="http"))
+    await request.app.state.heartbeat_desk.take(hashed, service.vitals(uplink, source="http"))
     return envelope(request, {"device_id": beat.device_id, "server_time": rfc3339(at_ms)})
 
 
@@ -204,9 +203,7 @@ class Place(BaseModel):
 @router.post("/admin/devices/{device_id}/bind", tags=["operators"])
 async def bind(request: Request, device_id: str, place: Place, session: Session, _operator: Operator) -> Response:
     """Put an activated box at a terminal; from now on it speaks that terminal's payments."""
-    binding = await service.bind(
-        session, device_id=device_id, terminal_id=place.terminal_id, now_ms=clock.now_ms()
-    )
+    binding = await service.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=clock.now_ms())
     return envelope(request, _binding(binding))
 
 
@@ -219,9 +216,7 @@ async def unbind(request: Request, device_id: str, session: Session, _operator: 
 def _devices() -> Any:
     return (
         select(Device, DeviceBinding, DevicePresence)
-        .outerjoin(
-            DeviceBinding, (DeviceBinding.device_id == Device.id) & DeviceBinding.unbound_at_ms.is_(None)
-        )
+        .outerjoin(DeviceBinding, (DeviceBinding.device_id == Device.id) & DeviceBinding.unbound_at_ms.is_(None))
         .outerjoin(DevicePresence, DevicePresence.device_id == Device.id)
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from soundbox_protocol.messages import Heartbeat
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.db import Statements
 from soundbox_server.devices.models import Device, DeviceBinding
@@ -15,6 +16,7 @@ from soundbox_server.devices.state import DeviceState, require
 from soundbox_server.errors import Conflict, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Terminal
+from soundbox_server.uplinks import Uplink
 
 CODE_LENGTH = 10
 CODE_LIFE_MS = 24 * 3_600_000
@@ -110,15 +112,16 @@ async def _count_failure(tx: Statements, serial_number: str) -> None:
     )
 
 
-async def _hand_out(
-    tx: Statements, device_id: str, *, hash_password: Callable[[str], str], now_ms: int
-) -> Activated:
+async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[str], str], now_ms: int) -> Activated:
     rows = await tx.fetch("SELECT state, key_version FROM device WHERE id = $1 " + tx.lock("device"), device_id)
     state, key_version = rows[0]["state"], rows[0]["key_version"] + 1
     after = require(state, DeviceState.BOUND if state == DeviceState.BOUND else DeviceState.ACTIVATED)
     token, password = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     await tx.execute(
-        "UPDATE device SET state = $2, key_version = $3, last_seq = 0 WHERE id = $1", device_id, after.value, key_version
+        "UPDATE device SET state = $2, key_version = $3, last_seq = 0 WHERE id = $1",
+        device_id,
+        after.value,
+        key_version,
     )
     await tx.execute(
         "UPDATE device_credential SET state = 'superseded' WHERE device_id = $1 AND state = 'active'", device_id
@@ -134,7 +137,8 @@ async def _hand_out(
     )
     # Its journal begins anew, so nothing signed under the old key or numbered in the old row may still reach it.
     await tx.execute(
-        "UPDATE outbox_message SET state = 'expired', reason = 'activated_again', due_at_ms = NULL, finished_at_ms = $2 "
+        "UPDATE outbox_message SET state = 'expired', reason = 'activated_again', due_at_ms = NULL, "
+        "finished_at_ms = $2 "
         "WHERE recipient_id = $1 AND state IN ('queued', 'published')",
         device_id,
         now_ms,
@@ -213,6 +217,22 @@ class Vitals:
     volume: int | None
 
 
+def vitals(uplink: Uplink[Heartbeat], *, source: str) -> Vitals:
+    """A heartbeat message as it is recorded."""
+    beat = uplink.message
+    return Vitals(
+        device_id=uplink.device_id,
+        payload=uplink.payload,
+        source=source,
+        received_at_ms=uplink.received_at_ms,
+        firmware_version=beat.firmware_version,
+        network_strength=beat.network_strength,
+        battery_level=beat.battery_level,
+        state=beat.state,
+        volume=beat.volume,
+    )
+
+
 _LATEST = """
 INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, firmware_version,
                              max_payload_bytes, verifies_signatures, network_strength, battery_level, state, volume,
@@ -241,8 +261,8 @@ async def take_heartbeats(tx: Statements, heartbeats: Sequence[Vitals]) -> None:
 
 def _latest_row(beat: Vitals) -> tuple[object, ...]:
     return (
-        beat.device_id, beat.received_at_ms, beat.firmware_version, beat.network_strength, beat.battery_level, beat.state,
-        beat.volume, beat.received_at_ms, False, True,
+        beat.device_id, beat.received_at_ms, beat.firmware_version, beat.network_strength, beat.battery_level,
+        beat.state, beat.volume, beat.received_at_ms, False, True,
     )  # fmt: skip
 
 

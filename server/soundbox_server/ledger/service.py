@@ -27,7 +27,9 @@ class Journal:
     provider_event_id: str | None = None
 
 
-def capture(*, payment_id: str, provider_event_id: str, provider: str, merchant_id: str, gross: int, fee: int) -> Journal:
+def capture(
+    *, payment_id: str, provider_event_id: str, provider: str, merchant_id: str, gross: int, fee: int
+) -> Journal:
     """Paid: the provider owes us the gross, we owe it to the merchant, and the merchant owes the fee."""
     payable = f"merchant_payable:{merchant_id}"
     paid = Posting(f"provider_receivable:{provider}", payable, gross)

@@ -66,7 +66,7 @@ SELECT id, transport, kind, recipient_id, subject_id, original_id, seq, address,
 FROM outbox_message
 WHERE state IN ({_WAITING}) AND due_at_ms <= $1 AND (expires_at_ms IS NULL OR expires_at_ms > $1)
 ORDER BY due_at_ms, id LIMIT $2
-"""  # noqa: S608 - the states are our own constants
+"""
 _CLAIM = f"""
 UPDATE outbox_message SET state = 'published', attempt = attempt + 1, due_at_ms = $2, owner = $3
 WHERE id = $1 AND attempt = $4 AND state IN ({_WAITING})
@@ -251,9 +251,5 @@ async def note_published(tx: Statements, times: Sequence[tuple[str, int]]) -> No
 
 async def depth(tx: Statements) -> dict[str, int]:
     """How many messages still have somewhere to go, by state."""
-    rows = await tx.fetch(
-        f"SELECT state, count(*) AS n FROM outbox_message WHERE state IN ({_WAITING}) GROUP BY state"
-    )
+    rows = await tx.fetch(f"SELECT state, count(*) AS n FROM outbox_message WHERE state IN ({_WAITING}) GROUP BY state")
     return {state.value: next((row["n"] for row in rows if row["state"] == state), 0) for state in WAITING}
-
-

@@ -1,4 +1,4 @@
-"""What may follow what for a message on its way to a box. Never backwards, with one exception that carries its reason."""
+"""What may follow what for a message on its way to a box. Never backwards; unusual entries carry their reason."""
 
 from enum import StrEnum
 

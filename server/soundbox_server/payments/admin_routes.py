@@ -104,9 +104,7 @@ async def retry_notification(request: Request, transaction_id: str, _operator: O
             trace_id=request_id(request),
             original_id=original.one(),
         )
-        await queue_payment_announcement(
-            tx, [announced], telling=request.app.state.telling, now_ms=clock.now_ms()
-        )
+        await queue_payment_announcement(tx, [announced], telling=request.app.state.telling, now_ms=clock.now_ms())
     request.app.state.publisher.publish(tx.queued)
     async with db.reading(request.app.state.database) as session:
         told = await _announcements(session, [transaction_id])

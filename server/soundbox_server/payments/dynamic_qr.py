@@ -31,7 +31,14 @@ from soundbox_server.outbox.state import Delivery
 from soundbox_server.payments import qris
 from soundbox_server.payments.service import insert_steps
 from soundbox_server.payments.state import PaymentState
-from soundbox_server.providers.base import Charge, ChargeRequest, MerchantIdentity, PaymentReport, Provider, ProviderUnknown
+from soundbox_server.providers.base import (
+    Charge,
+    ChargeRequest,
+    MerchantIdentity,
+    PaymentReport,
+    Provider,
+    ProviderUnknown,
+)
 
 CEILING_IDR = 10_000_000  # QRIS: the most one payment may be
 LONGEST_QR = 512  # EMVCo's ceiling
@@ -125,7 +132,9 @@ async def open_payment(tx: Statements, ask: Ask, *, provider: str, qr_life_ms: i
         await _insert_attempt(tx, payment_id, ask, provider=provider, now_ms=now_ms)
         return await _find(tx, payment_id)
     if (stored[0]["amount"], stored[0]["terminal_id"]) != (ask.amount, ask.terminal_id):
-        raise IdempotencyKeyReused("This request_id was used for another amount or terminal.", request_id=ask.request_id)
+        raise IdempotencyKeyReused(
+            "This request_id was used for another amount or terminal.", request_id=ask.request_id
+        )
     return await _resume(tx, stored[0]["id"], now_ms=now_ms)
 
 
@@ -162,9 +171,7 @@ async def _insert_attempt(tx: Statements, payment_id: str, ask: Ask, *, provider
         now_ms + LEASE_MS if ask.door == "http" else 0,  # over MQTT the worker takes the lease when it asks
         now_ms,
     )
-    await insert_steps(
-        tx, [(new_id("pev"), payment_id, now_ms, "payment.created", "created", ask.door, ask.device_id)]
-    )
+    await insert_steps(tx, [(new_id("pev"), payment_id, now_ms, "payment.created", "created", ask.door, ask.device_id)])
 
 
 _FIND = """
@@ -293,7 +300,8 @@ async def record_answer(tx: Statements, answered: Answered, *, now_ms: int) -> P
 
 async def _record_charge(tx: Statements, pending: Pending, charge: Charge, *, now_ms: int) -> None:
     await tx.execute(
-        "UPDATE payment_attempt SET state = CASE WHEN state IN ('new', 'submitted', 'unknown') THEN 'active' ELSE state END, "
+        "UPDATE payment_attempt SET "
+        "state = CASE WHEN state IN ('new', 'submitted', 'unknown') THEN 'active' ELSE state END, "
         "provider_reference = $2, qr_payload = $3, raw_request = $4, raw_response = $5, answered_at_ms = $6, "
         "error_code = NULL WHERE id = $1",
         pending.attempt_id, charge.provider_transaction_id, charge.qr_payload,
@@ -306,7 +314,15 @@ async def _record_charge(tx: Statements, pending: Pending, charge: Charge, *, no
         charge.expires_at_ms,
     )
     if waiting:
-        step = (new_id("pev"), pending.payment_id, now_ms, "payment.qr_issued", "awaiting_payment", pending.provider, None)
+        step = (
+            new_id("pev"),
+            pending.payment_id,
+            now_ms,
+            "payment.qr_issued",
+            "awaiting_payment",
+            pending.provider,
+            None,
+        )
         await insert_steps(tx, [step])
 
 
@@ -328,9 +344,7 @@ async def _record_failure(tx: Statements, pending: Pending, error: SoundboxError
         )
 
 
-async def answer_box(
-    tx: Statements, pending: Pending, *, key_of: KeyOf, owner: str, now_ms: int
-) -> None:
+async def answer_box(tx: Statements, pending: Pending, *, key_of: KeyOf, owner: str, now_ms: int) -> None:
     """Queue the answer to a question that came over MQTT: the QR, or the reason why there is none."""
     rows = await tx.fetch(
         "SELECT d.key_version, p.max_payload_bytes FROM device d LEFT JOIN device_presence p ON p.device_id = d.id "
@@ -343,14 +357,18 @@ async def answer_box(
     if signed_length(body) > (rows[0]["max_payload_bytes"] or 512):
         body = encode(_refusal(pending.request_id, "DEVICE_CAPABILITY_NOT_SUPPORTED"))
     await _queue_response(
-        tx, pending.device_id, topic, sign(key, topic, body), pending.payment_id, owner=owner,
-        trace_id=pending.trace_id, now_ms=now_ms
+        tx,
+        pending.device_id,
+        topic,
+        sign(key, topic, body),
+        pending.payment_id,
+        owner=owner,
+        trace_id=pending.trace_id,
+        now_ms=now_ms,
     )
 
 
-async def refuse_box(
-    tx: Statements, ask: Ask, error: SoundboxError, *, key_of: KeyOf, owner: str, now_ms: int
-) -> None:
+async def refuse_box(tx: Statements, ask: Ask, error: SoundboxError, *, key_of: KeyOf, owner: str, now_ms: int) -> None:
     """Queue a refusal of a question that made no payment."""
     rows = await tx.fetch("SELECT key_version FROM device WHERE id = $1", ask.device_id)
     topic = downlink(ask.device_id, Downlink.DYNAMIC_QR_RESPONSE)
@@ -362,7 +380,15 @@ async def refuse_box(
 
 
 async def _queue_response(
-    tx: Statements, device_id: str, topic: str, payload: bytes, payment_id: str | None, *, owner: str, trace_id: str, now_ms: int
+    tx: Statements,
+    device_id: str,
+    topic: str,
+    payload: bytes,
+    payment_id: str | None,
+    *,
+    owner: str,
+    trace_id: str,
+    now_ms: int,
 ) -> None:
     message = outbox.Message(
         id=new_id("qrr"),
@@ -397,4 +423,6 @@ def _refusal(request_id: str, code: str, payment_id: str | None = None) -> Dynam
 
 def stored_failure(pending: Pending) -> SoundboxError:
     """The failure that this request's payment ended with."""
-    return GatewayError("The provider refused this payment.", transaction_id=pending.payment_id, code=pending.error_code)
+    return GatewayError(
+        "The provider refused this payment.", transaction_id=pending.payment_id, code=pending.error_code
+    )

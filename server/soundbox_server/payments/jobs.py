@@ -81,9 +81,7 @@ class QrIssuer:
         now_ms = clock.now_ms()
         pending = await dynamic_qr.record_answer(tx, answered, now_ms=now_ms)
         if not answered.unknown:
-            await dynamic_qr.answer_box(
-                tx, pending, key_of=self._key_of, owner=self._owner, now_ms=now_ms
-            )
+            await dynamic_qr.answer_box(tx, pending, key_of=self._key_of, owner=self._owner, now_ms=now_ms)
         failpoints.reached("qr.before_answer_commit")
         return tx.queued
 

@@ -45,9 +45,7 @@ class QrRequests:
             await dynamic_qr.refuse_box(tx, ask, error, key_of=self.key_of, owner=self.owner, now_ms=now_ms)
             return
         if pending.qr_payload is not None or pending.attempt_state == "failed":
-            await dynamic_qr.answer_box(
-                tx, pending, key_of=self.key_of, owner=self.owner, now_ms=now_ms
-            )
+            await dynamic_qr.answer_box(tx, pending, key_of=self.key_of, owner=self.owner, now_ms=now_ms)
 
 
 def _ask(uplink: Uplink[DynamicQrRequest]) -> dynamic_qr.Ask:

@@ -53,9 +53,7 @@ class CallbackDesk:
 
     async def take(self, report: PaymentReport, *, asked: str) -> Taken:
         """The report's durable outcome."""
-        return await self._group.submit(
-            Received(report=report, request_id=asked, received_at_ms=clock.now_ms())
-        )
+        return await self._group.submit(Received(report=report, request_id=asked, received_at_ms=clock.now_ms()))
 
     async def drain(self) -> None:
         await self._group.drain()
@@ -155,9 +153,7 @@ async def create_dynamic_qr(request: Request, ask: DynamicQrAsk, device: Authent
 class QrDesk:
     """Issues dynamic QR for boxes that ask over HTTP: store, ask the provider, store its answer."""
 
-    def __init__(
-        self, database: Database, provider: Provider, desk: CallbackDesk, *, qr_life_ms: int
-    ) -> None:
+    def __init__(self, database: Database, provider: Provider, desk: CallbackDesk, *, qr_life_ms: int) -> None:
         self._database = database
         self._provider = provider
         self._desk = desk
@@ -179,9 +175,7 @@ class QrDesk:
         failpoints.reached("qr.created_at_provider")
         if answered.report is not None:
             await self._desk.take(answered.report, asked=new_id("qry"))
-        found = await self._database.write(
-            lambda tx: dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms())
-        )
+        found = await self._database.write(lambda tx: dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms()))
         if answered.error is not None:
             raise answered.error
         return found

@@ -147,9 +147,7 @@ async def _lock_payments(tx: Statements, provider: str, reports: Sequence[Paymen
     return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
 
 
-async def _seen(
-    tx: Statements, provider: str, reports: Sequence[PaymentReport]
-) -> dict[tuple[str, str, str], Taken]:
+async def _seen(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> dict[tuple[str, str, str], Taken]:
     keys = sorted({report.event_id for report in reports})
     rows = await tx.fetch(
         "SELECT event_key, body_sha256, outcome, payment_id FROM provider_event "
@@ -174,7 +172,9 @@ def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
     payment = group.payments.get(f"{report.provider}:{report.partner_reference}")
     if payment is None:
         taken = Taken(outcome=Outcome.ORPHAN, payment_id=None)
-        group.orphans.append((_event_row(event_id, received, taken, "reference_unknown"), _found(report, event_id, None)))
+        group.orphans.append(
+            (_event_row(event_id, received, taken, "reference_unknown"), _found(report, event_id, None))
+        )
     else:
         outcome, reason = _decide(payment, report)
         taken = Taken(outcome=outcome, payment_id=payment.id)

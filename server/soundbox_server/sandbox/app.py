@@ -11,6 +11,7 @@ GET, PUT /v1/faults            what shall go wrong
 import asyncio
 import hmac
 import re
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -39,7 +41,7 @@ from soundbox_server.http import read_body
 from soundbox_server.ids import new_id
 from soundbox_server.payments import qris
 from soundbox_server.providers.base import MerchantIdentity
-from soundbox_server.providers.hmac_scheme import MAX_AMOUNT_IDR, Id, read_time
+from soundbox_server.providers.hmac_scheme import MAX_AMOUNT_IDR, read_time
 from soundbox_server.providers.strict_json import read_as
 from soundbox_server.sandbox import charges
 from soundbox_server.sandbox.callbacks import Sender
@@ -65,7 +67,7 @@ class _Merchant(msgspec.Struct):
 
 
 class _Order(msgspec.Struct):
-    reference: Id
+    reference: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,64}\Z")]
     amount: Annotated[int, msgspec.Meta(ge=1, le=qris.CEILING_IDR)]
     merchant: _Merchant
     expires_at: str
@@ -153,7 +155,10 @@ def run(
     partner_id: str = "sandbox",
     auto_pay_after_ms: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT, then leave with status 0."""
+    # uvicorn raises the signal again once it has shut down in order, which would end the process as if it had failed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     app = create_app(
         database=database,
         api_key=api_key,
@@ -162,6 +167,10 @@ def run(
         auto_pay_after_ms=auto_pay_after_ms,
     )
     uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 # Doors

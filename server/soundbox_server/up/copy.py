@@ -99,7 +99,7 @@ class _Copy:
     async def run(self, stop: asyncio.Event, console: Console, plain: PlainView) -> None:
         world = None
         if self._options.demo:
-            world = await demo.plant(self._settings, boxes=self._options.boxes, say=plain.say)
+            world = await demo.plant(self._settings, boxes=self._options.boxes)
         self._say_where(console, world)
         self._view = LiveView(console, self._story, self._children) if console.is_terminal else plain
         with self._view:
@@ -196,7 +196,7 @@ class _Copy:
 
     def _say_where(self, console: Console, world: demo.World | None) -> None:
         lines = [
-            ("API", f"{self._api_url}   documentation at {self._api_url}/docs"),
+            ("API", f"{self._api_url}   its OpenAPI document: {self._api_url}/openapi.json"),
             ("Broker", f"mqtt://{self._settings.broker_host}:{self._settings.broker_port}"),
             ("Home", str(self._settings.home)),
             ("Logs", str(self._settings.home / "logs")),

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,17 +54,14 @@ class World:
         return next((email, password) for role in _MAY_BIND for email, password, has in self.logins if has == role)
 
 
-async def plant(settings: Settings, *, boxes: int, say: Callable[[str], None]) -> World:
+async def plant(settings: Settings, *, boxes: int) -> World:
     """The demo world in this copy's database, and what each of its boxes needs to get in."""
     database = Database(settings.database_url)
     try:
-        planted = await seed.plant(database, settings, now_ms=clock.now_ms())
-        devices = planted["devices"][:boxes]
-        if len(devices) < boxes:
-            say(f"The demo world has {len(devices)} boxes; {boxes} were asked for.")
+        planted = await seed.plant(database, settings, now_ms=clock.now_ms(), boxes=boxes)
         return World(
             logins=[(user["email"], user["password"], user["role"]) for user in planted["users"]],
-            boxes=[await _demo_box(database, settings, device) for device in devices],
+            boxes=[await _demo_box(database, settings, device) for device in planted["devices"]],
         )
     finally:
         await database.close()

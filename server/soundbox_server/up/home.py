@@ -12,7 +12,7 @@ from soundbox_server.up.problems import UpRefused
 LOCK = "up.lock"
 OURS = (
     *("master.key", "soundbox.db*", "sandbox.db*"),
-    *("broker", "broker.lock", "broker-health.json"),
+    *("broker", "broker.lock", "broker-health.json", "locks"),
     *("boxes", "boxes.json", "logs"),
 )
 

@@ -17,13 +17,15 @@ _LISTENERS = (
 
 def choose(settings: Settings, say: Callable[[str], None]) -> dict[str, int]:
     """A port for each listener, by the name of its setting. Says which ones had to move."""
+    wanted_by_others = {getattr(settings, name) for _, _, name in _LISTENERS}
     chosen: dict[str, int] = {}
     for what, host_name, name in _LISTENERS:
         host, wanted = getattr(settings, host_name), getattr(settings, name)
-        port = _free_port(host, wanted, taken=set(chosen.values()))
-        if port != wanted:
-            say(f"Port {wanted} is in use: {what} takes {port} instead (SOUNDBOX_{name.upper()} chooses another).")
-        chosen[name] = port
+        if wanted not in chosen.values() and is_free(host, wanted):
+            chosen[name] = wanted
+            continue
+        port = chosen[name] = _neighbour(host, wanted, taken=wanted_by_others | set(chosen.values()))
+        say(f"Port {wanted} is in use: {what} takes {port} instead (SOUNDBOX_{name.upper()} chooses another).")
     return chosen
 
 
@@ -42,8 +44,8 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def _free_port(host: str, wanted: int, *, taken: set[int]) -> int:
-    for port in range(wanted, min(wanted + NEIGHBOURS, 65_536)):
+def _neighbour(host: str, wanted: int, *, taken: set[int]) -> int:
+    for port in range(wanted + 1, min(wanted + NEIGHBOURS, 65_536)):
         if port not in taken and is_free(host, port):
             return port
-    raise UpRefused(f"No free port on {host} from {wanted} to {wanted + NEIGHBOURS - 1}.")
+    raise UpRefused(f"No free port on {host} from {wanted} to {wanted + NEIGHBOURS}.")

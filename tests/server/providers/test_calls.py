@@ -1,20 +1,19 @@
 """What is known after a call that went wrong: nothing happened, or nobody knows."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+
 from soundbox_server.providers.base import ProviderRefused, ProviderUnknown
 from soundbox_server.providers.calls import Answer, Calls
-
-Partner = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
 
 @asynccontextmanager
 async def partner(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A partner that reads each request's head, sends the next of the answers and hangs up; yields address and heads."""
+    """Reads each request's head, sends the next of the answers and hangs up; yields its address and the heads."""
     heads: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

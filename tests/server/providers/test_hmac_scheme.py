@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from soundbox_server.errors import InvalidSignature, ValidationFailed
 from soundbox_server.providers import hmac_scheme
 from soundbox_server.providers.base import PaymentReport

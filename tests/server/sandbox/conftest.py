@@ -12,11 +12,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from soundbox_server.sandbox.app import create_app
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from soundbox_server.sandbox.app import create_app
 
 API_KEY = "sandbox-api-key"
 SECRETS = (b"callback-secret-1", b"callback-secret-2")
@@ -62,12 +63,24 @@ class Hub:
         return Response(status_code=status)
 
 
+@pytest.fixture(scope="module")
+def switchboard() -> Iterator[tuple[str, dict[str, Hub]]]:
+    """One listening address for all hubs of a module, each under its own path."""
+    hubs: dict[str, Hub] = {}
+
+    async def callback(request: Request) -> Response:
+        return await hubs[request.path_params["name"]].callback(request)
+
+    with serving(Starlette(routes=[Route("/{name}", callback, methods=["POST"])])) as address:
+        yield address, hubs
+
+
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    hub = Hub()
-    with serving(Starlette(routes=[Route("/callback", hub.callback, methods=["POST"])])) as address:
-        hub.url = f"{address}/callback"
-        yield hub
+def hub(switchboard: tuple[str, dict[str, Hub]]) -> Hub:
+    address, hubs = switchboard
+    name = f"hub-{len(hubs)}"
+    hubs[name] = Hub(url=f"{address}/{name}")
+    return hubs[name]
 
 
 @pytest.fixture

