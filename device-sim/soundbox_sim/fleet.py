@@ -4,21 +4,22 @@ import asyncio
 import itertools
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from soundbox_sim.activation import ActivationRefused, Credentials, credentials_for
+from soundbox_sim.activation import ActivationRefused, Credentials, credentials_for, load_credentials
 from soundbox_sim.box import Box, BoxSettings, Language, Tell
 from soundbox_sim.faults import Faults, read_faults
 from soundbox_sim.journal import Journal, JournalInUse
 from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
 from soundbox_sim.voice import SilentVoice, Voice, WavVoice, find_player
 
+T = TypeVar("T")
 _ENTRIES = TypeAdapter(list[dict[str, Any]])
 
 VoiceKind = Literal["wav", "sound", "none"]
@@ -71,16 +72,11 @@ def read_plans(text: str, *, server: str | None, folder: Path) -> list[BoxPlan]:
 
 
 async def run_box(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> None:
-    """One box until `stop`. Raises ActivationRefused, JournalInUse."""
-    tls = ssl.create_default_context(cafile=str(plan.ca)) if plan.ca else ssl.create_default_context()
-    async with httpx.AsyncClient(timeout=15.0, verify=tls) as client:
-        credentials = await credentials_for(
-            plan.home,
-            client,
-            server=plan.server.rstrip("/"),
-            serial_number=plan.serial,
-            activation_code=plan.activation_code,
-        )
+    """One box until `stop`. Raises ActivationRefused, JournalInUse, OSError."""
+    tls = ssl.create_default_context(cafile=str(plan.ca) if plan.ca else None)
+    credentials = await _unless_stopped(stop, _credentials(plan, tls))
+    if credentials is None:
+        return
     random, faults = Random(plan.seed), read_faults(plan.faults)  # noqa: S311 - jitter and faults, no secrets.
     now_ms = Counter(has_clock=not faults.no_clock, skew_ms=faults.clock_skew)
     radio = Radio(
@@ -108,7 +104,9 @@ async def _run_alone(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> str | 
     try:
         await run_box(plan, stop, watch)
     except (ActivationRefused, JournalInUse, OSError) as problem:  # A full disk or a missing certificate, say.
-        watch(plan.serial, Tell("stopped", {"reason": str(problem)}), None)
+        known = load_credentials(plan.home)
+        name = known.device_id if known else plan.serial  # One that was never activated has no other name.
+        watch(name, Tell("stopped", {"reason": str(problem)}), None)
         return f"{plan.serial}: {problem}"
     return None
 
@@ -118,6 +116,29 @@ def make_voice(kind: VoiceKind, folder: Path) -> Voice:
     if kind == "none":
         return SilentVoice()
     return WavVoice(folder, player=find_player() if kind == "sound" else None)
+
+
+async def _credentials(plan: BoxPlan, tls: ssl.SSLContext) -> Credentials:
+    async with httpx.AsyncClient(timeout=15.0, verify=tls) as client:
+        return await credentials_for(
+            plan.home,
+            client,
+            server=plan.server.rstrip("/"),
+            serial_number=plan.serial,
+            activation_code=plan.activation_code,
+        )
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result, or None when `stop` came first: a hub that is not there yet must not hold up the end."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopped.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
 
 
 def _power_on(plan: BoxPlan, credentials: Credentials, faults: Faults, now_ms: int) -> Box:

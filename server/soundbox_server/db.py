@@ -8,7 +8,7 @@ Three doors lead in, and each is one transaction:
 
 Raw SQL on the hot path because a statement costs 0.45 ms through SQLAlchemy and aiosqlite, 0.25 ms through SQLAlchemy
 and asyncpg, 0.08 ms through asyncpg alone, and 0.01 ms through sqlite3 in the thread that owns the connection
-(decision 0002). On SQLite the whole coroutine therefore runs inside that thread: its awaits never wait.
+(decision 0001). On SQLite the whole coroutine therefore runs inside that thread: its awaits never wait.
 Services that both kinds of door call take `Statements`; a session lends them with `statements(session)`.
 """
 

@@ -112,6 +112,7 @@ class Worker:
     async def _work(self) -> None:
         while True:
             lease = await self._own_the_shard()
+            self._issuer.take_over()
             tasks = [
                 asyncio.create_task(work)
                 for work in (
@@ -209,6 +210,8 @@ class Worker:
         """Send what is due again, until nothing is."""
         while self._publisher.connected:
             queued = await self._database.write(self._claim)
+            if not queued:
+                return
             failpoints.reached("sweep.claimed")
             self._publisher.publish(queued)
             failpoints.reached("sweep.published")

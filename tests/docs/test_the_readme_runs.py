@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -84,11 +85,14 @@ def test_the_settings_table_is_the_one_of_the_code() -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def test_the_floor_plan_names_only_rooms_that_exist() -> None:
+def test_the_floor_plan_is_the_one_that_is_enforced() -> None:
     plan = re.search(r"^```text\n(cli .*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert plan is not None
-    rooms = re.findall(r"[a-z]+", " ".join(line[:39] for line in plan[1].splitlines()))
-    package = ROOT / "server" / "soundbox_server"
+    shown = [line.split("  ")[0].split() for line in plan[1].splitlines()]
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    depth = {room: number for number, layer in enumerate(contract["layers"]) for room in layer.split(" | ")}
+    rooms = {path.parent.name for path in (ROOT / "server" / "soundbox_server").glob("*/__init__.py")}
 
-    missing = [room for room in rooms if not ((package / room).is_dir() or (package / f"{room}.py").exists())]
-    assert missing == []
+    assert rooms - {"migrations", "sandbox"} <= {room for line in shown for room in line}
+    deepest = [max(depth[room] for room in line) for line in shown]
+    assert deepest == sorted(deepest)

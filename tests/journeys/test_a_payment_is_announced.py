@@ -4,14 +4,11 @@ import asyncio
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from support.boxes import Boxes
 from support.stack import Stack, free_port, until
-
-from soundbox_server.db import Database, Statements
 
 PAYMENTS = 200
 BOXES = 5
@@ -39,25 +36,13 @@ async def _ask_for_qrs(stack: Stack, boxes: Boxes) -> list[tuple[str, str, int]]
             made.append((answer.json()["transaction_id"], amount))
 
         await asyncio.gather(*(ask(number) for number in range(PAYMENTS)))
-    references = dict(await _query(stack, "SELECT payment_id, reference FROM payment_attempt"))
+    references = dict(await stack.query("SELECT payment_id, reference FROM payment_attempt"))
     return [(payment_id, str(references[payment_id]), amount) for payment_id, amount in made]
 
 
 def _token(stack: Stack, device_id: str) -> str:
     found = json.loads((stack.home / "boxes" / device_id / "credentials.json").read_text())
     return str(found["device_token"])
-
-
-async def _query(stack: Stack, sql: str, *args: object) -> list[tuple[Any, ...]]:
-    database = Database(stack.database_url)
-
-    async def look(tx: Statements) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in await tx.fetch(sql, *args)]  # type: ignore[call-overload]
-
-    try:
-        return await database.read(look)
-    finally:
-        await database.close()
 
 
 @pytest.mark.journey
@@ -86,17 +71,17 @@ async def test_two_hundred_payments_called_back_twice_at_once_are_each_said_once
     assert all(status == [200, 200] for status in statuses)
 
     async def all_played() -> bool:
-        rows = await _query(stack, "SELECT count(*) FROM outbox_message WHERE state = 'played'")
+        rows = await stack.query("SELECT count(*) FROM outbox_message WHERE state = 'played'")
         return rows[0][0] == PAYMENTS
 
     try:
         await until(all_played, within_s=60, what="every announcement played")
     except AssertionError as late:
-        states = await _query(stack, "SELECT kind, state, reason, count(*) FROM outbox_message GROUP BY 1, 2, 3")
+        states = await stack.query("SELECT kind, state, reason, count(*) FROM outbox_message GROUP BY 1, 2, 3")
         raise AssertionError(f"{late}\n{states}\n{stack.logs()}") from None
-    captures = await _query(stack, "SELECT payment_id FROM journal WHERE kind = 'capture'")
-    announced = await _query(stack, "SELECT subject_id FROM outbox_message WHERE kind = 'payment_success'")
-    gross = await _query(stack, "SELECT sum(amount) FROM posting WHERE source = 'provider_receivable:sandbox'")
+    captures = await stack.query("SELECT payment_id FROM journal WHERE kind = 'capture'")
+    announced = await stack.query("SELECT subject_id FROM outbox_message WHERE kind = 'payment_success'")
+    gross = await stack.query("SELECT sum(amount) FROM posting WHERE source = 'provider_receivable:sandbox'")
     expected = Counter(payment_id for payment_id, _, _ in payments)
     spoken = Counter(event["transaction_id"] for event in boxes.of_kind("played"))
     assert Counter(row[0] for row in captures) == expected
@@ -104,8 +89,7 @@ async def test_two_hundred_payments_called_back_twice_at_once_are_each_said_once
     assert spoken == expected
     assert gross[0][0] == sum(amount for _, _, amount in payments)
     for device in stack.world["devices"]:
-        told = await _query(
-            stack,
+        told = await stack.query(
             "SELECT seq FROM outbox_message WHERE recipient_id = $1 AND kind = 'payment_success' ORDER BY seq",
             device["device_id"],
         )

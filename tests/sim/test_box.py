@@ -428,6 +428,22 @@ def test_the_hub_may_show_clear_and_mark_a_qr(bench, hub) -> None:
     assert bench.box.screen.shows == "idle"
 
 
+def test_the_hub_may_take_a_qr_off_the_display(bench, hub) -> None:
+    until = to_rfc3339(NOW + 60_000)
+    for action in ("clear", "expired"):
+        bench.hear(hub.display("txn_7", "show", qr_payload="0002", amount=9_000, expires_at=until))
+        bench.hear(hub.display("txn_7", action))
+        assert bench.box.screen.shows == "idle"
+
+    assert [told.what for told in bench.told[-3:]] == ["qr_cleared", "qr_shown", "qr_expired"]
+
+
+def test_a_qr_that_would_never_expire_is_not_shown(bench, hub) -> None:
+    bench.hear(hub.display("txn_7", "show", qr_payload="0002", amount=9_000))
+
+    assert bench.box.screen.shows == "idle"
+
+
 def test_the_payment_itself_clears_its_qr(bench, hub) -> None:
     until = to_rfc3339(NOW + 60_000)
     bench.hear(hub.display("txn_1", "show", qr_payload="0002", amount=1_000, expires_at=until))

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -226,6 +227,31 @@ async def test_a_box_that_may_not_start_leaves_the_others_alone(server: str, mos
 
     assert sim.end() == 1
     assert "UNKNOWN: 401 DEVICE_UNAUTHORIZED: no such code" in sim.errors()
+
+
+def test_a_box_that_waits_for_its_hub_can_be_ended(start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent_hub:
+        silent_hub.settimeout(30)
+        sim = start(*options(f"http://127.0.0.1:{silent_hub.getsockname()[1]}", tmp_path))
+        asking, _ = silent_hub.accept()
+        with asking:
+            code = sim.end()
+
+    assert code == 0
+
+
+async def test_a_box_whose_watcher_is_gone_ends(server: str, mosquitto, tmp_path: Path) -> None:
+    command = [*SIM, *options(server, tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        assert any('"online"' in line for line in process.stdout)
+        process.stdout.close()
+        await announce(mosquitto.port, "dev_sn1", 1)
+        errors = process.stderr.read()
+
+    assert process.returncode == 1
+    assert errors == "soundbox-sim: nobody reads what the boxes tell\n"
 
 
 def test_the_same_home_twice_is_refused(server: str, start, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import contextlib
 import http.server
 import json
 import secrets
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -136,7 +137,7 @@ async def connected(port: int) -> aiomqtt.Client:
             await asyncio.sleep(0.02)
         else:
             writer.close()
-            return aiomqtt.Client("127.0.0.1", port)
+            return aiomqtt.Client("127.0.0.1", port, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)])
 
 
 @pytest.fixture

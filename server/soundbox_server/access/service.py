@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +24,6 @@ _CLAIMS = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "org", "role"]
 _passwords = PasswordHash((Argon2Hasher(time_cost=3, memory_cost=64 * 1024, parallelism=4),))
 # A hash takes 64 MiB and all it can get of a core: at most two at once, and never on the event loop.
 hashing = ThreadPoolExecutor(2, thread_name_prefix="argon2")
-_NOBODY = _passwords.hash(secrets.token_urlsafe(16))  # unknown people cost as much time as known ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,14 @@ def hash_password(password: str) -> str:
 
 def check_password(password: str, hashed: str | None) -> bool:
     """Takes the same time whether somebody has this hash or nobody does: run it in `hashing`."""
-    fits = _passwords.verify(password, hashed or _NOBODY)
+    fits = _passwords.verify(password, hashed or _nobody())
     return fits and hashed is not None
+
+
+@lru_cache(maxsize=1)
+def _nobody() -> str:
+    """The hash of a password that nobody has: unknown people cost as much time as known ones."""
+    return _passwords.hash(secrets.token_urlsafe(16))
 
 
 async def find_person(session: AsyncSession, email: str) -> tuple[Person, Organisation] | None:

@@ -7,6 +7,7 @@ PUBACK, which proves nothing to it.
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 import aiomqtt
@@ -44,6 +45,7 @@ def open_client(
         max_inflight_messages=1_000,
         max_queued_outgoing_messages=50_000,
         logger=_quiet,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # 46 ms a round trip without
     )
     if persistent:
         client._client.manual_ack_set(True)

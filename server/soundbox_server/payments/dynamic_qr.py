@@ -248,6 +248,18 @@ async def claim_unanswered(tx: Statements, *, now_ms: int, limit: int) -> list[P
     return [_pending(row, resumed=row["lease_until_ms"] > 0) for row in rows]
 
 
+async def end_leases(tx: Statements, *, now_ms: int) -> None:
+    """Boxes' questions over MQTT that a process was asking the provider about when it ended: to be resumed now.
+
+    A lease is as long as a box waits, so that nobody would otherwise resume in time.
+    """
+    await tx.execute(
+        "UPDATE payment_attempt SET lease_until_ms = $1 WHERE state IN ('new', 'submitted', 'unknown') "
+        "AND lease_until_ms > $1 AND payment_id IN (SELECT id FROM payment WHERE request_door = 'mqtt')",
+        now_ms,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answered:
     """What the provider said: a charge, or why there is none. `unknown` leaves the attempt to be queried later."""

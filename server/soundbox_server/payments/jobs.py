@@ -41,16 +41,20 @@ class QrIssuer:
         self._publish = publish
         self._take_report = take_report
         self._running: set[asyncio.Task[None]] = set()
+        self._inherits = True
+
+    def take_over(self) -> None:
+        """The shard is ours from now on: whoever was asking before has stopped, so nobody waits for their leases."""
+        self._inherits = True
 
     async def tick(self) -> None:
         """Start on what waits, as far as there is room."""
         room = AT_ONCE - len(self._running)
         if room <= 0:
             return
-        now_ms = clock.now_ms()
-        for pending in await self._database.write(
-            lambda tx: dynamic_qr.claim_unanswered(tx, now_ms=now_ms, limit=room)
-        ):
+        claimed = await self._database.write(lambda tx: self._claim(tx, room))
+        self._inherits = False
+        for pending in claimed:
             task = asyncio.create_task(self._answer(pending))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -59,13 +63,20 @@ class QrIssuer:
         while self._running:
             await asyncio.wait(self._running)
 
+    async def _claim(self, tx: Statements, room: int) -> list[dynamic_qr.Pending]:
+        now_ms = clock.now_ms()
+        if self._inherits:
+            await dynamic_qr.end_leases(tx, now_ms=now_ms)
+        return await dynamic_qr.claim_unanswered(tx, now_ms=now_ms, limit=room)
+
     async def _answer(self, pending: dynamic_qr.Pending) -> None:
         try:
             answered = await self._ask(pending)
             if answered.report is not None:
                 await self._take_report(answered.report)
-            self._publish(await self._database.write(lambda tx: self._record(tx, answered)))
+            queued = await self._database.write(lambda tx: self._record(tx, answered))
             failpoints.reached("qr.answer_committed")
+            self._publish(queued)
         except Exception:  # the lease ends and somebody resumes; nothing is lost but time
             log.exception("qr.answer_failed", payment_id=pending.payment_id)
 

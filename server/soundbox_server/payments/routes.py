@@ -175,7 +175,13 @@ class QrDesk:
         failpoints.reached("qr.created_at_provider")
         if answered.report is not None:
             await self._desk.take(answered.report, asked=new_id("qry"))
-        found = await self._database.write(lambda tx: dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms()))
+        found = await self._database.write(lambda tx: self._record(tx, answered))
+        failpoints.reached("qr.answer_committed")
         if answered.error is not None:
             raise answered.error
+        return found
+
+    async def _record(self, tx: Statements, answered: dynamic_qr.Answered) -> dynamic_qr.Pending:
+        found = await dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms())
+        failpoints.reached("qr.before_answer_commit")
         return found

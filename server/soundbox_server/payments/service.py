@@ -73,8 +73,9 @@ class _Locked:
             merchant_name=row["brand_name"],
             merchant_approved=row["merchant_status"] == "approved",
             terminal_id=row["terminal_id"],
-            fee_bps=row["bps"],
-            fee_version=f"{row['fee_profile_id']}/{row['version']}",
+            # What a paid payment cost stays, whatever its merchant's profile says today.
+            fee_bps=row["bps"] if row["fee_bps"] is None else row["fee_bps"],
+            fee_version=row["fee_version"] or f"{row['fee_profile_id']}/{row['version']}",
             rrn=row["rrn"],
             trace_id=row["trace_id"],
             late=bool(row["late"]),
@@ -130,7 +131,7 @@ async def take_reports(
 
 _LOCK = """
 SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
-       p.captured_at_ms, p.fee_amount, p.issuer,
+       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer,
        a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.fee_profile_id, f.bps, f.version
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
@@ -301,6 +302,11 @@ def _event_row(event_id: str, received: Received, taken: Taken, reason: str | No
     )  # fmt: skip
 
 
+def _key_of_orphan(orphan: tuple[tuple[object, ...], ledger.Journal | None]) -> tuple[str, ...]:
+    _, provider, event_key, body_sha256, *_ = orphan[0]
+    return str(provider), str(event_key), str(body_sha256)
+
+
 _INSERT_EVENT = """
 INSERT INTO provider_event (id, provider, event_key, body_sha256, body, outcome, reason, payment_id, reference,
                             request_id, received_at_ms)
@@ -316,8 +322,9 @@ WHERE id = $1
 
 async def _write(tx: Statements, group: _Group) -> None:
     await tx.many(_INSERT_EVENT, group.events)
-    for row, journal in group.orphans:
-        # No payment to lock: two processes may hold the same orphan, and only the one whose row stands books it.
+    # No payment to lock: two processes may hold the same orphans. Only the one whose row stands books it, and both
+    # write them in the same order, or each would wait for the other.
+    for row, journal in sorted(group.orphans, key=_key_of_orphan):
         stands = await tx.fetch(_INSERT_EVENT + " RETURNING id", *row)
         if stands and journal:
             group.journals.append(journal)

@@ -30,6 +30,7 @@ class Child:
         log: Path,
         say: Callable[[str], None],
         on_line: Callable[[str], None] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.restarts = 0
@@ -38,6 +39,7 @@ class Child:
         self._log = log
         self._say = say
         self._on_line = on_line
+        self._on_end = on_end
         self._process: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._ending = False
@@ -73,6 +75,8 @@ class Child:
         while True:
             started = loop.time()
             how = await self._run_once()
+            if self._on_end is not None:
+                self._on_end()
             if self._ending:
                 return
             pause_s = FIRST_RESTART_S if loop.time() - started >= STEADY_AFTER_S else pause_s

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
@@ -120,7 +119,7 @@ class _Copy:
 
     async def _run_processes(self, world: demo.World | None) -> None:
         for name in ("broker", "api", "worker", *(["sandbox"] if self._settings.provider == "sandbox" else [])):
-            self._start(name, [sys.executable, "-m", "soundbox_server.cli", name])
+            self._start(self._child(name, [sys.executable, "-m", "soundbox_server.cli", name]))
         if world is None:
             await asyncio.Event().wait()
             return
@@ -159,17 +158,27 @@ class _Copy:
             self._settings, world.boxes, pay_every_s=self._options.pay_every_s, sound=self._options.sound
         )
         command = [demo.simulator(), "run-many", "--file", str(file), "--server", self._api_url, "--events-json"]
-        self._start("boxes", command, on_line=self._hear)
+        self._start(self._child("boxes", command, on_line=self._hear, on_end=self._story.everybody_offline))
 
-    def _start(self, name: str, command: Sequence[str], *, on_line: Callable[[str], None] | None = None) -> None:
-        child = Child(
+    def _child(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        on_line: Callable[[str], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> Child:
+        return Child(
             name,
             command,
             environment=self._environment,
-            log=self._log_of(name),
+            log=self._settings.home / "logs" / f"{name}.log",
             say=self._view.say,
             on_line=on_line,
+            on_end=on_end,
         )
+
+    def _start(self, child: Child) -> None:
         self._children.append(child)
         child.start()
 
@@ -206,9 +215,6 @@ class _Copy:
             lines += [("Recordings", str(box.home / "wav")) for box in world.boxes]
         for name, text in lines:
             console.print(f"{name:<11} {text}", markup=False, highlight=False, soft_wrap=True)
-
-    def _log_of(self, name: str) -> Path:
-        return self._settings.home / "logs" / f"{name}.log"
 
     @property
     def _api_url(self) -> str:

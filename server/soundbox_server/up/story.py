@@ -6,6 +6,7 @@ Nothing here does anything; the view draws it, and the tests read it.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
+from statistics import median
 from typing import Any, Literal
 
 Hop = Literal["asked", "paid", "announced", "received", "played"]
@@ -46,16 +47,9 @@ class PaymentSeen:
     @property
     def latency_ms(self) -> int | None:
         """From the committed payment to the box that has it; what the loudspeaker then takes is not the hub's doing."""
-        return self._between("paid", "received")
-
-    @property
-    def spoken_after_ms(self) -> int | None:
-        return self._between("paid", "played")
-
-    def _between(self, first: Hop, last: Hop) -> int | None:
-        if first not in self.hops or last not in self.hops:
+        if "paid" not in self.hops or "received" not in self.hops:
             return None
-        return max(0, self.hops[last] - self.hops[first])
+        return max(0, self.hops["received"] - self.hops["paid"])
 
 
 class Story:
@@ -73,18 +67,17 @@ class Story:
 
     def hear(self, event: dict[str, Any]) -> str | None:
         """Take in one event of a box; returns a line when it is worth one."""
-        device_id, what, at_ms = str(event["device_id"]), str(event["what"]), _ms(str(event["at"]))
-        box = self.boxes.setdefault(device_id, BoxSeen(device_id, device_id))
+        box, what, at_ms = self._box(str(event["device_id"])), str(event["what"]), _ms(str(event["at"]))
         match what:
             case "online" | "offline":
                 box.online = what == "online"
                 return f"{box.serial_number} is {what}"
             case "qr_asked":
                 self.asked += 1
-                self._asked_at[device_id] = at_ms
+                self._asked_at[box.device_id] = at_ms
             case "qr_shown":
                 payment = self._payment(event, box)
-                payment.hops["asked"] = self._asked_at.pop(device_id, at_ms)
+                payment.hops["asked"] = self._asked_at.pop(box.device_id, at_ms)
                 return f"{box.serial_number} shows a QR over {rupiah(payment.amount_idr)}  {payment.transaction_id}"
             case "announced":
                 self._payment(event, box).hops["received"] = at_ms
@@ -124,10 +117,19 @@ class Story:
     def latest(self, most: int) -> list[PaymentSeen]:
         return list(reversed(self.payments.values()))[:most]
 
+    def median_latency_ms(self) -> int | None:
+        known = [payment.latency_ms for payment in self.payments.values() if payment.latency_ms is not None]
+        return round(median(known)) if known else None
+
     def everybody_offline(self) -> None:
         """The process that runs the boxes has ended."""
         for box in self.boxes.values():
             box.online = False
+
+    def _box(self, name: str) -> BoxSeen:
+        """By its device id, or by its serial number: before it is activated a box knows no other name."""
+        by_serial = (box for box in self.boxes.values() if box.serial_number == name)
+        return self.boxes.get(name) or next(by_serial, None) or self.boxes.setdefault(name, BoxSeen(name, name))
 
     def _payment(self, event: dict[str, Any], box: BoxSeen) -> PaymentSeen:
         transaction_id = str(event["transaction_id"])

@@ -46,14 +46,15 @@ def test_the_version_is_the_distributions() -> None:
 
 
 def test_the_version_answers_without_loading_the_server() -> None:
-    code = "import sys; from soundbox_server import cli; print([m for m in ('fastapi', 'sqlalchemy', 'uvicorn') if m in sys.modules])"
+    heavy = {"fastapi", "sqlalchemy", "uvicorn", "pydantic"}
+    code = f"import sys, soundbox_server.cli; print(sorted({heavy!r} & sys.modules.keys()))"
 
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert loaded.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("vector", VECTORS[:: len(VECTORS) // 6], ids=lambda vector: vector["id"])
+@pytest.mark.parametrize("vector", VECTORS[:: len(VECTORS) // 4], ids=lambda vector: vector["id"])
 def test_a_qris_is_decoded_with_the_vectors_keys(vector: dict[str, Any]) -> None:
     answer = run("qris", "decode", "--json", "--", vector["payload"])
 
@@ -78,7 +79,7 @@ def test_what_was_decoded_can_be_written_again() -> None:
     assert again["decoded"] == first | {"crc": again["decoded"]["crc"], "tag_order": again["decoded"]["tag_order"]}
 
 
-@pytest.mark.parametrize("fields", ["{", "[1]", '{"merchant_name": 1}', '{"no_such_field": "x"}', "{}"])
+@pytest.mark.parametrize("fields", ["{", "[1]", '{"no_such_field": "x"}'])
 def test_fields_that_make_no_qris_are_refused(fields: str) -> None:
     assert_refused(run("qris", "encode", fields))
 

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from soundbox_protocol.topics import Downlink, Uplink, downlink, downlink_filter, uplink
 
@@ -38,8 +39,7 @@ class Box(asyncio.Protocol):
         self._mid = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
         name, password = self._login.device_id, self._login.password
         flags = bytes([0b1100_0010])  # user name, password, clean session
         head = _text("MQTT") + b"\x04" + flags + KEEPALIVE_S.to_bytes(2, "big")

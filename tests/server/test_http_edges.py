@@ -1,0 +1,169 @@
+"""What every caller sees at the edges of the HTTP surface: errors, ids, limits, and who gets in."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import Route
+
+from soundbox_server import clock, seal, seed
+from soundbox_server.access.service import Principal, access_token
+from soundbox_server.app import create_app
+from soundbox_server.db import Database
+from soundbox_server.settings import Settings
+
+OPEN = {
+    "/openapi.json", "/healthz", "/health", "/readyz", "/metrics", "/admin/login", "/device/provision/activate",
+    "/integrations/qris/callback",
+}  # fmt: skip
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", database_url=database_url, broker_port=1)
+
+
+@pytest.fixture
+async def app(settings: Settings, database: Database) -> AsyncIterator[FastAPI]:
+    await seed.plant(database, settings, now_ms=clock.now_ms())
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://hub", timeout=30) as client:
+        yield client
+
+
+def _bearer(settings: Settings, role: str, *, now_s: int | None = None) -> dict[str, str]:
+    principal = Principal(person_id="per_x", organisation_id="org_platform", role=role)
+    key = seal.token_signing_key(settings.master)
+    issued = clock.now_ms() // 1000 if now_s is None else now_s
+    return {"authorization": f"Bearer {access_token(principal, key=key, now_s=issued, life_s=600)}"}
+
+
+def _is_problem(answer: httpx.Response, status: int, code: str) -> bool:
+    body = answer.json()
+    wanted = {"type", "title", "status", "detail", "instance", "code", "message", "details", "request_id", "timestamp"}
+    return (
+        answer.headers["content-type"] == "application/problem+json"
+        and wanted <= body.keys()
+        and (answer.status_code, body["status"], body["code"]) == (status, status, code)
+        and body["request_id"] == answer.headers["x-request-id"]
+    )
+
+
+async def test_every_error_is_the_same_kind_of_answer(client: httpx.AsyncClient, settings: Settings) -> None:
+    staff = _bearer(settings, "support")
+
+    assert _is_problem(await client.get("/nowhere"), 404, "NOT_FOUND")
+    assert _is_problem(await client.get("/admin/login"), 405, "METHOD_NOT_ALLOWED")
+    assert _is_problem(await client.post("/admin/login", json={"email": 5}), 400, "VALIDATION_FAILED")
+    assert _is_problem(await client.post("/admin/login", content=b"{"), 400, "VALIDATION_FAILED")
+    assert _is_problem(await client.post("/admin/login", content=b"x" * 70_000), 413, "PAYLOAD_TOO_LARGE")
+    assert _is_problem(await client.get("/admin/devices"), 401, "UNAUTHENTICATED")
+    assert _is_problem(await client.post("/admin/devices", json={}, headers=staff), 403, "FORBIDDEN")
+    assert _is_problem(await client.get("/admin/devices/none", headers=staff), 404, "NOT_FOUND")
+    assert _is_problem(await client.get("/admin/transactions/none", headers=staff), 404, "TRANSACTION_NOT_FOUND")
+    assert _is_problem(await client.get("/admin/transactions?cursor=%00", headers=staff), 400, "VALIDATION_FAILED")
+    assert _is_problem(await client.get("/admin/transactions?limit=101", headers=staff), 400, "VALIDATION_FAILED")
+    assert _is_problem(await client.post("/device/heartbeat", content=b"{}"), 401, "DEVICE_UNAUTHORIZED")
+
+
+async def test_a_body_that_grows_past_the_limit_while_it_comes_is_refused(client: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 8_192
+
+    answer = await client.post("/integrations/qris/callback", content=endless())
+
+    assert _is_problem(answer, 413, "PAYLOAD_TOO_LARGE")
+
+
+async def test_a_request_id_is_kept_when_it_is_one_and_made_when_it_is_not(client: httpx.AsyncClient) -> None:
+    given = await client.get("/healthz", headers={"x-request-id": "order-17.a"})
+    strange = await client.get("/healthz", headers={"x-request-id": "a b\tc"})
+
+    assert given.headers["x-request-id"] == "order-17.a"
+    assert strange.headers["x-request-id"].startswith("req_")
+
+
+async def test_the_right_password_logs_in_and_nothing_else_does(client: httpx.AsyncClient) -> None:
+    good = await client.post("/admin/login", json={"email": "Operator@demo.test", "password": seed.PASSWORD})
+    wrong = await client.post("/admin/login", json={"email": "operator@demo.test", "password": "wrong"})
+    unknown = await client.post("/admin/login", json={"email": "nobody@demo.test", "password": seed.PASSWORD})
+    merchant = await client.post("/admin/login", json={"email": "owner@demo.test", "password": seed.PASSWORD})
+
+    token = good.json()["data"]["access_token"]
+    listed = await client.get("/admin/devices", headers={"authorization": f"Bearer {token}"})
+    assert (good.status_code, listed.status_code) == (200, 200)
+    for refused in (wrong, unknown, merchant):
+        assert _is_problem(refused, 401, "UNAUTHENTICATED")
+    assert wrong.json()["message"] == unknown.json()["message"] == merchant.json()["message"]
+
+
+async def test_tokens_that_are_not_ours_are_refused(client: httpx.AsyncClient, settings: Settings) -> None:
+    good = _bearer(settings, "support")["authorization"]
+    head, body, signature = good.removeprefix("Bearer ").split(".")
+    expired = _bearer(settings, "support", now_s=clock.now_ms() // 1000 - 700)["authorization"]
+    other = Settings(home=settings.home / "other", database_url=settings.database_url)
+    foreign = _bearer(other, "platform_admin")["authorization"]
+    unsigned = f"Bearer eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{body}."
+    tampered = f"Bearer {head}.{body[:-2]}AA.{signature}"
+
+    assert (await client.get("/admin/devices", headers={"authorization": good})).status_code == 200
+    for bad in (expired, foreign, unsigned, tampered, "Bearer x", "Basic abc", "Bearer ", "Bearer é".encode("latin-1")):
+        answer = await client.get("/admin/devices", headers={"authorization": bad})
+        assert _is_problem(answer, 401, "UNAUTHENTICATED")
+
+
+async def test_every_route_but_the_open_ones_turns_strangers_away(app: FastAPI, client: httpx.AsyncClient) -> None:
+    tried = 0
+    for path, methods in _routes(app):
+        for method in methods - {"HEAD"}:
+            if path in OPEN:
+                continue
+            body = json.dumps({"device_id": "x", "terminal_id": "x", "amount": 1, "currency": "IDR", "request_id": "x"})
+            answer = await client.request(method, path.replace("{", "").replace("}", ""), content=body)
+            assert answer.status_code == 401, (method, path, answer.text)
+            tried += 1
+    assert tried >= 9
+
+
+async def test_a_merchants_token_opens_no_operators_door(app: FastAPI, client: httpx.AsyncClient, settings: Settings) -> None:
+    for role in ("merchant_owner", "merchant_staff", "bank", "partner", "made_up"):
+        headers = _bearer(settings, role)
+        for path, methods in _routes(app):
+            if path.startswith("/admin/") and path not in OPEN and "GET" in methods:
+                answer = await client.get(path.replace("{", "").replace("}", ""), headers=headers)
+                assert _is_problem(answer, 403, "FORBIDDEN"), (role, path)
+
+
+def _routes(app: FastAPI) -> list[tuple[str, set[str]]]:
+    found: list[tuple[str, set[str]]] = []
+    for context in app.router.routes:
+        if isinstance(context, APIRoute | Route):
+            found.append((context.path, set(context.methods or ())))
+    documented = {path: {method.upper() for method in operations} for path, operations in app.openapi()["paths"].items()}
+    return [*found, *((path, methods) for path, methods in documented.items() if path not in {p for p, _ in found})]
+
+
+async def test_readiness_names_what_is_missing(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {"database": "ok", "broker": "failing"}
+
+
+async def test_the_figures_can_be_scraped(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/metrics")).text
+
+    for name in ("soundbox_outbox_depth", "soundbox_devices_online", "soundbox_announcement_seconds"):
+        assert name in page
