@@ -229,6 +229,30 @@ async def _leave_as_it_is(connection: Any) -> None:
     """Our statements leave no session state behind, and asyncpg's own reset costs a round trip a transaction."""
 
 
+# Trouble of the database and no fault of the work: the same work may succeed later.
+_PASSING = (
+    OSError,
+    sqlite3.OperationalError,  # locked, full, unreadable
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.TransactionRollbackError,  # deadlock, serialisation
+    asyncpg.InsufficientResourcesError,  # disk, memory, connections
+    asyncpg.OperatorInterventionError,  # shut down, statement cancelled
+    asyncpg.ObjectNotInPrerequisiteStateError,  # lock not granted in time
+)
+_AWAY = (ConnectionError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
+
+
+def will_pass(error: BaseException) -> bool:
+    """Whether the same work may succeed when it is tried again later."""
+    return isinstance(error, _PASSING)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database did not answer at all: trying each piece by itself would only wait longer."""
+    return isinstance(error, _AWAY)
+
+
 def _run_to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         work.send(None)

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from soundbox_server.db import Database, Statements
+from soundbox_server.db import Database, Statements, is_away, will_pass
 from soundbox_server.errors import Overloaded
 
 Item = TypeVar("Item")
@@ -21,8 +21,9 @@ class GroupCommit(Generic[Item, Outcome]):
     """Takes items one by one and applies them in groups, one transaction a group.
 
     `apply(statements, items)` answers one outcome per item. If it raises, the group rolls back and its items run one by
-    one, so that a bad one harms only itself. `committed(queued)` gets what the services queued for sending,
-    right after the commit and before anybody is answered. Nobody gets an answer before the commit; a commit whose fate is unknown raises.
+    one, so that a bad one harms only itself. `committed(queued)` gets what the services queued for sending, right after
+    the commit and before anybody is answered. Nobody gets an answer before the commit; a commit whose fate is unknown
+    raises.
     """
 
     def __init__(
@@ -72,18 +73,34 @@ class GroupCommit(Generic[Item, Outcome]):
         try:
             items = [item for item, _ in group]
             outcomes, queued = await self._database.write(lambda statements: self._together(statements, items))
-            self._committed(queued)
         except Exception as error:
-            if len(group) == 1:
-                _answer(group[0][1], error)
+            if len(group) == 1 or is_away(error):
+                for _, answer in group:
+                    _answer(answer, _as_told(error))
                 return
             log.warning("group_commit.split", size=len(group), error=repr(error))
             for one in group:
                 await self._settle([one])
             return
+        self._tell(queued)
         for (_, answer), outcome in zip(group, outcomes, strict=True):
             if not answer.done():
                 answer.set_result(outcome)
+
+    def _tell(self, queued: Sequence[Any]) -> None:
+        try:
+            self._committed(queued)
+        except Exception:  # it is committed all the same, and what was not sent is due again
+            log.exception("group_commit.not_told", queued=len(queued))
+
+
+def _as_told(error: Exception) -> Exception:
+    """A database that is away or overloaded is no bug of ours: the caller may try again."""
+    if not will_pass(error):
+        return error
+    told = Overloaded("The database did not take this in time. Try again in a moment.")
+    told.__cause__ = error
+    return told
 
 
 def _answer(answer: "asyncio.Future[Any]", error: Exception) -> None:

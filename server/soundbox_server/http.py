@@ -11,13 +11,14 @@ import orjson
 import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soundbox_server import clock, db
-from soundbox_server.errors import BodyTooLarge, SoundboxError
+from soundbox_server.errors import BodyTooLarge, Overloaded, SoundboxError
 from soundbox_server.ids import REQUEST_ID, new_id
 
 BODY_LIMIT = 64 * 1024
@@ -191,6 +192,9 @@ async def _say_invalid(request: Request, error: Exception) -> Response:
 
 
 async def _say_internal(request: Request, error: Exception) -> Response:
+    if db.will_pass(error) or isinstance(error, OperationalError | InterfaceError):
+        log.warning("request.database_away", path=request.url.path, error=repr(error))
+        return await _say_soundbox_error(request, Overloaded("The database does not answer. Try again in a moment."))
     log.error("request.crashed", path=request.url.path, exc_info=error)
     return _problem_body(request, 500, "INTERNAL", "Internal error", "Something went wrong on our side.", {})
 

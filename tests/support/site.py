@@ -33,7 +33,8 @@ from soundbox_server.sandbox.app import create_app
 from soundbox_sim.activation import BrokerAddress
 from soundbox_sim.box import Box, BoxSettings
 from soundbox_sim.journal import Journal
-from soundbox_sim.radio import Backoff, Counter as ForwardClock, Heartbeats, Radio
+from soundbox_sim.radio import Backoff, Heartbeats, Radio
+from soundbox_sim.radio import Counter as ForwardClock
 from soundbox_sim.voice import SilentVoice
 
 KILLED_BY_FAILPOINT = 137

@@ -17,7 +17,7 @@ from soundbox_protocol.topics import UPLINK_FILTER, parse_uplink
 from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, metrics
 from soundbox_server.broker import wire
-from soundbox_server.db import Database, Statements
+from soundbox_server.db import Database, Statements, is_away, will_pass
 from soundbox_server.devices.service import in_service
 from soundbox_server.ids import new_id
 from soundbox_server.uplinks import Handler, Uplink
@@ -82,12 +82,14 @@ class Consumer:
         try:
             await self._commit(read)
         except Exception as error:
+            if is_away(error):
+                raise  # nothing is acknowledged, so all of it comes again
             if len(group) > 1:
                 log.warning("uplink.split", size=len(group), error=repr(error))
                 for message in group:
                     await self._take([message])
                 return
-            if _database_is_away(error):
+            if will_pass(error):
                 raise
             log.exception("uplink.poison", topic=str(group[0].topic))
             await self._commit([(None, _poison(group[0], f"{type(error).__name__}: {error}"))])
@@ -152,10 +154,3 @@ async def _store_poison(tx: Statements, poison: Sequence[_Poison]) -> None:
                 "VALUES ($1, $2, $3, $4, $5, $6)",
                 new_id("psn"), one.device_id, one.topic, one.payload, one.error, clock.now_ms(),
             )  # fmt: skip
-
-
-def _database_is_away(error: Exception) -> bool:
-    """Connection trouble is no fault of the message: it stays unacknowledged and comes again."""
-    from asyncpg import InterfaceError, PostgresConnectionError
-
-    return isinstance(error, OSError | InterfaceError | PostgresConnectionError) or "locked" in str(error)

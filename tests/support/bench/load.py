@@ -14,7 +14,6 @@ from typing import cast
 
 import msgspec
 import uvloop
-
 from support.bench.boxes import Box, Login
 
 SILENCE_S = 20.0

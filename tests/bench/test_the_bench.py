@@ -1,0 +1,19 @@
+"""The bench is only worth its figures when it runs: a few payments through everything it starts."""
+
+from pathlib import Path
+
+from support.bench.__main__ import measured, table
+from support.bench.measure import SMOKE
+
+
+async def test_a_small_run_measures_everything_and_leaves_nothing_behind() -> None:
+    before = set(Path("/tmp").glob("sbbench-*"))
+
+    figures = await measured(SMOKE, "sqlite")
+
+    (one,) = figures.rounds
+    assert one.product_loaded.calls == one.baseline_loaded.calls == SMOKE.payments
+    assert 0 < one.product_alone.heard_p50_ms <= one.product_alone.heard_p99_ms
+    assert figures.beats_http[0].recorded == figures.beats_mqtt[0].recorded == SMOKE.beats
+    assert "ratio, throughput" in table(figures)
+    assert set(Path("/tmp").glob("sbbench-*")) <= before
