@@ -204,7 +204,8 @@ class Radio:
             due_ms = box.due_ms()
             wait_s = NOTHING_DUE_S if due_ms is None else max(due_ms - self._now_ms(), 0) / 1000
             try:
-                await asyncio.wait_for(self._changed.wait(), wait_s)
+                async with asyncio.timeout(wait_s):  # wait_for would forget a cancellation that meets a change
+                    await self._changed.wait()
             except TimeoutError:
                 await self._with_box(box.tick)
 

@@ -52,6 +52,8 @@ class Statements:
     """Raw SQL inside one transaction, written once for both databases: parameters are $1, $2, …"""
 
     dialect: Dialect
+    # For work of which no two writes touch the same row or need each other's order: PostgreSQL may get them together.
+    independent_writes = False
 
     def __init__(self) -> None:
         self.queued: list[Any] = []  # what the door publishes straight after its commit (outbox/service.py)
@@ -80,20 +82,82 @@ class Statements:
 
 
 class _Postgres(Statements):
+    """Independent writes wait until something is read or the work ends, and then travel as one statement: each
+    statement costs a round trip, and each execution a start of the executor.
+    """
+
     dialect: Dialect = "postgresql"
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, gathers: bool = False) -> None:
+        """`gathers`: whoever opened it calls `flush` before the commit."""
         super().__init__()
         self._connection = connection
+        self._gathers = gathers
+        self._waiting: list[tuple[str, list[object]]] = []
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        await self.flush()
         return cast(Sequence[Row], await self._connection.fetch(sql, *args))
 
     async def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        if not rows:
+            return
         if len(rows) == 1:
-            await self._connection.fetch(sql, *rows[0])  # executemany opens a transaction of its own: two more trips
-        elif rows:
+            self._waiting.append((sql, list(rows[0])))
+        elif (together := await self._as_arrays(sql)) is not None:
+            self._waiting.append((together, [list(column) for column in zip(*rows, strict=True)]))
+        else:
+            await self.flush()
             await self._connection.executemany(sql, rows)
+        if not (self._gathers and self.independent_writes):
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send what waits. What it violates is raised here."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            sql = _one_statement(tuple(sql for sql, _ in waiting))
+            await self._connection.fetch(sql, *(value for _, values in waiting for value in values))
+
+    async def _as_arrays(self, sql: str) -> str | None:
+        if sql not in _ARRAYS:
+            types = [kind.name for kind in (await self._connection.prepare(sql)).get_parameters()]
+            _ARRAYS[sql] = _from_arrays(sql, types)
+        return _ARRAYS[sql]
+
+
+_ARRAYS: dict[str, str | None] = {}
+_VALUES = re.compile(r"VALUES\s*\(([^)]*)\)")
+_PARAMETER = re.compile(r"\$(\d+)")
+
+
+def _from_arrays(sql: str, types: Sequence[str]) -> str | None:
+    """An INSERT of one row as an INSERT of many, whose parameters are arrays; None for what is no such INSERT.
+
+    Updates stay as they are: executed row by row they lock in the order of the rows.
+    """
+    found = _VALUES.search(sql)
+    if found is None or "(" in found[1] or "DO UPDATE" in sql:
+        return None
+    names = ", ".join(f"a{n}" for n in range(1, len(types) + 1))
+    arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(types, 1))
+    chosen = _PARAMETER.sub(r"r.a\1", found[1])
+    return f"{sql[: found.start()]}SELECT {chosen} FROM unnest({arrays}) AS r({names}){sql[found.end() :]}"
+
+
+@lru_cache(maxsize=512)
+def _one_statement(parts: tuple[str, ...]) -> str:
+    """Statements joined as parts of one WITH, their parameters counted on."""
+    counted, before = [], 0
+    for sql in parts:
+        counted.append(_counted_on(sql, before))
+        before += max((int(n) for n in _PARAMETER.findall(sql)), default=0)
+    *first, last = counted
+    return ("WITH " + ", ".join(f"w{n} AS ({sql})" for n, sql in enumerate(first)) + " " if first else "") + last
+
+
+def _counted_on(sql: str, before: int) -> str:
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) + before}", sql)
 
 
 @lru_cache(maxsize=512)
@@ -178,7 +242,10 @@ class Database:
         if self._pool is None:
             await self._open_pool()
         async with self._pool.acquire() as connection, connection.transaction():
-            return await work(_Postgres(connection))
+            tx = _Postgres(connection, gathers=True)
+            result = await work(tx)
+            await tx.flush()
+            return result
 
     async def read(self, work: Work[Result]) -> Result:
         """Run work that only reads, through the sessions' pool: it never waits for the writer's thread."""
@@ -309,6 +376,7 @@ PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
+    "PRAGMA recursive_triggers=ON",  # without it REPLACE deletes a posting past the trigger that refuses it
     "PRAGMA wal_autocheckpoint=4000",  # a checkpoint syncs the database file too; the default makes it come too often
 )
 

@@ -241,7 +241,9 @@ class Worker:
             except Exception:
                 log.exception("worker.job_failed", job=getattr(work, "__name__", str(work)))
             try:
-                await asyncio.wait_for(woken.wait(), every_s)
+                # Not wait_for: Python 3.11's forgets that it was cancelled when it is woken in the same moment.
+                async with asyncio.timeout(every_s):
+                    await woken.wait()
             except TimeoutError:
                 continue
             woken.clear()

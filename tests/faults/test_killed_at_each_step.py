@@ -1,7 +1,7 @@
 """The api or the worker dies at each named point of a payment's way, and everything comes to the same totals.
 
-Dying here is `os._exit(137)` in the middle of a line: no handler runs and no buffer is flushed. What the kernel has taken
-over is not lost by that, so these tests prove nothing about a power cut.
+Dying here is `os._exit(137)` in the middle of a line: no handler runs and no buffer is flushed. What the kernel has
+taken over is not lost by that, so these tests prove nothing about a power cut.
 """
 
 import asyncio

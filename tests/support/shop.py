@@ -50,9 +50,14 @@ class Shop:
 
     async def box(self, *, online: bool = True) -> str:
         """A box that is activated, bound to the terminal and, unless told otherwise, online. Its id."""
+        device_id, _ = await self.box_with_token(online=online)
+        return device_id
+
+    async def box_with_token(self, *, online: bool = True) -> tuple[str, str]:
+        """The same, with the token that it proves itself with over HTTP."""
         serial = new_id("sn")
 
-        async def activate(tx: Statements) -> str:
+        async def activate(tx: Statements) -> tuple[str, str]:
             device_id, code = await devices.register(
                 tx, serial_number=serial, vendor="native", model="sbx-1", now_ms=NOW
             )
@@ -63,12 +68,12 @@ class Shop:
             if online:
                 born = devices.Session(device_id=device_id, online=True, epoch=1, at_ms=NOW)
                 await devices.take_sessions(tx, [born])
-            return device_id
+            return device_id, activated.device_token
 
-        device_id = await self.database.write(activate)
+        device_id, token = await self.database.write(activate)
         async with transaction(self.database) as session:
             await devices.bind(session, device_id=device_id, terminal_id=self.terminal_id, now_ms=NOW)
-        return device_id
+        return device_id, token
 
     async def unbind(self, device_id: str) -> None:
         async with transaction(self.database) as session:
@@ -89,9 +94,7 @@ class Shop:
                 provider=provider, reference=asked.reference, provider_transaction_id=new_id("ptx"),
                 amount_idr=amount, qr_payload="00020101021226", expires_at_ms=asked.expires_at_ms, body=b"{}",
             )  # fmt: skip
-            return await dynamic_qr.record_answer(
-                tx, dynamic_qr.Answered(pending=asked, charge=charge), now_ms=now_ms
-            )
+            return await dynamic_qr.record_answer(tx, dynamic_qr.Answered(pending=asked, charge=charge), now_ms=now_ms)
 
         return await self.database.write(issue)
 

@@ -149,7 +149,7 @@ class Site:
             rows = await self.stack.query(
                 "SELECT state, count(*) FROM outbox_message WHERE kind = 'payment_success' GROUP BY state"
             )
-            return dict(rows) == {"played": len(self.sold)}  # type: ignore[arg-type]
+            return dict(rows) == {"played": len(self.sold)}
 
         await self._until(everything_played, what="every payment played")
         books = await check_books(self.database)

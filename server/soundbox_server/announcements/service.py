@@ -1,7 +1,7 @@
 """What boxes say when money arrives. Written in the transaction that makes the payment paid, or not at all."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soundbox_protocol.messages import PaymentSuccess, encode, merchant_name_for_wire
@@ -27,7 +27,8 @@ class Announced:
     paid_at_ms: int
     trace_id: str
     too_late_to_say: bool = False  # reported so late that it goes to the digest, not to the speaker
-    original_id: str | None = None  # a replay names what it repeats
+    original_id: str | None = None  # a replay names what it repeats,
+    originals: Mapping[str, str] | None = None  # and a box that said it before what it said itself: device id -> id
     device_id: str | None = None  # a replay goes to this box alone
 
 
@@ -97,6 +98,7 @@ def _messages(
 def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) -> outbox.Message:
     box.last_seq += 1
     event_id, topic = new_id("ann"), downlink(box.id, Downlink.PAYMENT_SUCCESS)
+    original_id = (payment.originals or {}).get(box.id, payment.original_id)
     body = encode(
         PaymentSuccess.model_construct(  # our own records: checked when they were written, and this is the hot path
             message_type="payment_success",
@@ -109,7 +111,7 @@ def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) 
             paid_at=to_rfc3339(payment.paid_at_ms),
             issued_at=to_rfc3339(now_ms),
             expires_at=to_rfc3339(now_ms + telling.life_ms),
-            original_event_id=payment.original_id,
+            original_event_id=original_id,
         )
     )
     return outbox.Message(
@@ -122,7 +124,7 @@ def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) 
         expires_at_ms=now_ms + telling.life_ms,
         trace_id=payment.trace_id,
         subject_id=payment.payment_id,
-        original_id=payment.original_id,
+        original_id=original_id,
         seq=box.last_seq,
         state=_born(payment, box),
         reason="reported_late" if payment.too_late_to_say else None,

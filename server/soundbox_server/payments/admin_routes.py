@@ -89,11 +89,12 @@ async def retry_notification(request: Request, transaction_id: str, _operator: O
         if payment.state != PaymentState.PAID or payment.paid_at_ms is None:
             raise Conflict("Only a paid transaction is announced.", status=payment.state)
         merchant = await session.get_one(Merchant, payment.merchant_id)
-        original = await session.scalars(
-            select(OutboxMessage.id)
+        first = await session.execute(
+            select(OutboxMessage.recipient_id, OutboxMessage.id)
             .where(OutboxMessage.subject_id == payment.id, OutboxMessage.kind == "payment_success")
-            .where(OutboxMessage.original_id.is_(None)).order_by(OutboxMessage.id).limit(1)
+            .where(OutboxMessage.original_id.is_(None)).order_by(OutboxMessage.id)
         )  # fmt: skip
+        originals = {row.recipient_id: row.id for row in first}
         tx = await db.statements(session)
         announced = Announced(
             payment_id=payment.id,
@@ -102,7 +103,8 @@ async def retry_notification(request: Request, transaction_id: str, _operator: O
             amount=payment.amount,
             paid_at_ms=payment.paid_at_ms,
             trace_id=request_id(request),
-            original_id=original.one(),
+            original_id=min(originals.values()),
+            originals=originals,
         )
         await queue_payment_announcement(tx, [announced], telling=request.app.state.telling, now_ms=clock.now_ms())
     request.app.state.publisher.publish(tx.queued)

@@ -114,6 +114,7 @@ async def take_reports(
     tx: Statements, reports: Sequence[Received], *, now_ms: int, telling: Telling, late_report_ms: int
 ) -> list[Taken]:
     """One outcome per report, in their order. A report seen before gets its stored outcome and changes nothing."""
+    tx.independent_writes = True  # each table is written once; foreign keys are checked at the statement's end
     payments: dict[str, _Locked] = {}
     taken: dict[tuple[str, str, str], Taken] = {}
     for provider in sorted({received.report.provider for received in reports}):

