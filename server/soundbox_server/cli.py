@@ -99,13 +99,15 @@ def api() -> None:
 @app.command()
 def worker() -> None:
     """Serve one broker shard: take in what boxes say, repeat what nobody acknowledged."""
+    import uvloop
+
     from soundbox_server import worker as process
 
     settings = _settings(with_keys=True)
     _configure_logs(settings, "worker")
     asyncio.run(_require_migrated(settings))
     _require_free(settings.worker_host, settings.worker_port, "SOUNDBOX_WORKER_PORT")
-    asyncio.run(process.run(settings))
+    uvloop.run(process.run(settings))
 
 
 @app.command()

@@ -13,6 +13,7 @@ Services that both kinds of door call take `Statements`; a session lends them wi
 """
 
 import asyncio
+import contextvars
 import json
 import re
 import sqlite3
@@ -35,6 +36,7 @@ Dialect = Literal["sqlite", "postgresql"]
 BUSY_TIMEOUT_S = 10.0  # SQLite: how long a writer waits for the writer before it
 LOCK_TIMEOUT_MS = 2_000
 STATEMENT_TIMEOUT_MS = 5_000
+CLIENT_TIMEOUT_S = 10.0  # for a server that is frozen or unreachable, which enforces no timeout of its own
 HOT_CONNECTIONS = 4
 
 
@@ -78,7 +80,8 @@ class Statements:
         """FOR UPDATE where rows are locked; SQLite has locked the whole database already."""
         if self.dialect == "sqlite":
             return ""
-        return f"FOR UPDATE OF {table}" + (" SKIP LOCKED" if skip else "")
+        # NO KEY: no key ever changes, and rows that refer to this one need not wait for its payment
+        return f"FOR NO KEY UPDATE OF {table}" + (" SKIP LOCKED" if skip else "")
 
 
 class _Postgres(Statements):
@@ -238,10 +241,12 @@ class Database:
     async def write(self, work: Work[Result]) -> Result:
         """Run the work in one transaction and commit it. Raises what the work or the commit raises."""
         if self._thread is not None:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._write_sqlite, work)
+            context = contextvars.copy_context()  # log lines of the work carry what the caller bound
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, context.run, self._write_sqlite, work)
         if self._pool is None:
             await self._open_pool()
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._pool.acquire(timeout=CLIENT_TIMEOUT_S) as connection, connection.transaction():
             tx = _Postgres(connection, gathers=True)
             result = await work(tx)
             await tx.flush()
@@ -272,6 +277,8 @@ class Database:
                     min_size=1,
                     max_size=HOT_CONNECTIONS,
                     reset=_leave_as_it_is,
+                    command_timeout=CLIENT_TIMEOUT_S,
+                    timeout=CLIENT_TIMEOUT_S,
                     server_settings={
                         "lock_timeout": str(LOCK_TIMEOUT_MS),
                         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
@@ -298,25 +305,35 @@ async def _leave_as_it_is(connection: Any) -> None:
 
 # Trouble of the database and no fault of the work: the same work may succeed later.
 _PASSING = (
-    OSError,
-    sqlite3.OperationalError,  # locked, full, unreadable
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
     asyncpg.TransactionRollbackError,  # deadlock, serialisation
-    asyncpg.InsufficientResourcesError,  # disk, memory, connections
-    asyncpg.OperatorInterventionError,  # shut down, statement cancelled
     asyncpg.ObjectNotInPrerequisiteStateError,  # lock not granted in time
 )
-_AWAY = (ConnectionError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
+_AWAY = (
+    OSError,  # TimeoutError and ConnectionError are such
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,  # disk, memory, connections
+    asyncpg.OperatorInterventionError,  # shut down, starting up, statement cancelled
+)
+_SQLITE_AWAY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+}
 
 
 def will_pass(error: BaseException) -> bool:
     """Whether the same work may succeed when it is tried again later."""
-    return isinstance(error, _PASSING)
+    return is_away(error) or isinstance(error, _PASSING)
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the database did not answer at all: trying each piece by itself would only wait longer."""
+    """Whether the database takes nothing from anybody now: trying each piece by itself would only wait longer."""
+    if isinstance(error, sqlite3.Error):
+        return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_AWAY  # the low byte names the kind
     return isinstance(error, _AWAY)
 
 
@@ -357,7 +374,7 @@ def _open_engine(url: URL) -> AsyncEngine:
     if url.get_backend_name() == "sqlite":
         url = url.set(drivername="sqlite+aiosqlite")
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_async_engine(url, pool_size=8, connect_args={"timeout": BUSY_TIMEOUT_S})
+        engine = create_async_engine(url, pool_size=8, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -366,8 +383,11 @@ def _open_engine(url: URL) -> AsyncEngine:
         pool_size=8,
         max_overflow=8,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
-            "server_settings": {"lock_timeout": str(LOCK_TIMEOUT_MS), "statement_timeout": str(STATEMENT_TIMEOUT_MS)}
+            "timeout": CLIENT_TIMEOUT_S,
+            "command_timeout": CLIENT_TIMEOUT_S,
+            "server_settings": {"lock_timeout": str(LOCK_TIMEOUT_MS), "statement_timeout": str(STATEMENT_TIMEOUT_MS)},
         },
     )
 

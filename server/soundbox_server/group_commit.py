@@ -1,6 +1,7 @@
 """What arrived while the last commit ran goes into the next one: no timers, and alone it costs nothing extra."""
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
@@ -50,7 +51,10 @@ class GroupCommit(Generic[Item, Outcome]):
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._queue.append((item, answer))
         if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
+            # The runner serves many requests: it must not log under the id of the one that woke it.
+            context = contextvars.copy_context()
+            context.run(structlog.contextvars.unbind_contextvars, "request_id")
+            self._runner = asyncio.create_task(self._run(), context=context)
         return await answer
 
     async def drain(self) -> None:

@@ -1,8 +1,9 @@
 """Liveness, readiness and figures: what an operator's monitoring asks of a process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,6 +12,8 @@ from soundbox_server import metrics
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices.service import count_online
 from soundbox_server.outbox.service import depth
+
+log = structlog.get_logger()
 
 CHECK_TIMEOUT_S = 2.0
 Check = Callable[[], Awaitable[bool]]
@@ -21,14 +24,20 @@ async def healthz(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def readyz(checks: Mapping[str, Check]) -> Callable[[Request], Awaitable[Response]]:
-    """Ready: 200 when each check holds, else 503; the body names each."""
+def readyz(
+    checks: Mapping[str, Check], *, can_do_without: Collection[str] = ()
+) -> Callable[[Request], Awaitable[Response]]:
+    """Ready: 200 when each check holds, else 503; the body names each.
+
+    What it can do without makes it degraded, and still ready: callbacks are stored while the broker is away.
+    """
 
     async def answer(_request: Request) -> Response:
         held = await asyncio.gather(*(_holds(check) for check in checks.values()))
         results = {name: "ok" if ok else "failing" for name, ok in zip(checks, held, strict=True)}
-        ready = all(held)
-        return JSONResponse({"status": "ok" if ready else "failing", "checks": results}, 200 if ready else 503)
+        ready = all(ok for name, ok in zip(checks, held, strict=True) if name not in can_do_without)
+        status = "ok" if all(held) else "degraded" if ready else "failing"
+        return JSONResponse({"status": status, "checks": results}, 200 if ready else 503)
 
     return answer
 
@@ -52,10 +61,14 @@ def metrics_page(database: Database) -> Callable[[Request], Awaitable[Response]]
         async def look(tx: Statements) -> tuple[dict[str, int], int]:
             return await depth(tx), await count_online(tx)
 
-        waiting, online = await database.read(look)
-        for state, count in waiting.items():
-            metrics.outbox_depth.labels(state).set(count)
-        metrics.devices_online.set(online)
+        try:
+            waiting, online = await asyncio.wait_for(database.read(look), CHECK_TIMEOUT_S)
+        except Exception as error:  # the other figures matter most when the database is away
+            log.warning("metrics.database_away", error=repr(error))
+        else:
+            for state, count in waiting.items():
+                metrics.outbox_depth.labels(state).set(count)
+            metrics.devices_online.set(online)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return answer

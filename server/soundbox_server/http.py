@@ -4,9 +4,10 @@ Middleware is plain ASGI: Starlette's BaseHTTPMiddleware costs four times as muc
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
+import asyncpg
 import orjson
 import structlog
 from fastapi import Depends, FastAPI, Request
@@ -18,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soundbox_server import clock, db
-from soundbox_server.errors import BodyTooLarge, Overloaded, SoundboxError
+from soundbox_server.errors import BodyTooLarge, Overloaded, SoundboxError, ValidationFailed
 from soundbox_server.ids import REQUEST_ID, new_id
 
 BODY_LIMIT = 64 * 1024
@@ -125,6 +126,33 @@ class BodyLimit:
         await self._app(scope, receive_some, send)
 
 
+Door = Callable[[Request], Awaitable[Response]]
+
+
+class LeanDoors:
+    """The paths that get most of the traffic, answered before FastAPI's routing: its layers cost as much as a door.
+
+    Only POST: another method at such a path goes on to the app. Doors raise SoundboxError as everywhere; anything else
+    they raise is rendered by the app's outermost handler.
+    """
+
+    def __init__(self, app: ASGIApp, doors: Mapping[str, Door]) -> None:
+        self._app = app
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door = self._doors.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if door is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await door(request)
+        except SoundboxError as error:
+            response = await _say_soundbox_error(request, error)
+        await response(scope, receive, send)
+
+
 _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -195,12 +223,18 @@ async def _say_internal(request: Request, error: Exception) -> Response:
     if db.will_pass(error) or isinstance(error, OperationalError | InterfaceError):
         log.warning("request.database_away", path=request.url.path, error=repr(error))
         return await _say_soundbox_error(request, Overloaded("The database does not answer. Try again in a moment."))
+    if isinstance(error, asyncpg.DataError) or isinstance(getattr(error, "orig", None), asyncpg.DataError):
+        return await _say_soundbox_error(request, ValidationFailed("A value holds what cannot be stored."))
     log.error("request.crashed", path=request.url.path, exc_info=error)
-    return _problem_body(request, 500, "INTERNAL", "Internal error", "Something went wrong on our side.", {})
+    # This answer leaves outside the middleware that adds the id to all others.
+    headers = {"x-request-id": request_id(request)}
+    return _problem_body(
+        request, 500, "INTERNAL", "Internal error", "Something went wrong on our side.", {}, headers=headers
+    )
 
 
-def install(app: FastAPI) -> None:
-    """Request ids, body limit and error answers for this app."""
+def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
+    """Request ids, body limit and error answers for this app; `lean` are the POST paths answered without routing."""
     handlers: dict[Any, Any] = {
         SoundboxError: _say_soundbox_error,
         HTTPException: _say_http_error,
@@ -209,5 +243,6 @@ def install(app: FastAPI) -> None:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
+    app.add_middleware(LeanDoors, doors=lean)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext)

@@ -5,7 +5,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, NullPool, inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import soundbox_server.access.models
 import soundbox_server.broker.models
@@ -37,10 +38,14 @@ def newest() -> str:
 
 async def upgrade(database: Database) -> None:
     """Idempotent, and safe to start in several processes at once."""
-    engine = database.engine.execution_options(soundbox_writes=True)
-    async with engine.begin() as connection:
-        if database.dialect == "postgresql":
-            await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+    if database.dialect == "sqlite":
+        async with database.engine.execution_options(soundbox_writes=True).begin() as connection:
+            await connection.run_sync(_upgrade)
+        return
+    # An engine without the product's timeouts: a migration takes what it takes, and a second one waits for the first.
+    patient = create_async_engine(database.url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    async with patient.begin() as connection:
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         await connection.run_sync(_upgrade)
 
 

@@ -1,6 +1,7 @@
 """Keys made from the one master key: nothing made here is stored, and no two purposes share a key."""
 
 import base64
+import contextlib
 import os
 import secrets
 from functools import lru_cache
@@ -36,15 +37,24 @@ def base64url(raw: bytes) -> str:
 def read_or_create_master_key(path: Path) -> bytes:
     """The master key from a file only its owner may read; made at the first start. Lose it and every box must
     be activated again, so it belongs in the backup."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return parse_master_key(path.read_text())
-    with os.fdopen(handle, "w") as file:
-        file.write(base64url(secrets.token_bytes(MASTER_KEY_BYTES)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    if not path.exists():
+        _create_master_key(path)
     return parse_master_key(path.read_text())
+
+
+def _create_master_key(path: Path) -> None:
+    """Whole or not at all, and only once: of two processes that start together, the first one's key stands."""
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(base64url(secrets.token_bytes(MASTER_KEY_BYTES)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(unfinished, path)
+    finally:
+        unfinished.unlink()
 
 
 def parse_master_key(text: str) -> bytes:

@@ -8,10 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from soundbox_server import failpoints, seal
+
+SHORTEST_SECRET = 8
 
 
 def _setting(default: Any, description: str, *, references: str = "") -> Any:
@@ -25,7 +27,15 @@ def _partner_secrets(value: object) -> object:
     if value.lstrip().startswith("{"):
         return json.loads(value)
     pairs = (part.partition("=") for part in value.split(";") if part.strip())
-    return {name.strip(): secrets.split(",") for name, _, secrets in pairs}
+    return {name.strip(): [secret.strip() for secret in secrets.split(",")] for name, _, secrets in pairs}
+
+
+def _no_empty_secret(value: dict[str, list[str]]) -> dict[str, list[str]]:
+    """An empty secret would let anybody sign: `name=$UNSET` and a trailing comma are mistakes to stop at."""
+    for name, secrets in value.items():
+        if not name or not secrets or any(len(secret) < SHORTEST_SECRET for secret in secrets):
+            raise ValueError(f"each partner needs a name and secrets of at least {SHORTEST_SECRET} characters")
+    return value
 
 
 class Settings(BaseSettings):
@@ -61,7 +71,9 @@ class Settings(BaseSettings):
     broker_shard: int = _setting(0, "number of the broker shard this worker serves")
     access_token_minutes: int = _setting(10, "life of an access token", references="JWT_ACCESS_TOKEN_EXPIRY")
     provider: str = _setting("sandbox", "provider that issues dynamic QR", references="PAYLABS_SERVER")
-    partner_secrets: Annotated[dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets)] = _setting(
+    partner_secrets: Annotated[
+        dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets), AfterValidator(_no_empty_secret)
+    ] = _setting(
         {}, "callback secrets by partner: name=secret,next_secret;name=…; the sandbox's derive from the master key",
         references="XENDIT_WEBHOOK_TOKEN, MIDTRANS_SERVER_KEY, PRIVATE_KEY",
     )  # fmt: skip

@@ -23,8 +23,9 @@ from soundbox_server.broker.consumer import Consumer, Table
 from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
 from soundbox_server.broker.users import hub_password, shard_user
-from soundbox_server.db import Database, Statements
+from soundbox_server.db import Database, Statements, will_pass
 from soundbox_server.devices import mqtt as devices
+from soundbox_server.devices.service import online_among
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import mqtt as outbox_door
 from soundbox_server.outbox import service as outbox
@@ -39,6 +40,7 @@ SWEEP_EVERY_S = 0.5
 JOBS_EVERY_S = 1.0
 STANDBY_EVERY_S = 0.2
 SWEEP_LIMIT = 200
+ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
 
 
 async def run(settings: Settings) -> None:
@@ -101,7 +103,6 @@ class Worker:
                     task.result()  # raises what ended it: the supervisor starts us again
         finally:
             await parts.cancel([working, stopping])
-            await self._issuer.drain()
             await self._desk.drain()
             await self._publisher.flush_times()
             server.should_exit = True
@@ -113,11 +114,10 @@ class Worker:
         while True:
             lease = await self._own_the_shard()
             self._issuer.take_over()
-            tasks = [
+            lost, listening = asyncio.create_task(lease.lost.wait()), asyncio.create_task(self._listen())
+            jobs = [
                 asyncio.create_task(work)
                 for work in (
-                    lease.lost.wait(),
-                    self._listen(),
                     self._publisher.note_times(),
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
@@ -125,14 +125,17 @@ class Worker:
                 )
             ]
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait([lost, listening, *jobs], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
                 log.error("worker.shard_lost", shard=self._settings.broker_shard)
             finally:
                 self._owns_shard = False
                 metrics.shard_owned.set(0)
-                await parts.cancel(tasks)
+                await parts.cancel(jobs)
+                # Answers under way still need the connection and the lease: a successor would ask the provider again.
+                await self._issuer.end(within_s=0 if lease.lost.is_set() else ANSWERS_MAY_TAKE_S)
+                await parts.cancel([lost, listening])
                 await lease.release()
 
     async def _own_the_shard(self) -> Lease:
@@ -140,7 +143,9 @@ class Worker:
         while True:
             try:
                 lease = await try_lease(self._database, name, folder=parts.lock_folder(self._settings))
-            except OSError as error:
+            except Exception as error:
+                if not will_pass(error):
+                    raise
                 log.warning("worker.database_away", error=repr(error))
                 lease = None
             if lease is not None:
@@ -207,8 +212,8 @@ class Worker:
             self._issue_now.set()
 
     async def _sweep(self) -> None:
-        """Send what is due again, until nothing is."""
-        while self._publisher.connected:
+        """End what has expired and send what is due again, until nothing is."""
+        while True:
             queued = await self._database.write(self._claim)
             if not queued:
                 return
@@ -221,6 +226,12 @@ class Worker:
     async def _claim(self, tx: Statements) -> list[Any]:
         now_ms = clock.now_ms()
         await outbox.expire(tx, now_ms=now_ms)
+        # A birth may have been recorded beside the transaction that still saw its box offline.
+        waiting = await outbox.waiting_for_birth(tx, now_ms=now_ms)
+        if back := await online_among(tx, waiting):
+            await outbox.make_due(tx, recipients=back, now_ms=now_ms)
+        if not self._publisher.connected:
+            return []
         await outbox.claim_due(tx, now_ms=now_ms, owner=self._owner, limit=SWEEP_LIMIT)
         return tx.queued
 

@@ -71,15 +71,24 @@ async def _check_announcements(database: Database, paid: dict[str, Any]) -> None
 
 
 async def _suspense_by_provider(database: Database) -> Counter[str]:
-    """The rupiah that came and belonged to no payment, from the stored bytes of what providers said."""
-    aside: Counter[str] = Counter()
+    """The rupiah that came and belonged to no payment, from the stored bytes of what providers said.
+
+    A transfer is known by its retrieval reference, or else by its event, and counts once however often it is told.
+    """
+    aside: dict[tuple[str, str], int] = {}
     for row in await rows(
-        database, "SELECT provider, body FROM provider_event WHERE outcome IN ('needs_review', 'orphan')"
+        database,
+        "SELECT e.provider, e.body, p.rrn AS captured FROM provider_event e LEFT JOIN payment p ON p.id = e.payment_id "
+        "WHERE e.outcome IN ('needs_review', 'orphan') ORDER BY e.received_at_ms, e.id",
     ):
         said = json.loads(bytes(row["body"]))
-        if said["status"] == "paid" and said["currency"] == "IDR":
-            aside[row["provider"]] += said["amount"]
-    return aside
+        rrn = said.get("rrn")
+        if said["status"] == "paid" and said["currency"] == "IDR" and (rrn is None or rrn != row["captured"]):
+            aside.setdefault((row["provider"], rrn or said["event_id"]), said["amount"])
+    total: Counter[str] = Counter()
+    for (provider, _), amount in aside.items():
+        total[provider] += amount
+    return total
 
 
 def _balances(postings: Iterable[dict[str, Any]]) -> Counter[str]:

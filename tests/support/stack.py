@@ -135,12 +135,13 @@ class Stack:
         return child
 
     async def ready(self, port: int | None = None, path: str = "/readyz") -> None:
+        """Wait until a process is ready and connected to the broker."""
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port or self.http_port}", timeout=2) as client:
 
             async def answers() -> bool:
                 try:
-                    return (await client.get(path)).status_code == 200
-                except httpx.HTTPError:
+                    return (await client.get(path)).json()["status"] == "ok"
+                except (httpx.HTTPError, ValueError):
                     return False
 
             try:

@@ -5,6 +5,7 @@ Nothing waits for it: what cannot be handed over now is due again in five second
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
@@ -48,7 +49,7 @@ class Publisher:
                 metrics.publish_failures.inc()
                 continue
             metrics.published.labels(message.kind).inc()
-            if message.attempt == 1:
+            if message.attempt == 1 and message.kind == "payment_success":
                 metrics.announcement_seconds.labels("published").observe((now_ms - message.created_at_ms) / 1000)
             if len(self._times) < NOTES_WAITING:
                 self._times.append((message.id, now_ms))
@@ -71,26 +72,37 @@ class Publisher:
         try:
             await self._database.write(lambda tx: outbox.note_published(tx, times))
         except Exception as error:
-            log.warning("publisher.times_lost", count=len(times), error=repr(error))
+            log.warning("publisher.times_delayed", count=len(times), error=repr(error))
+            self._times = (times + self._times)[-NOTES_WAITING:]
 
 
 async def keep_connected(
     publisher: Publisher, database: Database, *, host: str, port: int, master: bytes, folder: Path
 ) -> None:
-    """Hold a publisher slot and a connection with it, for as long as this task runs."""
-    lease = await _lease_a_slot(database, folder)
-    try:
-        slot = int(lease.name.rpartition("-")[2])
-        user = publisher_user(slot)
-        await stay_connected(
-            lambda: wire.open_client(
-                host=host, port=port, user=user, password=hub_password(master, user), persistent=False
-            ),
-            publisher,
+    """Hold a publisher slot and a connection with it, for as long as this task runs. A slot that is lost with its
+    database connection is let go at once, because somebody else may hold it by now."""
+    while True:
+        try:
+            lease = await _lease_a_slot(database, folder)
+        except Exception as error:  # whatever keeps the database from us, we try again
+            log.warning("publisher.no_lease", error=repr(error))
+            await asyncio.sleep(RECONNECT_S[-1])
+            continue
+        user = publisher_user(int(lease.name.rpartition("-")[2]))
+        open_client = partial(
+            wire.open_client, host=host, port=port, user=user, password=hub_password(master, user), persistent=False
         )
-    finally:
-        publisher.attach(None)
-        await lease.release()
+        connected = asyncio.create_task(stay_connected(open_client, publisher))
+        lost = asyncio.create_task(lease.lost.wait())
+        try:
+            await asyncio.wait([connected, lost], return_when=asyncio.FIRST_COMPLETED)
+            log.warning("publisher.slot_lost", user=user)
+        finally:
+            for task in (connected, lost):
+                task.cancel()
+            await asyncio.gather(connected, lost, return_exceptions=True)
+            publisher.attach(None)
+            await lease.release()
 
 
 async def stay_connected(open_client: Callable[[], aiomqtt.Client], publisher: Publisher) -> None:

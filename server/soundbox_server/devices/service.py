@@ -253,7 +253,10 @@ async def take_heartbeats(tx: Statements, heartbeats: Sequence[Vitals]) -> None:
     """All go into the history; of each box the newest becomes its latest state."""
     await tx.many(
         "INSERT INTO device_heartbeat (id, device_id, received_at_ms, source, payload) VALUES ($1, $2, $3, $4, $5)",
-        [(new_id("hbt"), beat.device_id, beat.received_at_ms, beat.source, beat.payload) for beat in heartbeats],
+        [
+            (new_id("hbt"), beat.device_id, beat.received_at_ms, beat.source, beat.payload)
+            for beat in sorted(heartbeats, key=lambda beat: beat.device_id)
+        ],
     )
     latest = {beat.device_id: beat for beat in heartbeats}
     await tx.many(_LATEST, [_latest_row(latest[device_id]) for device_id in sorted(latest)])
@@ -298,8 +301,8 @@ UPDATE device_presence SET online = $2, changed_at_ms = $4 WHERE device_id = $1 
 
 
 async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> None:
-    """Births and wills in the order they came."""
-    for session in sessions:
+    """Births and wills, each box's in the order they came."""
+    for session in sorted(sessions, key=lambda session: session.device_id):  # stable: each box's own order stays
         if session.online:
             await tx.execute(
                 _BIRTH, session.device_id, True, session.epoch, session.at_ms, session.firmware_version,
@@ -346,6 +349,14 @@ async def broker_users(tx: Statements) -> tuple[int, list[tuple[str, str]]]:
 async def credential_revision(tx: Statements) -> int:
     rows = await tx.fetch("SELECT revision FROM credential_revision WHERE id = 1")
     return int(rows[0]["revision"])
+
+
+async def online_among(tx: Statements, device_ids: Sequence[str]) -> list[str]:
+    """Those of these boxes that are online."""
+    rows = await tx.fetch(
+        f"SELECT device_id FROM device_presence WHERE device_id {tx.among(1)} AND online", sorted(set(device_ids))
+    )
+    return [row["device_id"] for row in rows]
 
 
 async def count_online(tx: Statements) -> int:

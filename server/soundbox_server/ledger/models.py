@@ -20,6 +20,7 @@ class Journal(Base):
     kind: Mapped[str]
     payment_id: Mapped[str | None]
     provider_event_id: Mapped[str | None] = mapped_column(unique=True)
+    money_key: Mapped[str | None] = mapped_column(unique=True)
     booked_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 

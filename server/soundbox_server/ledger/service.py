@@ -25,6 +25,7 @@ class Journal:
     postings: tuple[Posting, ...]
     payment_id: str | None = None
     provider_event_id: str | None = None
+    money_key: str | None = None  # names the transfer itself: told twice, it is booked once
 
 
 def capture(
@@ -37,27 +38,51 @@ def capture(
     return Journal(kind="capture", payment_id=payment_id, provider_event_id=provider_event_id, postings=postings)
 
 
-def suspense(*, payment_id: str | None, provider_event_id: str, provider: str, amount: int) -> Journal:
+def suspense(
+    *, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str
+) -> Journal:
     """Money came that fits no payment: it is kept apart until an operator decides."""
     posting = Posting(f"provider_receivable:{provider}", f"suspense:{provider}", amount)
-    return Journal(kind="suspense", payment_id=payment_id, provider_event_id=provider_event_id, postings=(posting,))
+    return Journal(
+        kind="suspense",
+        payment_id=payment_id,
+        provider_event_id=provider_event_id,
+        postings=(posting,),
+        money_key=money_key,
+    )
+
+
+_INSERT = """
+INSERT INTO journal (id, kind, payment_id, provider_event_id, booked_at_ms, money_key) VALUES ($1, $2, $3, $4, $5, $6)
+"""
 
 
 async def post(tx: Statements, journals: Sequence[Journal], *, now_ms: int) -> None:
-    """Book the journals. A second capture of a payment, or a second journal of an event, violates a unique key."""
+    """Book the journals. A second capture of a payment violates a unique key; suspense that was booked before, as its
+    money_key shows, is left as it is."""
     numbered = [(new_id("jrn"), journal) for journal in journals]
-    await tx.many(
-        "INSERT INTO journal (id, kind, payment_id, provider_event_id, booked_at_ms) VALUES ($1, $2, $3, $4, $5)",
-        [(jid, journal.kind, journal.payment_id, journal.provider_event_id, now_ms) for jid, journal in numbered],
-    )
+    # In the order of their keys, or two processes with the same transfers would each wait for the other.
+    keyed = sorted((n for n in numbered if n[1].money_key is not None), key=lambda n: str(n[1].money_key))
+    standing = [(jid, journal) for jid, journal in keyed if await _stands(tx, jid, journal, now_ms)]
+    free = [(jid, journal) for jid, journal in numbered if journal.money_key is None]
+    await tx.many(_INSERT, [_row(jid, journal, now_ms) for jid, journal in free])
     await tx.many(
         "INSERT INTO posting (id, journal_id, source, destination, unit, amount) VALUES ($1, $2, $3, $4, $5, $6)",
         [
             (new_id("pst"), jid, posting.source, posting.destination, posting.unit, posting.amount)
-            for jid, journal in numbered
+            for jid, journal in [*free, *standing]
             for posting in journal.postings
         ],
     )
+
+
+def _row(jid: str, journal: Journal, now_ms: int) -> tuple[object, ...]:
+    return (jid, journal.kind, journal.payment_id, journal.provider_event_id, now_ms, journal.money_key)
+
+
+async def _stands(tx: Statements, jid: str, journal: Journal, now_ms: int) -> bool:
+    sql = _INSERT + " ON CONFLICT (money_key) DO NOTHING RETURNING id"
+    return bool(await tx.fetch(sql, *_row(jid, journal, now_ms)))
 
 
 async def balance(tx: Statements, account: str, *, unit: str = "IDR") -> int:

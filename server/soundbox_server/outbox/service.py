@@ -107,24 +107,37 @@ def _message(row: Row) -> Message:
 
 async def make_due(tx: Statements, *, recipients: Sequence[str], now_ms: int) -> None:
     """A box is back: what still waits for it goes out with the next sweep."""
-    await tx.execute(
-        f"UPDATE outbox_message SET due_at_ms = $2 WHERE recipient_id {tx.among(1)} AND state IN ({_WAITING}) "
-        "AND (expires_at_ms IS NULL OR expires_at_ms > $2)",
+    waiting = await tx.fetch(
+        f"SELECT id FROM outbox_message WHERE recipient_id {tx.among(1)} AND state IN ({_WAITING}) "
+        f"AND (expires_at_ms IS NULL OR expires_at_ms > $2) ORDER BY id {tx.lock('outbox_message')}",
         list(recipients),
         now_ms,
     )
+    await tx.many("UPDATE outbox_message SET due_at_ms = $2 WHERE id = $1", [(row["id"], now_ms) for row in waiting])
+
+
+async def waiting_for_birth(tx: Statements, *, now_ms: int) -> list[str]:
+    """Recipients of messages that wait for a birth and are still alive."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT recipient_id FROM outbox_message WHERE state = 'queued' AND due_at_ms IS NULL "
+        "AND (expires_at_ms IS NULL OR expires_at_ms > $1)",
+        now_ms,
+    )
+    return [row["recipient_id"] for row in rows]
 
 
 async def expire(tx: Statements, *, now_ms: int) -> None:
     """What nobody answered in time will not be said; what was received but never reported played has failed."""
     await tx.execute(
-        f"UPDATE outbox_message SET state = 'expired', due_at_ms = NULL, finished_at_ms = $1 "
-        f"WHERE state IN ({_WAITING}) AND expires_at_ms <= $1",
+        "UPDATE outbox_message SET state = 'expired', due_at_ms = NULL, finished_at_ms = $1 WHERE id IN ("
+        f"SELECT id FROM outbox_message WHERE state IN ({_WAITING}) AND expires_at_ms <= $1 "
+        f"ORDER BY id {tx.lock('outbox_message', skip=True)})",
         now_ms,
     )
     await tx.execute(
-        "UPDATE outbox_message SET state = 'failed', reason = 'no_play_report', finished_at_ms = $1 "
-        "WHERE state = 'received' AND kind = 'payment_success' AND expires_at_ms <= $2",
+        "UPDATE outbox_message SET state = 'failed', reason = 'no_play_report', finished_at_ms = $1 WHERE id IN ("
+        "SELECT id FROM outbox_message WHERE state = 'received' AND kind = 'payment_success' AND expires_at_ms <= $2 "
+        f"ORDER BY id {tx.lock('outbox_message', skip=True)})",
         now_ms,
         now_ms - NO_PLAY_REPORT_MS,
     )
@@ -154,7 +167,8 @@ class Hop:
 
 
 _ANSWERED = """
-SELECT id, recipient_id, subject_id, state, trace_id, created_at_ms, received_at_ms, played_at_ms FROM outbox_message
+SELECT id, recipient_id, subject_id, state, trace_id, created_at_ms, expires_at_ms, received_at_ms, played_at_ms
+FROM outbox_message
 WHERE id {among} ORDER BY id {lock}
 """
 _RECORD = """
@@ -183,6 +197,7 @@ class _Record:
     trace_id: str
     state: Delivery
     created_at_ms: int
+    expires_at_ms: int | None
     received_at_ms: int | None
     played_at_ms: int | None
     reason: str | None = None
@@ -197,6 +212,7 @@ class _Record:
             trace_id=row["trace_id"],
             state=Delivery(row["state"]),
             created_at_ms=row["created_at_ms"],
+            expires_at_ms=row["expires_at_ms"],
             received_at_ms=row["received_at_ms"],
             played_at_ms=row["played_at_ms"],
         )
@@ -209,7 +225,7 @@ def _apply(record: _Record | None, answer: Answer, now_ms: int) -> Hop | None:
     if record is None or record.recipient_id != answer.recipient_id:
         return None
     wanted = _proved(answer)
-    if not may_follow(record.state, wanted):
+    if not may_follow(record.state, wanted) or _says_too_late(record, answer, wanted):
         return None
     record.state, record.reason = wanted, answer.reason
     if wanted in (Delivery.RECEIVED, Delivery.PLAYED) and record.received_at_ms is None:
@@ -226,6 +242,13 @@ def _apply(record: _Record | None, answer: Answer, now_ms: int) -> Hop | None:
         state=wanted,
         ms_since_created=now_ms - record.created_at_ms,
     )
+
+
+def _says_too_late(record: _Record, answer: Answer, wanted: Delivery) -> bool:
+    """What has expired is turned into played only by proof that it was spoken in time."""
+    if record.state is not Delivery.EXPIRED or wanted is not Delivery.PLAYED or record.expires_at_ms is None:
+        return False
+    return answer.played_at_ms is None or answer.played_at_ms > record.expires_at_ms
 
 
 def _proved(answer: Answer) -> Delivery:

@@ -30,13 +30,15 @@ from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
 from soundbox_server.payments import qris
 from soundbox_server.payments.service import insert_steps
-from soundbox_server.payments.state import PaymentState
+from soundbox_server.payments.state import AttemptState, PaymentState, before
 from soundbox_server.providers.base import (
     Charge,
     ChargeRequest,
+    ChargeStatus,
     MerchantIdentity,
     PaymentReport,
     Provider,
+    ProviderRefused,
     ProviderUnknown,
 )
 
@@ -46,6 +48,9 @@ LEASE_MS = 30_000  # how long one process may take to get the provider's answer
 REQUEST_LIFE_MS = 30_000  # a box's question over MQTT that is older is answered with a failure
 
 Door = Literal["http", "mqtt"]
+
+_UNANSWERED = before(AttemptState.ACTIVE)
+_ENDED = (PaymentState.FAILED, PaymentState.EXPIRED, PaymentState.CANCELLED, PaymentState.NEEDS_REVIEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +93,11 @@ class Pending:
     merchant_code: str
     trace_id: str
     resumed: bool = False  # somebody asked the provider before: query, do not create
+
+    @property
+    def ended(self) -> bool:
+        """Without a QR, and nobody will ask for one any more."""
+        return self.payment_state in _ENDED
 
     def charge_request(self) -> ChargeRequest:
         return ChargeRequest(
@@ -135,7 +145,7 @@ async def open_payment(tx: Statements, ask: Ask, *, provider: str, qr_life_ms: i
         raise IdempotencyKeyReused(
             "This request_id was used for another amount or terminal.", request_id=ask.request_id
         )
-    return await _resume(tx, stored[0]["id"], now_ms=now_ms)
+    return await _resume(tx, stored[0]["id"], door=ask.door, now_ms=now_ms)
 
 
 def _require_amount(ask: Ask) -> None:
@@ -216,10 +226,13 @@ def _pending(row: Row, *, resumed: bool = False) -> Pending:
     )
 
 
-async def _resume(tx: Statements, payment_id: str, *, now_ms: int) -> Pending:
+async def _resume(tx: Statements, payment_id: str, *, door: Door, now_ms: int) -> Pending:
+    """What this request led to so far. Over HTTP whoever asks takes the lease on an answer that is still missing; over
+    MQTT only the worker does (`claim_unanswered`), or a repeated question would hold up its own answer."""
     rows = await tx.fetch(_FIND + "WHERE p.id = $1", payment_id)
     found = rows[0]
-    if found["attempt_state"] not in ("new", "submitted", "unknown"):
+    answered = found["qr_payload"] is not None or found["payment_state"] in _ENDED
+    if answered or door == "mqtt":
         return _pending(found)
     if found["lease_until_ms"] > now_ms:
         raise DuplicateRequest("This request is still being answered. Ask again with the same request_id.")
@@ -229,7 +242,8 @@ async def _resume(tx: Statements, payment_id: str, *, now_ms: int) -> Pending:
 
 async def _take_lease(tx: Statements, attempt_ids: Sequence[str], *, now_ms: int) -> None:
     await tx.many(
-        "UPDATE payment_attempt SET lease_until_ms = $2 WHERE id = $1",
+        "UPDATE payment_attempt SET lease_until_ms = $2, "
+        "state = CASE WHEN state = 'new' THEN 'submitted' ELSE state END WHERE id = $1",
         [(attempt_id, now_ms + LEASE_MS) for attempt_id in attempt_ids],
     )
 
@@ -238,7 +252,7 @@ async def claim_unanswered(tx: Statements, *, now_ms: int, limit: int) -> list[P
     """Boxes' questions over MQTT that no process is asking the provider about right now, oldest first."""
     rows = await tx.fetch(
         _FIND
-        + "WHERE a.state IN ('new', 'submitted', 'unknown') AND a.lease_until_ms <= $1 AND p.request_door = 'mqtt' "
+        + f"WHERE a.state IN ({_UNANSWERED}) AND a.lease_until_ms <= $1 AND p.request_door = 'mqtt' "
         + f"ORDER BY a.id LIMIT $2 {tx.lock('a', skip=True)}",
         now_ms,
         limit,
@@ -254,7 +268,7 @@ async def end_leases(tx: Statements, *, now_ms: int) -> None:
     A lease is as long as a box waits, so that nobody would otherwise resume in time.
     """
     await tx.execute(
-        "UPDATE payment_attempt SET lease_until_ms = $1 WHERE state IN ('new', 'submitted', 'unknown') "
+        f"UPDATE payment_attempt SET lease_until_ms = $1 WHERE state IN ({_UNANSWERED}) "
         "AND lease_until_ms > $1 AND payment_id IN (SELECT id FROM payment WHERE request_door = 'mqtt')",
         now_ms,
     )
@@ -275,7 +289,7 @@ async def ask_provider(provider: Provider, pending: Pending) -> Answered:
     """One question to the provider, outside any transaction. Whoever was asked before is queried, not charged again."""
     try:
         if pending.resumed:
-            status = await provider.query(pending.reference)
+            status = await _query(provider, pending)
             if status.charge is not None:
                 return Answered(pending=pending, charge=_checked(status.charge, pending), report=status.report)
         return Answered(pending=pending, charge=_checked(await provider.create(pending.charge_request()), pending))
@@ -283,6 +297,14 @@ async def ask_provider(provider: Provider, pending: Pending) -> Answered:
         return Answered(pending=pending, error=error, unknown=True)
     except SoundboxError as error:
         return Answered(pending=pending, error=error)
+
+
+async def _query(provider: Provider, pending: Pending) -> ChargeStatus:
+    """Only "not found" says that nothing was charged: a refusal to answer leaves it open."""
+    try:
+        return await provider.query(pending.reference)
+    except ProviderRefused as error:
+        raise ProviderUnknown("The provider did not say where this charge stands.") from error
 
 
 def _checked(charge: Charge, pending: Pending) -> Charge:
@@ -302,7 +324,7 @@ async def record_answer(tx: Statements, answered: Answered, *, now_ms: int) -> P
     elif answered.unknown:
         await tx.execute(
             "UPDATE payment_attempt SET state = 'unknown', error_code = $2, lease_until_ms = $3 "
-            "WHERE id = $1 AND state IN ('new', 'submitted', 'unknown')",
+            f"WHERE id = $1 AND state IN ({_UNANSWERED})",
             pending.attempt_id, answered.error.code if answered.error else None, now_ms + 1_000,
         )  # fmt: skip
     else:
@@ -313,7 +335,7 @@ async def record_answer(tx: Statements, answered: Answered, *, now_ms: int) -> P
 async def _record_charge(tx: Statements, pending: Pending, charge: Charge, *, now_ms: int) -> None:
     await tx.execute(
         "UPDATE payment_attempt SET "
-        "state = CASE WHEN state IN ('new', 'submitted', 'unknown') THEN 'active' ELSE state END, "
+        f"state = CASE WHEN state IN ({_UNANSWERED}) THEN 'active' ELSE state END, "
         "provider_reference = $2, qr_payload = $3, raw_request = $4, raw_response = $5, answered_at_ms = $6, "
         "error_code = NULL WHERE id = $1",
         pending.attempt_id, charge.provider_transaction_id, charge.qr_payload,
@@ -342,7 +364,7 @@ async def _record_failure(tx: Statements, pending: Pending, error: SoundboxError
     code = error.code if error else "GATEWAY_ERROR"
     await tx.execute(
         "UPDATE payment_attempt SET state = 'failed', error_code = $2, answered_at_ms = $3 "
-        "WHERE id = $1 AND state IN ('new', 'submitted', 'unknown')",
+        f"WHERE id = $1 AND state IN ({_UNANSWERED})",
         pending.attempt_id,
         code,
         now_ms,

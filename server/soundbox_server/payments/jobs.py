@@ -59,9 +59,14 @@ class QrIssuer:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def drain(self) -> None:
-        while self._running:
-            await asyncio.wait(self._running)
+    async def end(self, *, within_s: float) -> None:
+        """Let what runs finish within so many seconds; what does not is stopped, and resumed by query later."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=within_s)
+        unfinished = list(self._running)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def _claim(self, tx: Statements, room: int) -> list[dynamic_qr.Pending]:
         now_ms = clock.now_ms()

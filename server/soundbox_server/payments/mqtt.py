@@ -44,7 +44,7 @@ class QrRequests:
             log.info("qr.refused", device_id=ask.device_id, code=error.code, request=ask.request_id)
             await dynamic_qr.refuse_box(tx, ask, error, key_of=self.key_of, owner=self.owner, now_ms=now_ms)
             return
-        if pending.qr_payload is not None or pending.attempt_state == "failed":
+        if pending.qr_payload is not None or pending.ended:
             await dynamic_qr.answer_box(tx, pending, key_of=self.key_of, owner=self.owner, now_ms=now_ms)
 
 

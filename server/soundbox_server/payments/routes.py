@@ -169,7 +169,7 @@ class QrDesk:
         failpoints.reached("qr.stored")
         if pending.qr_payload is not None:
             return pending
-        if pending.attempt_state == "failed":
+        if pending.ended:
             raise dynamic_qr.stored_failure(pending)
         answered = await dynamic_qr.ask_provider(self._provider, pending)
         failpoints.reached("qr.created_at_provider")

@@ -14,7 +14,16 @@ from soundbox_server.db import Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
-from soundbox_server.payments.state import LATE, OPEN, TRANSITIONS, Outcome, PaymentState, require
+from soundbox_server.payments.state import (
+    LATE,
+    OPEN,
+    TRANSITIONS,
+    AttemptState,
+    Outcome,
+    PaymentState,
+    before,
+    require,
+)
 from soundbox_server.providers.base import PaymentReport
 
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
@@ -107,7 +116,7 @@ class _Group:
     steps: list[tuple[object, ...]] = field(default_factory=list)
     announced: list[Announced] = field(default_factory=list)
     changed: dict[str, _Locked] = field(default_factory=dict)
-    succeeded: list[tuple[str, str]] = field(default_factory=list)
+    attempts: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 async def take_reports(
@@ -224,6 +233,7 @@ def _apply(
         _pay(group, payment, report, event_id, late_report_ms)
     elif outcome is Outcome.APPLIED:
         payment.state = require(payment.state, PaymentState(report.status))
+        group.attempts.append((payment.attempt_id, report.status, ""))
         group.changed[payment.id] = payment
         _step(group, payment, f"payment.{report.status}", report.provider)
     else:
@@ -238,7 +248,7 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
     payment.fee_amount = fee(payment.amount, payment.fee_bps)
     payment.issuer, payment.rrn = report.issuer, report.rrn
     group.changed[payment.id] = payment
-    group.succeeded.append((payment.attempt_id, report.provider_transaction_id or ""))
+    group.attempts.append((payment.attempt_id, "succeeded", report.provider_transaction_id or ""))
     group.journals.append(
         ledger.capture(
             payment_id=payment.id,
@@ -274,10 +284,11 @@ def _paid_at(report: PaymentReport, now_ms: int) -> tuple[int, str | None]:
 def _put_aside(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, reason: str) -> None:
     """The money that came goes to suspense. A payment that was paid stays paid; an unpaid one waits for an operator."""
     payment.review_reason = payment.review_reason or reason
+    booked_before = payment.rrn is not None and payment.rrn == report.rrn  # this very transfer was captured
     if PaymentState.NEEDS_REVIEW in TRANSITIONS[payment.state]:
         payment.state = PaymentState.NEEDS_REVIEW
     group.changed[payment.id] = payment
-    if journal := _found(report, event_id, payment.id):
+    if not booked_before and (journal := _found(report, event_id, payment.id)):
         group.journals.append(journal)
     _step(group, payment, "payment.needs_review", report.provider, reason)
 
@@ -287,7 +298,11 @@ def _found(report: PaymentReport, event_id: str, payment_id: str | None) -> ledg
     if report.status != "paid" or report.currency != "IDR" or report.amount_idr <= 0:
         return None
     return ledger.suspense(
-        payment_id=payment_id, provider_event_id=event_id, provider=report.provider, amount=report.amount_idr
+        payment_id=payment_id,
+        provider_event_id=event_id,
+        provider=report.provider,
+        amount=report.amount_idr,
+        money_key=f"{report.provider}:{'rrn' if report.rrn else 'event'}:{report.rrn or report.event_id}",
     )
 
 
@@ -331,9 +346,9 @@ async def _write(tx: Statements, group: _Group) -> None:
             group.journals.append(journal)
     await tx.many(_UPDATE_PAYMENT, [payment.row() for payment in group.changed.values()])
     await tx.many(
-        "UPDATE payment_attempt SET state = 'succeeded', "
-        "provider_reference = coalesce(provider_reference, nullif($2, '')) WHERE id = $1",
-        group.succeeded,
+        "UPDATE payment_attempt SET state = $2, "
+        "provider_reference = coalesce(provider_reference, nullif($3, '')) WHERE id = $1",
+        list({attempt[0]: attempt for attempt in group.attempts}.values()),
     )
     await ledger.post(tx, group.journals, now_ms=group.now_ms)
     await insert_steps(tx, group.steps)
@@ -359,7 +374,8 @@ async def expire_unpaid(tx: Statements, *, now_ms: int, limit: int = 500) -> int
     ended = [row["id"] for row in rows]
     await tx.many("UPDATE payment SET state = 'expired' WHERE id = $1", [(payment_id,) for payment_id in ended])
     await tx.many(
-        "UPDATE payment_attempt SET state = 'expired' WHERE payment_id = $1 AND state = 'active'",
+        "UPDATE payment_attempt SET state = 'expired' "
+        f"WHERE payment_id = $1 AND state IN ({before(AttemptState.EXPIRED)})",
         [(payment_id,) for payment_id in ended],
     )
     await insert_steps(

@@ -67,3 +67,8 @@ def require(current: str, wanted: PaymentState) -> PaymentState:
     if wanted not in TRANSITIONS[PaymentState(current)]:
         raise IllegalTransition(f"A payment cannot go from {current} to {wanted}.", state=current)
     return wanted
+
+
+def before(state: AttemptState) -> str:
+    """The states an attempt may have before this one, as the list of an SQL IN."""
+    return ", ".join(f"'{earlier}'" for earlier, later in ATTEMPTS.items() if state in later)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import orjson
+import structlog
 
 from soundbox_server.clock import rfc3339
 from soundbox_server.errors import ValidationFailed
@@ -22,6 +23,8 @@ from soundbox_server.providers.base import (
 )
 from soundbox_server.providers.calls import CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S, Answer, Calls
 from soundbox_server.providers.strict_json import read_as, read_object
+
+log = structlog.get_logger()
 
 
 class _ChargeAnswer(msgspec.Struct):
@@ -158,5 +161,5 @@ def _code(answer: Answer) -> object:
 
 
 def _refusal(answer: Answer) -> ProviderRefused:
-    said = answer.body[:300].decode("utf-8", "replace")
-    return ProviderRefused("The provider refused.", status=answer.status, answer=said)
+    log.warning("provider.refused", status=answer.status, code=_code(answer))
+    return ProviderRefused("The provider refused.", status=answer.status)

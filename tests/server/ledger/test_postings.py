@@ -18,6 +18,10 @@ async def post(database: Database, *journals: Journal) -> None:
     await database.write(lambda tx: ledger.post(tx, journals, now_ms=NOW))
 
 
+def found(amount: int, *, event: str = "evt_1", key: str = "sandbox:rrn:1") -> Journal:
+    return ledger.suspense(payment_id=None, provider_event_id=event, provider="sandbox", amount=amount, money_key=key)
+
+
 async def balance(database: Database, account: str) -> int:
     return await database.write(lambda tx: ledger.balance(tx, account))
 
@@ -37,7 +41,7 @@ async def test_a_payment_without_a_fee_is_one_posting(database: Database) -> Non
 
 
 async def test_money_of_nobody_is_kept_apart(database: Database) -> None:
-    await post(database, ledger.suspense(payment_id=None, provider_event_id="e", provider="sandbox", amount=7))
+    await post(database, found(7))
 
     assert await balance(database, "suspense:sandbox") == 7
     assert await balance(database, "provider_receivable:sandbox") == -7
@@ -66,13 +70,23 @@ async def test_a_payment_is_captured_once_whoever_tries(database: Database) -> N
 
 
 async def test_an_event_is_booked_once(database: Database) -> None:
-    found = ledger.suspense(payment_id=None, provider_event_id="evt_1", provider="sandbox", amount=7)
-    await post(database, found)
+    await post(database, found(7, event="evt_1", key="sandbox:event:1"))
 
     with pytest.raises(Exception, match=r"(?i)unique"):
-        await post(database, found)
+        await post(database, found(7, event="evt_1", key="sandbox:event:2"))
 
     assert await balance(database, "suspense:sandbox") == 7
+
+
+async def test_a_transfer_told_again_is_left_as_it_was_booked(database: Database) -> None:
+    await post(database, found(7, event="evt_1"))
+
+    await post(database, found(7, event="evt_2"), found(9, event="evt_3"), found(5, event="evt_4", key="another"))
+
+    assert await balance(database, "suspense:sandbox") == 12
+    assert (
+        len(await rows(database, "SELECT id FROM journal")) == len(await rows(database, "SELECT id FROM posting")) == 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,19 @@ async def test_a_late_proof_turns_expired_into_played(database: Database, shop: 
     assert (heard["state"], heard["played_at_ms"]) == ("played", NOW + 9_000)
 
 
+@pytest.mark.parametrize("played_at_ms", [None, NOW + LIFE_MS + 1])
+async def test_what_was_said_too_late_or_nobody_knows_when_stays_expired(
+    database: Database, shop: Shop, played_at_ms: int | None
+) -> None:
+    event_id, device = await announce(database, shop)
+    await sweep(database, NOW + LIFE_MS)
+
+    hops = await ack(database, event_id, device, "played", now_ms=NOW + 90_000, played_at_ms=played_at_ms)
+
+    assert hops == []
+    assert await state_of(database, event_id) == "expired"
+
+
 async def test_a_box_that_comes_back_gets_what_is_still_alive_and_nothing_older(database: Database, shop: Shop) -> None:
     device = await shop.box(online=False)
     old, young = await shop.payment(device), await shop.payment(device)
@@ -322,7 +335,7 @@ async def test_no_order_of_answers_takes_a_message_backwards(database: Database,
         now_ms += 1_000
         before = await _states(database)
         acks = [
-            Answer(message_id=name, recipient_id=device, status=order[step], played_at_ms=None)
+            Answer(message_id=name, recipient_id=device, status=order[step], played_at_ms=_played_at(order[step]))
             for name, order in zip(ids, orders, strict=True)
             if order[step] != "expire"
         ]
@@ -344,10 +357,15 @@ async def test_no_order_of_answers_takes_a_message_backwards(database: Database,
 _COPY = (
     "INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, "
     "state, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id) "
-    "SELECT $1, transport, kind, recipient_id, subject_id, id, $2, address, body, state, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id FROM outbox_message "
+    "SELECT $1, transport, kind, recipient_id, subject_id, id, $2, address, body, state, attempt, due_at_ms, "
+    "expires_at_ms, created_at_ms, trace_id FROM outbox_message "
     "WHERE id = '{}'"
 )
 _EXPIRE_ONE = "UPDATE outbox_message SET state = 'expired' WHERE id = $1 AND state IN ('queued', 'published')"
+
+
+def _played_at(status: str) -> int | None:
+    return NOW + 500 if status == "played" else None
 
 
 async def _states(database: Database) -> dict[str, str]:

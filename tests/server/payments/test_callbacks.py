@@ -255,6 +255,19 @@ async def test_money_that_moved_twice_is_kept_apart_and_said_once(database: Data
     assert (books.paid, books.suspense) == (50_000, 50_000)
 
 
+async def test_a_transfer_told_again_in_other_words_is_kept_apart_once(database: Database, shop: Shop) -> None:
+    payment = await shop.payment(await shop.box(), 50_000)
+    await take(database, report(payment, rrn="111111111111"))
+
+    for n in range(3):
+        (taken,) = await take(database, report(payment, rrn="222222222222", issuer=f"Bank {n}"), now_ms=NOW + n)
+        assert taken.outcome is Outcome.NEEDS_REVIEW
+    await take(database, report(payment, rrn="111111111111", amount=60_000), now_ms=NOW + 9)
+
+    assert len(await rows(database, "SELECT id FROM provider_event")) == 5
+    assert (await check_books(database)).suspense == 50_000
+
+
 async def test_what_a_payment_cost_stays_what_it_cost(database: Database, shop: Shop) -> None:
     payment = await shop.payment(await shop.box(), 50_000)
     await take(database, report(payment, rrn="111111111111"))

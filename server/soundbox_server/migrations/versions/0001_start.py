@@ -48,9 +48,11 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("payment_id", sa.String(), nullable=True),
         sa.Column("provider_event_id", sa.String(), nullable=True),
+        sa.Column("money_key", sa.String(), nullable=True),
         sa.Column("booked_at_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("kind IN ('capture', 'suspense')", name="journal_kind"),
         sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("money_key"),
         sa.UniqueConstraint("provider_event_id"),
     )
     with op.batch_alter_table("journal", schema=None) as batch_op:
