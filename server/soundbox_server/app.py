@@ -103,7 +103,8 @@ def _add_health_routes(app: FastAPI, database: Database, publisher: Publisher) -
     async def broker_connected() -> bool:
         return publisher.connected
 
-    checks: dict[str, health.Check] = {"database": partial(health.database_answers, database), "broker": broker_connected}
+    database_answers = partial(health.database_answers, database)
+    checks: dict[str, health.Check] = {"database": database_answers, "broker": broker_connected}
     ready = health.readyz(checks, can_do_without={"broker"})
     app.router.routes += [
         Route("/healthz", health.healthz),

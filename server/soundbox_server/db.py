@@ -337,6 +337,13 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, _AWAY)
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """The driver's own error below what SQLAlchemy wraps around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _run_to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         work.send(None)

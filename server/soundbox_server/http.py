@@ -12,7 +12,6 @@ import orjson
 import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -220,10 +219,10 @@ async def _say_invalid(request: Request, error: Exception) -> Response:
 
 
 async def _say_internal(request: Request, error: Exception) -> Response:
-    if db.will_pass(error) or isinstance(error, OperationalError | InterfaceError):
+    if db.will_pass(db.root_cause(error)):
         log.warning("request.database_away", path=request.url.path, error=repr(error))
         return await _say_soundbox_error(request, Overloaded("The database does not answer. Try again in a moment."))
-    if isinstance(error, asyncpg.DataError) or isinstance(getattr(error, "orig", None), asyncpg.DataError):
+    if isinstance(db.root_cause(error), asyncpg.DataError):  # a NUL, most of the time
         return await _say_soundbox_error(request, ValidationFailed("A value holds what cannot be stored."))
     log.error("request.crashed", path=request.url.path, exc_info=error)
     # This answer leaves outside the middleware that adds the id to all others.
