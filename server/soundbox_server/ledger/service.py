@@ -67,11 +67,11 @@ async def post(tx: Statements, journals: Sequence[Journal], *, now_ms: int) -> N
     free = [(jid, journal) for jid, journal in numbered if journal.money_key is None]
     await tx.many(_INSERT, [_row(jid, journal, now_ms) for jid, journal in free])
     await tx.many(
-        "INSERT INTO posting (id, journal_id, source, destination, unit, amount) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO posting (journal_id, position, source, destination, unit, amount) VALUES ($1, $2, $3, $4, $5, $6)",
         [
-            (new_id("pst"), jid, posting.source, posting.destination, posting.unit, posting.amount)
+            (jid, position, posting.source, posting.destination, posting.unit, posting.amount)
             for jid, journal in [*free, *standing]
-            for posting in journal.postings
+            for position, posting in enumerate(journal.postings)
         ],
     )
 
@@ -81,7 +81,7 @@ def _row(jid: str, journal: Journal, now_ms: int) -> tuple[object, ...]:
 
 
 async def _stands(tx: Statements, jid: str, journal: Journal, now_ms: int) -> bool:
-    sql = _INSERT + " ON CONFLICT (money_key) DO NOTHING RETURNING id"
+    sql = _INSERT + " ON CONFLICT (money_key) WHERE money_key IS NOT NULL DO NOTHING RETURNING id"
     return bool(await tx.fetch(sql, *_row(jid, journal, now_ms)))
 
 

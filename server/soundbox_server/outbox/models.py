@@ -33,6 +33,7 @@ class OutboxMessage(Base):
         Index("outbox_due", "due_at_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
         Index("outbox_expiring", "expires_at_ms", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
         Index("outbox_recipient", "recipient_id", "id"),
+        {"sqlite_with_rowid": False},
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -66,7 +66,7 @@ async def get_transaction(request: Request, transaction_id: str, session: Reader
     )
     postings = await session.execute(
         select(Journal.kind, Posting).join(Posting, Posting.journal_id == Journal.id)
-        .where(Journal.payment_id == payment.id).order_by(Posting.id)
+        .where(Journal.payment_id == payment.id).order_by(Posting.journal_id, Posting.position)
     )  # fmt: skip
     return envelope(
         request,

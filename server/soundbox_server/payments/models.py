@@ -23,6 +23,7 @@ class Payment(Base):
         UniqueConstraint("device_id", "request_id", name="payment_one_per_device_request"),
         Index("payment_merchant", "merchant_id", "id"),
         Index("payment_open", "expires_at_ms", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        {"sqlite_with_rowid": False},
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -58,6 +59,7 @@ class PaymentAttempt(Base):
         CheckConstraint(f"state IN ({_ATTEMPT_STATES})", name="payment_attempt_state_known"),
         UniqueConstraint("provider", "reference", name="payment_attempt_reference"),
         Index("payment_attempt_payment", "payment_id"),
+        {"sqlite_with_rowid": False},
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -83,6 +85,7 @@ class ProviderEvent(Base):
         CheckConstraint(f"outcome IN ({_OUTCOMES})", name="provider_event_outcome_known"),
         UniqueConstraint("provider", "event_key", "body_sha256", name="provider_event_once"),
         Index("provider_event_payment", "payment_id"),
+        {"sqlite_with_rowid": False},
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -102,10 +105,10 @@ class PaymentEvent(Base):
     """A payment's own log: one row a step, in order of id."""
 
     __tablename__ = "payment_event"
-    __table_args__ = (Index("payment_event_payment", "payment_id", "id"),)
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
+    payment_id: Mapped[str] = mapped_column(ForeignKey("payment.id"), primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
-    payment_id: Mapped[str] = mapped_column(ForeignKey("payment.id"))
     at_ms: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str]
     state: Mapped[str]

@@ -85,7 +85,7 @@ async def test_a_transfer_told_again_is_left_as_it_was_booked(database: Database
 
     assert await balance(database, "suspense:sandbox") == 12
     assert (
-        len(await rows(database, "SELECT id FROM journal")) == len(await rows(database, "SELECT id FROM posting")) == 2
+        len(await rows(database, "SELECT id FROM journal")) == len(await rows(database, "SELECT position FROM posting")) == 2
     )
 
 
@@ -114,12 +114,12 @@ async def test_a_posting_that_makes_no_sense_is_refused_by_the_database(database
 )
 async def test_what_is_booked_can_neither_be_changed_nor_deleted(database: Database, sql: str) -> None:
     await post(database, ledger.capture(payment_id="txn_1", gross=50_000, fee=350, **CAPTURE))
-    before = await rows(database, "SELECT * FROM posting ORDER BY id")
+    before = await rows(database, "SELECT * FROM posting ORDER BY journal_id, position")
 
     with pytest.raises(Exception, match="append-only"):
         await execute(database, sql)
 
-    assert await rows(database, "SELECT * FROM posting ORDER BY id") == before
+    assert await rows(database, "SELECT * FROM posting ORDER BY journal_id, position") == before
     assert len(await rows(database, "SELECT id FROM journal")) == 1
 
 
@@ -136,14 +136,14 @@ async def test_replacing_a_row_is_no_way_around_it(database: Database) -> None:
     if database.dialect != "sqlite":
         pytest.skip("REPLACE is SQLite's own")
     await post(database, ledger.capture(payment_id="txn_1", gross=50_000, fee=350, **CAPTURE))
-    (first, *_) = await rows(database, "SELECT * FROM posting ORDER BY id")
+    (first, *_) = await rows(database, "SELECT * FROM posting ORDER BY journal_id, position")
 
     with pytest.raises(Exception, match="append-only"):
         await execute(
             database,
-            "REPLACE INTO posting (id, journal_id, source, destination, unit, amount) "
+            "REPLACE INTO posting (journal_id, position, source, destination, unit, amount) "
             "VALUES ($1, $2, 'a', 'b', 'IDR', 1)",
-            first["id"], first["journal_id"],
+            first["journal_id"], first["position"],
         )  # fmt: skip
 
     assert await balance(database, "provider_receivable:sandbox") == -50_000

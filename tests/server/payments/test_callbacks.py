@@ -226,7 +226,7 @@ async def test_another_currency_is_put_aside_without_touching_the_rupiah_books(d
 
     assert taken.outcome is Outcome.NEEDS_REVIEW
     assert (await payment_row(database, payment.payment_id))["review_reason"] == "currency_mismatch"
-    assert await rows(database, "SELECT id FROM posting") == []
+    assert await rows(database, "SELECT position FROM posting") == []
     assert await told(database, payment.payment_id) == []
 
 
@@ -468,5 +468,5 @@ async def test_an_error_in_the_group_leaves_nothing_of_it(database: Database, sh
 
     assert (await payment_row(database, payment.payment_id))["state"] == "awaiting_payment"
     assert await rows(database, "SELECT id FROM provider_event") == []
-    assert await rows(database, "SELECT id FROM posting") == []
+    assert await rows(database, "SELECT position FROM posting") == []
     assert (await row(database, "SELECT last_seq FROM device"))["last_seq"] == 0

@@ -52,8 +52,7 @@ def upgrade() -> None:
         sa.Column("booked_at_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("kind IN ('capture', 'suspense')", name="journal_kind"),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("money_key"),
-        sa.UniqueConstraint("provider_event_id"),
+        sqlite_with_rowid=False,
     )
     with op.batch_alter_table("journal", schema=None) as batch_op:
         batch_op.create_index(
@@ -63,7 +62,27 @@ def upgrade() -> None:
             sqlite_where=sa.text("kind = 'capture'"),
             postgresql_where=sa.text("kind = 'capture'"),
         )
-        batch_op.create_index("journal_payment", ["payment_id"], unique=False)
+        batch_op.create_index(
+            "journal_event",
+            ["provider_event_id"],
+            unique=True,
+            sqlite_where=sa.text("kind = 'suspense'"),
+            postgresql_where=sa.text("kind = 'suspense'"),
+        )
+        batch_op.create_index(
+            "journal_money",
+            ["money_key"],
+            unique=True,
+            sqlite_where=sa.text("money_key IS NOT NULL"),
+            postgresql_where=sa.text("money_key IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "journal_suspense",
+            ["payment_id"],
+            unique=False,
+            sqlite_where=sa.text("kind = 'suspense'"),
+            postgresql_where=sa.text("kind = 'suspense'"),
+        )
 
     op.create_table(
         "organisation",
@@ -103,6 +122,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("attempt >= 0", name="outbox_attempt_counts_up"),
         sa.PrimaryKeyConstraint("id"),
+        sqlite_with_rowid=False,
     )
     with op.batch_alter_table("outbox_message", schema=None) as batch_op:
         batch_op.create_index(
@@ -160,6 +180,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("provider", "event_key", "body_sha256", name="provider_event_once"),
+        sqlite_with_rowid=False,
     )
     with op.batch_alter_table("provider_event", schema=None) as batch_op:
         batch_op.create_index("provider_event_payment", ["payment_id"], unique=False)
@@ -302,8 +323,8 @@ def upgrade() -> None:
 
     op.create_table(
         "posting",
-        sa.Column("id", sa.String(), nullable=False),
         sa.Column("journal_id", sa.String(), nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("source", sa.String(), nullable=False),
         sa.Column("destination", sa.String(), nullable=False),
         sa.Column("unit", sa.String(), nullable=False),
@@ -315,13 +336,9 @@ def upgrade() -> None:
             ["journal_id"],
             ["journal.id"],
         ),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("journal_id", "position"),
+        sqlite_with_rowid=False,
     )
-    with op.batch_alter_table("posting", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_posting_journal_id"), ["journal_id"], unique=False)
-        batch_op.create_index("posting_destination", ["destination", "id"], unique=False)
-        batch_op.create_index("posting_source", ["source", "id"], unique=False)
-
     op.create_table(
         "outlet",
         sa.Column("id", sa.String(), nullable=False),
@@ -458,6 +475,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("device_id", "request_id", name="payment_one_per_device_request"),
+        sqlite_with_rowid=False,
     )
     with op.batch_alter_table("payment", schema=None) as batch_op:
         batch_op.create_index("payment_merchant", ["merchant_id", "id"], unique=False)
@@ -494,14 +512,15 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("provider", "reference", name="payment_attempt_reference"),
+        sqlite_with_rowid=False,
     )
     with op.batch_alter_table("payment_attempt", schema=None) as batch_op:
         batch_op.create_index("payment_attempt_payment", ["payment_id"], unique=False)
 
     op.create_table(
         "payment_event",
-        sa.Column("id", sa.String(), nullable=False),
         sa.Column("payment_id", sa.String(), nullable=False),
+        sa.Column("id", sa.String(), nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
@@ -511,10 +530,9 @@ def upgrade() -> None:
             ["payment_id"],
             ["payment.id"],
         ),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("payment_id", "id"),
+        sqlite_with_rowid=False,
     )
-    with op.batch_alter_table("payment_event", schema=None) as batch_op:
-        batch_op.create_index("payment_event_payment", ["payment_id", "id"], unique=False)
     op.execute("INSERT INTO credential_revision (id, revision) VALUES (1, 0)")
     _keep_postings()
 
