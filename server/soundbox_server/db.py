@@ -171,8 +171,10 @@ def _numbered(sql: str) -> str:
     return re.sub(r"\$(\d+)", r"?\1", sql)
 
 
-def _plain(args: Sequence[object]) -> list[object]:
-    return [json.dumps(value) if type(value) is list else value for value in args]
+def _plain(args: Sequence[object]) -> Sequence[object]:
+    if list in map(type, args):
+        return [json.dumps(value) if type(value) is list else value for value in args]
+    return args
 
 
 class _SqliteInThread(Statements):

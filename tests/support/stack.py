@@ -100,6 +100,7 @@ class Stack:
             "SOUNDBOX_WORKER_PORT": str(free_port()),
         }
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SOUNDBOX_")}
+        clean.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile everything anew
         return clean | ours | self.extra | more
 
     def settings(self) -> Settings:

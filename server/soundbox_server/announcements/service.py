@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from soundbox_protocol.messages import PaymentSuccess, encode, merchant_name_for_wire
 from soundbox_protocol.signing import sign
@@ -47,6 +48,9 @@ FROM device_binding b JOIN device d ON d.id = b.device_id LEFT JOIN device_prese
 WHERE b.terminal_id {among} AND b.unbound_at_ms IS NULL AND d.state = 'bound'
 ORDER BY d.id {lock}
 """
+
+
+_name_for_wire = lru_cache(maxsize=20_000)(merchant_name_for_wire)  # a shop's name seldom changes
 
 
 @dataclass
@@ -105,7 +109,7 @@ def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) 
             event_id=event_id,
             transaction_id=payment.payment_id,
             seq=box.last_seq,
-            merchant_name=merchant_name_for_wire(payment.merchant_name),
+            merchant_name=_name_for_wire(payment.merchant_name),
             amount=payment.amount,
             currency="IDR",
             paid_at=to_rfc3339(payment.paid_at_ms),

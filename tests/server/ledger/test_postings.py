@@ -84,9 +84,8 @@ async def test_a_transfer_told_again_is_left_as_it_was_booked(database: Database
     await post(database, found(7, event="evt_2"), found(9, event="evt_3"), found(5, event="evt_4", key="another"))
 
     assert await balance(database, "suspense:sandbox") == 12
-    assert (
-        len(await rows(database, "SELECT id FROM journal")) == len(await rows(database, "SELECT position FROM posting")) == 2
-    )
+    assert len(await rows(database, "SELECT id FROM journal")) == 2
+    assert len(await rows(database, "SELECT position FROM posting")) == 2
 
 
 @pytest.mark.parametrize(
