@@ -194,6 +194,15 @@ async def list_notifications(
     return envelope(request, [notification(row) for row in rows], next_cursor=next_cursor([r.id for r in rows], limit))
 
 
+@router.post("/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201)
+async def new_activation_code(request: Request, device_id: str, _operator: Operator) -> Response:
+    """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""
+    now_ms = clock.now_ms()
+    code = await request.app.state.database.write(lambda tx: service.issue_new_code(tx, device_id, now_ms=now_ms))
+    data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
+    return envelope(request, data, status=201)
+
+
 class Place(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -254,6 +263,8 @@ def _presence(presence: DevicePresence) -> dict[str, Any]:
         "changed_at": rfc3339(presence.changed_at_ms),
         "heartbeat_at": rfc3339_or_none(presence.heartbeat_at_ms),
         "firmware_version": presence.firmware_version,
+        "max_payload_bytes": presence.max_payload_bytes,
+        "verifies_signatures": presence.verifies_signatures,
         "network_strength": presence.network_strength,
         "battery_level": presence.battery_level,
         "state": presence.state,

@@ -72,6 +72,17 @@ async def issue_code(tx: Statements, device_id: str, *, now_ms: int) -> str:
     return code
 
 
+async def issue_new_code(tx: Statements, device_id: str, *, now_ms: int) -> str:
+    """Another code for a box whose first one was lost, burnt or used up by an answer that never arrived. The box keeps
+    working with what it has until it activates again. Raises NotFound, or Conflict for a box out of service."""
+    rows = await tx.fetch("SELECT state FROM device WHERE id = $1 " + tx.lock("device"), device_id)
+    if not rows:
+        raise NotFound("No such device.", device_id=device_id)
+    if rows[0]["state"] not in (DeviceState.REGISTERED, DeviceState.ACTIVATED, DeviceState.BOUND):
+        raise Conflict("This device is out of service.", state=rows[0]["state"])
+    return await issue_code(tx, device_id, now_ms=now_ms)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Activated:
     """What a box takes home; token and password are shown once and stored as hashes."""

@@ -122,18 +122,16 @@ async def test_what_is_booked_can_neither_be_changed_nor_deleted(database: Datab
     assert len(await rows(database, "SELECT id FROM journal")) == 1
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has no TRUNCATE
 async def test_the_ledger_cannot_be_emptied_at_once_either(database: Database) -> None:
-    if database.dialect == "sqlite":
-        pytest.skip("SQLite has no TRUNCATE")
     await post(database, ledger.capture(payment_id="txn_1", gross=50_000, fee=350, **CAPTURE))
 
     with pytest.raises(Exception, match="append-only"):
         await execute(database, "TRUNCATE posting")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # REPLACE is SQLite's own
 async def test_replacing_a_row_is_no_way_around_it(database: Database) -> None:
-    if database.dialect != "sqlite":
-        pytest.skip("REPLACE is SQLite's own")
     await post(database, ledger.capture(payment_id="txn_1", gross=50_000, fee=350, **CAPTURE))
     (first, *_) = await rows(database, "SELECT * FROM posting ORDER BY journal_id, position")
 
