@@ -28,10 +28,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import asyncpg
+import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+
+log = structlog.get_logger()
 
 Result = TypeVar("Result")
 Dialect = Literal["sqlite", "postgresql"]
@@ -62,6 +65,7 @@ class Statements:
 
     def __init__(self) -> None:
         self.queued: list[Any] = []  # what the door publishes straight after its commit (outbox/service.py)
+        self.after_commit: list[Callable[[], None]] = []  # log lines and figures: said only of what is true
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         raise NotImplementedError
@@ -249,32 +253,36 @@ class Database:
         if self._thread is not None:
             context = contextvars.copy_context()  # log lines of the work carry what the caller bound
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, context.run, self._write_sqlite, work)
+            result, after_commit = await loop.run_in_executor(self._thread, context.run, self._write_sqlite, work)
+            _tell(after_commit)
+            return result
         if self._pool is None:
             await self._open_pool()
         async with self._pool.acquire(timeout=CLIENT_TIMEOUT_S) as connection, connection.transaction():
             tx = _Postgres(connection, gathers=True)
             result = await work(tx)
             await tx.flush()
-            return result
+        _tell(tx.after_commit)
+        return result
 
     async def read(self, work: Work[Result]) -> Result:
         """Run work that only reads, through the sessions' pool: it never waits for the writer's thread."""
         async with reading(self) as session:
             return await work(await statements(session))
 
-    def _write_sqlite(self, work: Work[Result]) -> Result:
+    def _write_sqlite(self, work: Work[Result]) -> tuple[Result, list[Callable[[], None]]]:
         connection = self._sqlite = self._sqlite or _open_sqlite(str(self.url.database))
         with self._turn():
             connection.execute("BEGIN IMMEDIATE")
             try:
-                result = _run_to_the_end(work(_SqliteInThread(connection)))
+                tx = _SqliteInThread(connection)
+                result = _run_to_the_end(work(tx))
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            return result
+            return result, tx.after_commit
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -367,6 +375,14 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _tell(after_commit: Sequence[Callable[[], None]]) -> None:
+    for tell in after_commit:
+        try:
+            tell()
+        except Exception:  # it is committed whatever becomes of a log line
+            log.exception("database.not_told")
 
 
 def _run_to_the_end(work: Coroutine[Any, Any, Result]) -> Result:

@@ -40,16 +40,6 @@ uplinks = Counter(
     ["channel", "outcome"],
     registry=registry,
 )
-provider_calls = Counter(
-    "soundbox_provider_calls_total", "Calls to providers.", ["provider", "operation", "outcome"], registry=registry
-)
-provider_seconds = Histogram(
-    "soundbox_provider_seconds",
-    "Time of calls to providers.",
-    ["provider", "operation"],
-    buckets=_LATENCIES,
-    registry=registry,
-)
 outbox_depth = Gauge(
     "soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry
 )

@@ -145,12 +145,17 @@ def _poison(message: aiomqtt.Message, error: str) -> _Poison:
 
 
 async def _store_poison(tx: Statements, poison: Sequence[_Poison]) -> None:
-    """Kept for whoever mends the firmware, and bounded: a broken box may repeat itself for ever."""
+    """Kept for whoever mends the firmware: the newest of each box, for a broken one may repeat itself for ever."""
     for one in poison:
-        rows = await tx.fetch("SELECT count(*) AS n FROM poison_message WHERE device_id = $1", one.device_id)
-        if rows[0]["n"] < POISON_PER_DEVICE:
-            await tx.execute(
-                "INSERT INTO poison_message (id, device_id, topic, payload, error, received_at_ms) "
-                "VALUES ($1, $2, $3, $4, $5, $6)",
-                new_id("psn"), one.device_id, one.topic, one.payload, one.error, clock.now_ms(),
-            )  # fmt: skip
+        await tx.execute(
+            "INSERT INTO poison_message (id, device_id, topic, payload, error, received_at_ms) "
+            "VALUES ($1, $2, $3, $4, $5, $6)",
+            new_id("psn"), one.device_id, one.topic, one.payload, one.error, clock.now_ms(),
+        )  # fmt: skip
+    for device_id in sorted({one.device_id for one in poison}):
+        await tx.execute(
+            "DELETE FROM poison_message WHERE device_id = $1 AND id NOT IN "
+            "(SELECT id FROM poison_message WHERE device_id = $1 ORDER BY id DESC LIMIT $2)",
+            device_id,
+            POISON_PER_DEVICE,
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,10 @@ log = structlog.get_logger()
 async def on_status(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
     """Births and last wills."""
     await service.take_sessions(tx, [_session(uplink) for uplink in uplinks])
+    tx.after_commit.append(partial(_report, uplinks))
+
+
+def _report(uplinks: Sequence[Uplink[Status]]) -> None:
     for uplink in uplinks:
         log.info(
             "device.status", device_id=uplink.device_id, state=uplink.message.state, epoch=uplink.message.session_epoch

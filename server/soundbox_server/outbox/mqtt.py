@@ -1,6 +1,7 @@
 """Boxes answer what they were sent, and come back for what they missed."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -18,7 +19,12 @@ log = structlog.get_logger()
 async def on_payment_ack(tx: Statements, uplinks: Sequence[Uplink[PaymentAck]]) -> None:
     """Record what became of announcements. A repeat, or an ack for another box's message, changes nothing."""
     now_ms = max(uplink.received_at_ms for uplink in uplinks)
-    for hop in await service.acknowledge(tx, [_answer(uplink) for uplink in uplinks], now_ms=now_ms):
+    hops = await service.acknowledge(tx, [_answer(uplink) for uplink in uplinks], now_ms=now_ms)
+    tx.after_commit.append(partial(_report, hops))
+
+
+def _report(hops: Sequence[service.Hop]) -> None:
+    for hop in hops:
         log.info(
             "announcement." + hop.state.value,
             event_id=hop.message_id,
