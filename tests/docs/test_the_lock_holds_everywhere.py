@@ -8,7 +8,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LISTS = ("requirements.lock", "requirements-dev.lock")
-PUBLIC = {"pypi.org", "files.pythonhosted.org"}
 
 
 def pins(name: str) -> dict[str, str]:
@@ -36,10 +35,16 @@ def test_a_list_names_no_place_that_other_machines_lack(name: str) -> None:
     assert not re.search(r"://|^-| @ |^\.?/", text, re.MULTILINE)
 
 
-def test_the_lock_names_only_the_public_index() -> None:
-    hosts = set(re.findall(r"https?://([^/\"]+)", (ROOT / "uv.lock").read_text()))
+def test_the_lock_names_one_index_and_no_place_of_one_machine() -> None:
+    text = (ROOT / "uv.lock").read_text()
+    indexes = set(re.findall(r'registry = "([^"]+)"', text))
+    hosts = set(re.findall(r"https?://([^/\"]+)", text))
 
-    assert hosts == PUBLIC
+    assert len(indexes) == 1
+    assert not re.search(r"http://|file://", text)
+    for host in hosts:  # names anybody can resolve: no port, no address, no machine of somebody's own
+        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z]{2,}", host), host
+        assert not host.endswith((".local", ".internal", ".lan"))
 
 
 @pytest.mark.parametrize("name", LISTS)
