@@ -20,6 +20,7 @@ from soundbox_server.providers.strict_json import MAX_BODY_BYTES
 CONNECT_TIMEOUT_S = 3.0
 TOTAL_TIMEOUT_S = 15.0
 PAUSE_BEFORE_REPEATING_S = 0.2
+SHARE_TO_WAIT = 0.75  # of a call's time: one begun later would hardly be answered, and would end as unknown
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -68,8 +69,9 @@ class Calls:
         idempotent: bool,
     ) -> Answer:
         """One call; `idempotent` ones are repeated once. Raises ProviderRefused or ProviderUnknown."""
-        deadline = asyncio.get_running_loop().time() + self._total_timeout_s
-        async with self._slot(deadline):
+        begun = asyncio.get_running_loop().time()
+        deadline = begun + self._total_timeout_s
+        async with self._slot(begun + SHARE_TO_WAIT * self._total_timeout_s):
             call = _Call(self._client, self._client.build_request(method, url, headers=headers, content=content))
             try:
                 circuit = await self._circuits.get_breaker(self._name)
