@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.responses import Response
 from starlette.routing import Route
 
 from soundbox_server import health, http, logs, parts, seal
+from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import router as access
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
@@ -20,6 +21,7 @@ from soundbox_server.devices.routes import router as devices
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.routes import QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
+from soundbox_server.policy import POLICY
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -31,9 +33,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logs.configure(process="api", form=settings.log_format, level=settings.log_level)
     app = FastAPI(
         title="QRIS Soundbox Platform", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None,
-        default_response_class=Response,
+        default_response_class=Response, dependencies=[Depends(authorise)],
     )  # fmt: skip
     app.state.settings = settings
+    app.state.policy = POLICY
     lean = {"/integrations/qris/callback": qris_callback, "/device/heartbeat": heartbeat}
     http.install(app, lean=lean)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.

@@ -1,15 +1,32 @@
-"""Who may call what. A route names its roles; a route that names none is closed to everybody."""
+"""Who may call what. `authorise` stands before every route: what the policy does not open is closed."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from enum import Enum
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
 from soundbox_server.access import service
 from soundbox_server.access.service import Principal
+from soundbox_server.audit.service import Actor
 from soundbox_server.errors import Forbidden, Unauthenticated
+from soundbox_server.http import request_id
 
-PLATFORM = frozenset({"platform_admin", "operator", "finance", "support"})
-OPERATORS = frozenset({"platform_admin", "operator"})
+
+class Door(Enum):
+    """How a route proves its caller when it is not by a person's role."""
+
+    PUBLIC = "public"  # nobody in particular
+    DEVICE = "device"  # a box by its own token: `devices.auth` looks at it
+    SIGNED = "signed"  # a partner by a signature over the body
+
+
+PUBLIC: Final = Door.PUBLIC
+DEVICE: Final = Door.DEVICE
+SIGNED: Final = Door.SIGNED
+
+Access = Door | frozenset[str]
+Policy = Mapping[tuple[str, str], Access]
 
 
 def bearer(request: Request) -> str:
@@ -20,21 +37,38 @@ def bearer(request: Request) -> str:
     return token.strip()
 
 
-def current_principal(request: Request) -> Principal:
-    return service.read_access_token(bearer(request), key=request.app.state.token_key)
+async def authorise(request: Request) -> None:
+    """Before every route: looks the route up in `app.state.policy`, and who calls in its token."""
+    allowed = request.app.state.policy.get((request.method, request.scope["route"].path))
+    if isinstance(allowed, Door):
+        return
+    principal = service.read_access_token(bearer(request), key=request.app.state.token_key)
+    if allowed is None or principal.role not in allowed:
+        raise Forbidden("Your role may not do this.", role=principal.role)
+    request.state.principal = principal
 
 
-class AnyOf:
-    """A dependency that lets these roles through."""
-
-    def __init__(self, roles: frozenset[str]) -> None:
-        self.roles = roles
-
-    def __call__(self, principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
-        if principal.role not in self.roles:
-            raise Forbidden("Your role may not do this.", role=principal.role)
-        return principal
+def _caller(request: Request) -> Principal:
+    """Whom `authorise` let in. A route that is open to all has no caller: asking for one there is a mistake."""
+    principal = request.state.principal
+    assert isinstance(principal, Principal)
+    return principal
 
 
-PlatformStaff = Annotated[Principal, Depends(AnyOf(PLATFORM))]
-Operator = Annotated[Principal, Depends(AnyOf(OPERATORS))]
+def _actor(request: Request, principal: Annotated[Principal, Depends(_caller)]) -> Actor:
+    return Actor(
+        kind="person",
+        id=principal.person_id,
+        organisation_id=principal.organisation_id,
+        role=principal.role,
+        ip=client_ip(request),
+        request_id=request_id(request),
+    )
+
+
+def client_ip(request: Request) -> str | None:
+    return request.client.host if request.client else None
+
+
+Caller = Annotated[Principal, Depends(_caller)]
+Acting = Annotated[Actor, Depends(_actor)]

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soundbox_server import clock, db
 from soundbox_server.access import service
-from soundbox_server.access.auth import PLATFORM
 from soundbox_server.errors import Unauthenticated
 from soundbox_server.http import envelope
 
+PLATFORM_ROLES = frozenset({"platform_admin", "operator", "finance", "support"})
 router = APIRouter(tags=["operators"])
 
 
@@ -31,7 +31,7 @@ async def admin_login(request: Request, login: Login) -> Response:
     loop = asyncio.get_running_loop()
     hashed = person.password_hash if person else None
     fits = await loop.run_in_executor(service.hashing, service.check_password, login.password, hashed)
-    if not fits or person is None or person.role not in PLATFORM:
+    if not fits or person is None or person.role not in PLATFORM_ROLES:
         raise Unauthenticated("E-mail address or password is wrong.")
     principal = service.Principal(person_id=person.id, organisation_id=person.organisation_id, role=person.role)
     life_s = request.app.state.settings.access_token_minutes * 60

@@ -12,7 +12,6 @@ from sqlalchemy import select
 
 from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
 from soundbox_server import clock
-from soundbox_server.access.auth import Operator, PlatformStaff
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices import service
@@ -128,7 +127,7 @@ class Registration(BaseModel):
 
 
 @router.post("/admin/devices", tags=["operators"], status_code=201)
-async def register_device(request: Request, registration: Registration, _operator: Operator) -> Response:
+async def register_device(request: Request, registration: Registration) -> Response:
     """A new box and its activation code, which is shown this once and lives 24 hours."""
     now_ms = clock.now_ms()
     device_id, code = await request.app.state.database.write(
@@ -149,7 +148,6 @@ async def register_device(request: Request, registration: Registration, _operato
 async def list_devices(
     request: Request,
     session: Reader,
-    _staff: PlatformStaff,
     limit: Limit = 20,
     cursor: Cursor = None,
     status: DeviceState | None = None,
@@ -169,7 +167,7 @@ async def list_devices(
 
 
 @router.get("/admin/devices/{device_id}", tags=["operators"])
-async def get_device(request: Request, device_id: str, session: Reader, _staff: PlatformStaff) -> Response:
+async def get_device(request: Request, device_id: str, session: Reader) -> Response:
     row = (await session.execute(_devices().where(Device.id == device_id))).one_or_none()
     if row is None:
         raise NotFound("No such device.", device_id=device_id)
@@ -178,7 +176,7 @@ async def get_device(request: Request, device_id: str, session: Reader, _staff: 
 
 @router.get("/admin/devices/{device_id}/notifications", tags=["operators"])
 async def list_notifications(
-    request: Request, device_id: str, session: Reader, _staff: PlatformStaff, limit: Limit = 20, cursor: Cursor = None
+    request: Request, device_id: str, session: Reader, limit: Limit = 20, cursor: Cursor = None
 ) -> Response:
     """What this box was told of payments and what became of it, newest first."""
     if await session.get(Device, device_id) is None:
@@ -195,7 +193,7 @@ async def list_notifications(
 
 
 @router.post("/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201)
-async def new_activation_code(request: Request, device_id: str, _operator: Operator) -> Response:
+async def new_activation_code(request: Request, device_id: str) -> Response:
     """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""
     now_ms = clock.now_ms()
     code = await request.app.state.database.write(lambda tx: service.issue_new_code(tx, device_id, now_ms=now_ms))
@@ -210,14 +208,14 @@ class Place(BaseModel):
 
 
 @router.post("/admin/devices/{device_id}/bind", tags=["operators"])
-async def bind(request: Request, device_id: str, place: Place, session: Session, _operator: Operator) -> Response:
+async def bind(request: Request, device_id: str, place: Place, session: Session) -> Response:
     """Put an activated box at a terminal; from now on it speaks that terminal's payments."""
     binding = await service.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=clock.now_ms())
     return envelope(request, _binding(binding))
 
 
 @router.post("/admin/devices/{device_id}/unbind", tags=["operators"])
-async def unbind(request: Request, device_id: str, session: Session, _operator: Operator) -> Response:
+async def unbind(request: Request, device_id: str, session: Session) -> Response:
     await service.unbind(session, device_id=device_id, now_ms=clock.now_ms())
     return envelope(request, {"device_id": device_id, "bound": False})
 
