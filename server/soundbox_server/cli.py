@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 qris = typer.Typer(no_args_is_help=True, help="Read and write QRIS payloads.")
 app.add_typer(qris, name="qris")
+audit = typer.Typer(no_args_is_help=True, help="Prove that the audit log is whole.")
+app.add_typer(audit, name="audit")
 
 GRACE_S = 25  # what a request may still take after SIGTERM
 MARKS = ("<!-- settings: made by `soundbox settings --write README.md` -->", "<!-- end of settings -->")
@@ -228,6 +230,26 @@ def version() -> None:
     typer.echo(metadata.version("qris-soundbox"))
 
 
+# The audit log
+
+
+@audit.command()
+def verify(
+    expect: Annotated[
+        str, typer.Option(help="position:hash of a head kept elsewhere (the log line audit.linked): it must be there.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Work through the hash chain; name the first broken link and what is not linked. Exit code 1 when it is broken."""
+    found = asyncio.run(_verify_audit_log(_settings(), expect))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo("\n".join(_audit_told(found)))
+    if not found["whole"]:
+        raise typer.Exit(1)
+
+
 # QRIS
 
 
@@ -338,6 +360,69 @@ async def _plant(settings: "Settings") -> dict[str, Any]:
     await _require_migrated(settings)
     async with _database(settings) as database:
         return dict(await seed.plant(database, settings, now_ms=clock.now_ms()))
+
+
+async def _verify_audit_log(settings: "Settings", expect: str) -> dict[str, Any]:
+    from soundbox_server.audit import chain
+    from soundbox_server.db import reading, statements
+
+    kept = _kept_head(expect)
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        head, links, seen = chain.START, 0, kept is None
+        while True:
+            async with reading(database) as session:
+                stretch = await chain.verify(await statements(session), head)
+            head, links = stretch.head, links + stretch.links
+            if kept is not None and not seen and stretch.links and head.position >= kept.position:
+                seen = await _has_link(database, kept)
+            if stretch.broken or not stretch.links:
+                break
+        async with reading(database) as session:
+            tail = await chain.tail(await statements(session))
+    broken = stretch.broken
+    return {
+        "whole": broken is None and seen and tail.hidden == 0,
+        "links": links,
+        "head": {"position": head.position, "hash": head.hash},
+        "broken": None if broken is None else {"position": broken.position, "entry_id": broken.entry_id,
+                                               "why": broken.why},
+        "expected_head_found": None if kept is None else seen,
+        "waiting": tail.waiting,
+        "hidden": tail.hidden,
+    }  # fmt: skip
+
+
+async def _has_link(database: "Database", head: Any) -> bool:
+    from soundbox_server.db import reading, statements
+
+    async with reading(database) as session:
+        tx = await statements(session)
+        found = await tx.fetch("SELECT hash FROM audit_link WHERE position = $1", head.position)
+    return bool(found) and found[0]["hash"] == head.hash
+
+
+def _kept_head(text: str) -> Any:
+    from soundbox_server.audit.chain import Head
+
+    if not text:
+        return None
+    position, _, kept = text.partition(":")
+    if not position.isdigit() or len(kept) != 64:
+        raise Refused("--expect wants position:hash, as the log line audit.linked shows them.")
+    return Head(position=int(position), hash=kept.lower())
+
+
+def _audit_told(found: dict[str, Any]) -> list[str]:
+    head = found["head"]
+    lines = [f"{found['links']} links hold; head {head['position']}:{head['hash']}"]
+    if broken := found["broken"]:
+        lines.append(f"BROKEN at link {broken['position']} (entry {broken['entry_id']}): {broken['why']}")
+    if found["expected_head_found"] is False:
+        lines.append("BROKEN: the expected head is not in the chain; its end was cut off or written anew")
+    if found["hidden"]:
+        lines.append(f"BROKEN: {found['hidden']} entries are neither linked nor waiting to be")
+    return [*lines, f"{found['waiting']} entries wait to be linked"]
 
 
 async def _run_broker(settings: "Settings") -> None:

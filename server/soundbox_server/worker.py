@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, health, logs, metrics, parts
+from soundbox_server.audit.jobs import link_entries
 from soundbox_server.broker import wire
 from soundbox_server.broker.consumer import Consumer, Table
 from soundbox_server.broker.leases import Lease, try_lease
@@ -122,6 +123,7 @@ class Worker:
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
+                    self._repeat(self._link_audit_log, JOBS_EVERY_S),
                 )
             ]
             try:
@@ -237,6 +239,9 @@ class Worker:
 
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
+
+    async def _link_audit_log(self) -> None:
+        await link_entries(self._database)
 
     async def _take_report(self, report: PaymentReport) -> None:
         await self._desk.take(report, asked=new_id("qry"))
