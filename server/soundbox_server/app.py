@@ -10,21 +10,27 @@ from fastapi import Depends, FastAPI
 from starlette.responses import Response
 from starlette.routing import Route
 
-from soundbox_server import health, http, logs, parts, seal
+from soundbox_server import documentation, health, http, logs, openapi, parts, seal
 from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import router as access
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
-from soundbox_server.devices.routes import HeartbeatDesk, heartbeat
+from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.payments.admin_routes import router as transactions
-from soundbox_server.payments.routes import QrDesk, qris_callback
+from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import POLICY
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
+
+# Most of the traffic, answered before routing: each with what the API's description says of it.
+LEAN = {
+    "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
+    "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
+}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -37,12 +43,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.policy = POLICY
-    lean = {"/integrations/qris/callback": qris_callback, "/device/heartbeat": heartbeat}
-    http.install(app, lean=lean)
+    app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
+    http.install(app, lean={path: door for path, (door, _) in LEAN.items()})
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
-    app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
+    app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (access, devices, payments, transactions):
         app.include_router(router)
+    openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
+    app.router.routes += documentation.routes(app)
     return app
 
 

@@ -85,6 +85,16 @@ class BodyTooLarge(SoundboxError):
     status = 413
 
 
+class MethodNotAllowed(SoundboxError):
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+
+
+class UnsupportedMediaType(SoundboxError):
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    status = 415
+
+
 class RateLimited(SoundboxError):
     code = "RATE_LIMITED"
     status = 429

@@ -5,23 +5,25 @@ Middleware is plain ASGI: Starlette's BaseHTTPMiddleware costs four times as muc
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import asyncpg
 import orjson
 import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soundbox_server import clock, db
-from soundbox_server.errors import BodyTooLarge, Overloaded, SoundboxError, ValidationFailed
+from soundbox_server.errors import BodyTooLarge, Overloaded, SoundboxError, UnsupportedMediaType, ValidationFailed
 from soundbox_server.ids import REQUEST_ID, new_id
 
 BODY_LIMIT = 64 * 1024
+PROBLEM_JSON = "application/problem+json"
 log = structlog.get_logger()
 
 
@@ -64,6 +66,44 @@ async def read_body(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
             raise BodyTooLarge(f"The body is longer than {limit} bytes.")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+Data = TypeVar("Data")
+
+
+class Enveloped(BaseModel, Generic[Data]):
+    """`{data, request_id, timestamp}`, for the API's description: `responses={200: {"model": Enveloped[View]}}`."""
+
+    data: Data
+    request_id: str = Field(examples=["req_01k9x3m8z6f1q4v7c2b5n0t8rj"])
+    timestamp: AwareDatetime = Field(examples=["2026-05-24T00:00:00Z"])
+
+
+class Page(Enveloped[list[Data]], Generic[Data]):
+    """One page of a list."""
+
+    next_cursor: str | None
+
+
+def problems(*kinds: type[SoundboxError]) -> dict[int | str, dict[str, Any]]:
+    """The errors a route may answer, for its description: `responses=problems(Conflict, NotFound)`."""
+    said: dict[int | str, dict[str, Any]] = {}
+    for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code)):
+        answer = said.setdefault(kind.status, {"description": "", "content": {PROBLEM_JSON: {"examples": {}}}})
+        content = answer["content"][PROBLEM_JSON]
+        content["schema"] = {"$ref": "#/components/schemas/Problem"}
+        content["examples"][kind.code] = {"value": _example(kind)}
+        answer["description"] = " or ".join(content["examples"])
+    return said
+
+
+def _example(kind: type[SoundboxError]) -> dict[str, object]:
+    title = _title(kind)
+    return {
+        "type": f"urn:soundbox:error:{kind.code}", "title": title, "status": kind.status, "detail": f"{title}.",
+        "instance": "/path/of/the/request", "code": kind.code, "message": f"{title}.", "details": {},
+        "request_id": "req_01k9x3m8z6f1q4v7c2b5n0t8rj", "timestamp": "2026-05-24T00:00:00Z",
+    }  # fmt: skip
 
 
 class RequestContext:
@@ -157,8 +197,13 @@ _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
 
 def _problem(request: Request, error: SoundboxError, *, headers: Mapping[str, str] | None = None) -> Response:
     """RFC 9457 and the contract's error envelope in one body."""
-    title = _TITLES.sub(" ", type(error).__name__).capitalize()
-    return _problem_body(request, error.status, error.code, title, error.message, error.facts, headers=headers)
+    return _problem_body(
+        request, error.status, error.code, _title(type(error)), error.message, error.facts, headers=headers
+    )
+
+
+def _title(kind: type[SoundboxError]) -> str:
+    return _TITLES.sub(" ", kind.__name__).capitalize()
 
 
 def _problem_body(
@@ -186,7 +231,7 @@ def _problem_body(
     }
     if errors is not None:
         body["errors"] = errors
-    return Response(orjson.dumps(body, default=str), status, dict(headers or {}), media_type="application/problem+json")
+    return Response(orjson.dumps(body, default=str), status, dict(headers or {}), media_type=PROBLEM_JSON)
 
 
 async def _say_soundbox_error(request: Request, error: Exception) -> Response:
@@ -204,18 +249,31 @@ _HTTP_CODES = {400: "VALIDATION_FAILED", 401: "UNAUTHENTICATED", 403: "FORBIDDEN
 
 async def _say_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, SoundboxError):  # FastAPI wraps what goes wrong while it reads a body
+        return await _say_soundbox_error(request, error.__cause__)
     code = _HTTP_CODES.get(error.status_code, error.detail.upper().replace(" ", "_"))
     return _problem_body(request, error.status_code, code, error.detail, error.detail, {}, headers=error.headers)
 
 
 async def _say_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if request.headers.get("content-type", "") and not _is_json(request) and _body_was_not_read(error):
+        return _problem(request, UnsupportedMediaType("Send the body as application/json."))
     errors: list[dict[str, object]] = [
         {"field": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in error.errors()
     ]
     return _problem_body(
         request, 400, "VALIDATION_FAILED", "Validation failed", "The request does not fit.", {}, errors=errors
     )
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _body_was_not_read(error: RequestValidationError) -> bool:
+    return any(tuple(e["loc"]) == ("body",) for e in error.errors())
 
 
 async def _say_internal(request: Request, error: Exception) -> Response:

@@ -18,7 +18,7 @@ from soundbox_server.settings import Settings
 
 OPEN = {
     "/openapi.json", "/healthz", "/health", "/readyz", "/metrics", "/admin/login", "/device/provision/activate",
-    "/integrations/qris/callback",
+    "/integrations/qris/callback", "/docs", "/api-docs", "/docs/start.js", "/docs/swagger-ui/{name}",
 }  # fmt: skip
 
 

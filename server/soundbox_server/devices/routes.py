@@ -117,6 +117,27 @@ async def heartbeat(request: Request) -> Response:
     return envelope(request, {"device_id": beat.device_id, "server_time": rfc3339(at_ms)})
 
 
+HEARTBEAT_OPERATION: dict[str, Any] = {
+    "summary": "A box says how it is",
+    "description": "The heartbeat of MQTT without its message_type. Unknown fields are ignored; at most 4,096 bytes.",
+    "tags": ["devices"],
+    "operationId": "heartbeat",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": Heartbeat.model_json_schema(),
+                "example": {
+                    "device_id": "sbx_001", "timestamp": "2026-05-23T10:00:00Z", "firmware_version": "1.0.3",
+                    "network_strength": 78, "battery_level": 92, "state": "idle",
+                },
+            }
+        },
+    },
+    "responses": {"200": {"description": "Stored"}},
+}  # fmt: skip
+
+
 class Registration(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

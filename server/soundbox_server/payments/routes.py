@@ -109,6 +109,76 @@ async def qris_callback(request: Request) -> Response:
     )
 
 
+CALLBACK_OPERATION: dict[str, Any] = {
+    "summary": "A provider reports a payment",
+    "description": (
+        "Answered only after the commit. The signature covers the raw body; `X-Partner-Timestamp` may differ from our "
+        "clock by 300 s. X-Partner-Event, Idempotency-Key and X-Request-Id are optional, unsigned and decide nothing."
+    ),
+    "tags": ["partners"],
+    "operationId": "qris_callback",
+    "parameters": [
+        {"name": "X-Partner-Id", "in": "header", "required": True, "schema": {"type": "string"}, "example": "acme"},
+        {"name": "X-Partner-Timestamp", "in": "header", "required": True, "description": "Unix seconds",
+         "schema": {"type": "string", "pattern": "^[0-9]+$"}, "example": "1779527430"},
+        {"name": "X-Partner-Signature", "in": "header", "required": True, "schema": {"type": "string"},
+         "description": "v1= and 64 hex digits; several, separated by commas, while a secret is exchanged"},
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["event_id", "partner_reference", "status", "amount", "currency", "paid_at"],
+                    "properties": {
+                        "event_id": {"type": "string"},
+                        "partner_reference": {"type": "string"},
+                        "transaction_id": {"type": "string"},
+                        "status": {"enum": ["paid", "failed", "expired", "pending"]},
+                        "amount": {"type": "integer", "description": "whole rupiah"},
+                        "currency": {"type": "string"},
+                        "paid_at": {"type": "string", "format": "date-time"},
+                        "issuer": {"type": "string"},
+                        "rrn": {"type": "string"},
+                    },
+                },
+                "example": {
+                    "event_id": "evt_8812", "partner_reference": "ref_01k9x3m8z6", "status": "paid", "amount": 50000,
+                    "currency": "IDR", "paid_at": "2026-05-23T10:00:30Z", "issuer": "Bank Demo", "rrn": "614210000123",
+                },
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "Stored for good, whatever the outcome",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["data", "request_id", "timestamp"],
+                        "properties": {
+                            "data": {
+                                "type": "object",
+                                "required": ["event_id", "transaction_id", "outcome"],
+                                "properties": {
+                                    "event_id": {"type": "string"},
+                                    "transaction_id": {"type": ["string", "null"]},
+                                    "outcome": {"enum": ["applied", "duplicate", "ignored", "needs_review", "orphan"]},
+                                },
+                            },
+                            "request_id": {"type": "string"},
+                            "timestamp": {"type": "string", "format": "date-time"},
+                        },
+                    }
+                }
+            },
+        }
+    },
+}  # fmt: skip
+
+
 class DynamicQrAsk(BaseModel):
     """Reference 001's request. Unknown fields are ignored: boxes in shops outlive our schema."""
 
