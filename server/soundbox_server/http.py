@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soundbox_server import clock, db
@@ -252,7 +253,14 @@ async def _say_http_error(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, SoundboxError):  # FastAPI wraps what goes wrong while it reads a body
         return await _say_soundbox_error(request, error.__cause__)
     code = _HTTP_CODES.get(error.status_code, error.detail.upper().replace(" ", "_"))
-    return _problem_body(request, error.status_code, code, error.detail, error.detail, {}, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the router names the methods of the first route at this path, and there may be more
+        headers["Allow"] = ", ".join(_methods_at(request.app.state.policy, request.scope["path"])) or headers["Allow"]
+    return _problem_body(request, error.status_code, code, error.detail, error.detail, {}, headers=headers)
+
+
+def _methods_at(policy: Mapping[tuple[str, str], object], path: str) -> list[str]:
+    return sorted({method for method, template in policy if compile_path(template)[0].match(path)})
 
 
 async def _say_invalid(request: Request, error: Exception) -> Response:

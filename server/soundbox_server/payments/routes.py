@@ -135,7 +135,7 @@ CALLBACK_OPERATION: dict[str, Any] = {
                         "event_id": {"type": "string"},
                         "partner_reference": {"type": "string"},
                         "transaction_id": {"type": "string"},
-                        "status": {"enum": ["paid", "failed", "expired", "pending"]},
+                        "status": {"type": "string", "enum": ["paid", "failed", "expired", "pending"]},
                         "amount": {"type": "integer", "description": "whole rupiah"},
                         "currency": {"type": "string"},
                         "paid_at": {"type": "string", "format": "date-time"},
@@ -165,7 +165,10 @@ CALLBACK_OPERATION: dict[str, Any] = {
                                 "properties": {
                                     "event_id": {"type": "string"},
                                     "transaction_id": {"type": ["string", "null"]},
-                                    "outcome": {"enum": ["applied", "duplicate", "ignored", "needs_review", "orphan"]},
+                                    "outcome": {
+                                        "type": "string",
+                                        "enum": ["applied", "duplicate", "ignored", "needs_review", "orphan"],
+                                    },
                                 },
                             },
                             "request_id": {"type": "string"},

