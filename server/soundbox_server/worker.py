@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import aiomqtt
 import structlog
 import uvicorn
 from starlette.applications import Starlette
@@ -163,21 +162,20 @@ class Worker:
         user, attempt = shard_user(self._settings.broker_shard), 0
         consumer = Consumer(self._database, self._table(), committed=self._committed)
         while True:
-            client = wire.open_client(
-                host=self._settings.broker_host,
-                port=self._settings.broker_port,
-                user=user,
-                password=hub_password(self._settings.master, user),
-                persistent=True,
-            )
             try:
-                async with client:
-                    self._publisher.attach(client)
+                async with wire.connected(
+                    host=self._settings.broker_host,
+                    port=self._settings.broker_port,
+                    user=user,
+                    password=hub_password(self._settings.master, user),
+                    persistent=True,
+                ) as connection:
+                    self._publisher.attach(connection)
                     self._sweep_now.set()
                     attempt = 0
                     log.info("worker.connected")
-                    await consumer.consume(client)
-            except aiomqtt.MqttError as error:
+                    await consumer.consume(connection)
+            except wire.BrokerLost as error:
                 log.warning("worker.disconnected", error=str(error))
             except Exception:  # the database is away: nothing was acknowledged, so all of it comes again
                 log.exception("worker.interrupted")

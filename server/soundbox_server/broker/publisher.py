@@ -5,10 +5,10 @@ Nothing waits for it: what cannot be handed over now is due again in five second
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
-import aiomqtt
 import structlog
 
 from soundbox_server import clock, metrics
@@ -30,22 +30,22 @@ class Publisher:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._client: aiomqtt.Client | None = None
+        self._connection: wire.Connection | None = None
         self._times: list[tuple[str, int]] = []
 
     @property
     def connected(self) -> bool:
-        return self._client is not None
+        return self._connection is not None
 
-    def attach(self, client: aiomqtt.Client | None) -> None:
+    def attach(self, connection: wire.Connection | None) -> None:
         """Use this connection from now on, or none."""
-        self._client = client
-        metrics.broker_connected.set(client is not None)
+        self._connection = connection
+        metrics.broker_connected.set(connection is not None)
 
     def publish(self, messages: Sequence[outbox.Message]) -> None:
-        client, now_ms = self._client, clock.now_ms()
+        connection, now_ms = self._connection, clock.now_ms()
         for message in messages:
-            if client is None or not wire.publish(client, message.address, message.body):
+            if connection is None or not connection.publish(message.address, message.body):
                 metrics.publish_failures.inc()
                 continue
             metrics.published.labels(message.kind).inc()
@@ -89,10 +89,10 @@ async def keep_connected(
             await asyncio.sleep(RECONNECT_S[-1])
             continue
         user = publisher_user(int(lease.name.rpartition("-")[2]))
-        open_client = partial(
-            wire.open_client, host=host, port=port, user=user, password=hub_password(master, user), persistent=False
+        connect = partial(
+            wire.connected, host=host, port=port, user=user, password=hub_password(master, user), persistent=False
         )
-        connected = asyncio.create_task(stay_connected(open_client, publisher))
+        connected = asyncio.create_task(stay_connected(connect, publisher))
         lost = asyncio.create_task(lease.lost.wait())
         try:
             await asyncio.wait([connected, lost], return_when=asyncio.FIRST_COMPLETED)
@@ -105,16 +105,18 @@ async def keep_connected(
             await lease.release()
 
 
-async def stay_connected(open_client: Callable[[], aiomqtt.Client], publisher: Publisher) -> None:
+async def stay_connected(
+    connect: Callable[[], AbstractAsyncContextManager[wire.Connection]], publisher: Publisher
+) -> None:
     attempt = 0
     while True:
         try:
-            async with open_client() as client:
-                publisher.attach(client)
+            async with connect() as connection:
+                publisher.attach(connection)
                 attempt = 0
                 log.info("publisher.connected")
-                await client._disconnected  # nothing is subscribed: only the end of the connection can happen
-        except aiomqtt.MqttError as error:
+                await connection.until_lost()  # nothing is subscribed: only the end of the connection can happen
+        except wire.BrokerLost as error:
             log.warning("publisher.disconnected", error=str(error))
         finally:
             publisher.attach(None)
