@@ -72,7 +72,7 @@ class Worker:
         self._database = database
         self._owner = parts.owner_name("worker")
         self._telling = parts.telling(settings, owner=self._owner)
-        self._publisher = Publisher(database)
+        self._publisher = Publisher()
         self._provider = parts.open_provider(settings)
         self._desk = parts.callback_desk(
             settings, database, self._provider, owner=self._owner, publish=self._publisher.publish
@@ -103,7 +103,6 @@ class Worker:
         finally:
             await parts.cancel([working, stopping])
             await self._desk.drain()
-            await self._publisher.flush_times()
             server.should_exit = True
             await asyncio.wait([status])
             await self._provider.aclose()
@@ -117,7 +116,6 @@ class Worker:
             jobs = [
                 asyncio.create_task(work)
                 for work in (
-                    self._publisher.note_times(),
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),

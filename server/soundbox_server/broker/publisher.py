@@ -20,18 +20,14 @@ from soundbox_server.outbox import service as outbox
 
 log = structlog.get_logger()
 
-NOTE_EVERY_S = 1.0
-NOTES_WAITING = 50_000
 RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Publisher:
     """`publish` hands messages to the broker at once, or drops them for the sweep while there is no connection."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self) -> None:
         self._connection: wire.Connection | None = None
-        self._times: list[tuple[str, int]] = []
 
     @property
     def connected(self) -> bool:
@@ -51,29 +47,11 @@ class Publisher:
             metrics.published.labels(message.kind).inc()
             if message.attempt == 1 and message.kind == "payment_success":
                 metrics.announcement_seconds.labels("published").observe((now_ms - message.created_at_ms) / 1000)
-            if len(self._times) < NOTES_WAITING:
-                self._times.append((message.id, now_ms))
             log.info(
                 "message.published",
                 kind=message.kind, id=message.id, to=message.recipient_id, attempt=message.attempt,
                 trace_id=message.trace_id,
             )  # fmt: skip
-
-    async def note_times(self) -> None:
-        """Write when messages were first handed over. Only the timeline reads it, so it is written once a second."""
-        while True:
-            await asyncio.sleep(NOTE_EVERY_S)
-            await self.flush_times()
-
-    async def flush_times(self) -> None:
-        times, self._times = self._times, []
-        if not times:
-            return
-        try:
-            await self._database.write(lambda tx: outbox.note_published(tx, times))
-        except Exception as error:
-            log.warning("publisher.times_delayed", count=len(times), error=repr(error))
-            self._times = (times + self._times)[-NOTES_WAITING:]
 
 
 async def keep_connected(

@@ -2,6 +2,7 @@
 
 A row whose recipient can hear now is *born claimed*: published, attempt 1, due again in 5 s. The process that commits
 it sends it straight after the commit, and no answer can beat its record. A sweep sends again what stays unanswered.
+`published_at_ms` is therefore the moment of the first claim: what was handed over is not written a second time.
 """
 
 from collections.abc import Sequence
@@ -40,8 +41,9 @@ class Message:
 
 _INSERT = """
 INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, state,
-                            reason, owner, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+                            reason, owner, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id,
+                            published_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
 
 
@@ -57,6 +59,7 @@ def _row(m: Message, owner: str) -> tuple[object, ...]:
     return (
         m.id, m.transport, m.kind, m.recipient_id, m.subject_id, m.original_id, m.seq, m.address, m.body, m.state.value,
         m.reason, owner if sent else None, 1 if sent else 0, due, m.expires_at_ms, m.created_at_ms, m.trace_id,
+        m.created_at_ms if sent else None,
     )  # fmt: skip
 
 
@@ -68,7 +71,8 @@ WHERE state IN ({_WAITING}) AND due_at_ms <= $1 AND (expires_at_ms IS NULL OR ex
 ORDER BY due_at_ms, id LIMIT $2
 """
 _CLAIM = f"""
-UPDATE outbox_message SET state = 'published', attempt = attempt + 1, due_at_ms = $2, owner = $3
+UPDATE outbox_message SET state = 'published', attempt = attempt + 1, due_at_ms = $2, owner = $3,
+                          published_at_ms = coalesce(published_at_ms, $5)
 WHERE id = $1 AND attempt = $4 AND state IN ({_WAITING})
 """
 
@@ -79,7 +83,9 @@ async def claim_due(tx: Statements, *, now_ms: int, owner: str, limit: int = 200
     The claimed messages are handed to the door through `tx.queued`.
     """
     due = await tx.fetch(_DUE + tx.lock("outbox_message", skip=True), now_ms, limit)
-    await tx.many(_CLAIM, [(row["id"], _due_after(row["attempt"], now_ms), owner, row["attempt"]) for row in due])
+    await tx.many(
+        _CLAIM, [(row["id"], _due_after(row["attempt"], now_ms), owner, row["attempt"], now_ms) for row in due]
+    )
     tx.queued.extend(_message(row) for row in due)
 
 
@@ -263,13 +269,6 @@ def _believable(played_at_ms: int | None, created_at_ms: int, now_ms: int) -> in
     if played_at_ms is not None and created_at_ms <= played_at_ms <= now_ms:
         return played_at_ms
     return now_ms
-
-
-async def note_published(tx: Statements, times: Sequence[tuple[str, int]]) -> None:
-    """When messages were first handed to the broker: for the timeline alone, so it is written lazily."""
-    await tx.many(
-        "UPDATE outbox_message SET published_at_ms = $2 WHERE id = $1 AND published_at_ms IS NULL", sorted(times)
-    )
 
 
 async def depth(tx: Statements) -> dict[str, int]:
