@@ -5,6 +5,7 @@ A message that nobody can take is stored and acknowledged: it would otherwise st
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,8 +105,8 @@ class Consumer:
 
         channels, queued = await self._database.write(work)
         self._committed(queued, channels)
-        for channel, _ in good:
-            metrics.uplinks.labels(channel.value, "handled").inc()
+        for channel, count in Counter(channel for channel, _ in good).items():
+            metrics.labelled(metrics.uplinks, channel.value, "handled").inc(count)
 
 
 _STATUS_FIRST = sorted(Channel, key=lambda channel: channel is not Channel.STATUS)

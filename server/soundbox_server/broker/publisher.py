@@ -44,9 +44,10 @@ class Publisher:
             if connection is None or not connection.publish(message.address, message.body):
                 metrics.publish_failures.inc()
                 continue
-            metrics.published.labels(message.kind).inc()
+            metrics.labelled(metrics.published, message.kind).inc()
             if message.attempt == 1 and message.kind == "payment_success":
-                metrics.announcement_seconds.labels("published").observe((now_ms - message.created_at_ms) / 1000)
+                hop = metrics.labelled(metrics.announcement_seconds, "published")
+                hop.observe((now_ms - message.created_at_ms) / 1000)
             log.info(
                 "message.published",
                 kind=message.kind, id=message.id, to=message.recipient_id, attempt=message.attempt,

@@ -8,6 +8,8 @@ it sends it straight after the commit, and no answer can beat its record. A swee
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from soundbox_server.db import Row, Statements
 from soundbox_server.outbox.state import WAITING, Delivery, may_follow
 
@@ -18,8 +20,7 @@ _BORN_CLAIMED = (Delivery.PUBLISHED, Delivery.SENT)
 _WAITING = ", ".join(f"'{state}'" for state in WAITING)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One message. `address` is a topic, `body` the exact bytes; without `expires_at_ms` it never expires."""
 
     id: str
@@ -149,8 +150,7 @@ async def expire(tx: Statements, *, now_ms: int) -> None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What a box says became of a message. `played_at_ms` is the box's own word."""
 
     message_id: str
@@ -160,8 +160,7 @@ class Answer:
     reason: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a message that an answer just proved: for logs and latency."""
 
     message_id: str

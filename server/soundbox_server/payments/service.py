@@ -8,6 +8,8 @@ before the lock may be a moment old.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from soundbox_server import failpoints
 from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
 from soundbox_server.db import Row, Statements
@@ -29,8 +31,7 @@ from soundbox_server.providers.base import PaymentReport
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
 
 
-@dataclass(frozen=True, kw_only=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, kw_only=True):
     """A verified report with the request that brought it."""
 
     report: PaymentReport
@@ -38,8 +39,7 @@ class Received:
     received_at_ms: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What a report led to; `payment_id` is None for an orphan."""
 
     outcome: Outcome
