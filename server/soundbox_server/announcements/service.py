@@ -81,7 +81,9 @@ async def queue_payment_announcement(
         for message in _messages(payment, listeners[payment.terminal_id], telling, now_ms)
     ]
     told = [listener for group in listeners.values() for listener in group]
-    await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", [(box.id, box.last_seq) for box in told])
+    await tx.many(
+        "UPDATE device SET last_seq = $2 WHERE id = $1", [(box.id, box.last_seq) for box in told], locked=True
+    )
     await outbox.queue(tx, messages, owner=telling.owner)
 
 

@@ -190,7 +190,7 @@ async def acknowledge(tx: Statements, answers: Sequence[Answer], *, now_ms: int)
     known = {row["id"]: _Record.of(row) for row in rows}
     hops = [hop for answer in answers if (hop := _apply(known.get(answer.message_id), answer, now_ms))]
     changed = {hop.message_id for hop in hops}
-    await tx.many(_RECORD, [known[message_id].row() for message_id in sorted(changed)])
+    await tx.many(_RECORD, [known[message_id].row() for message_id in sorted(changed)], locked=True)
     return hops
 
 
