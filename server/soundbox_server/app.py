@@ -70,7 +70,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _running(app: FastAPI, settings: Settings, database: Database) -> AsyncIterator[None]:
     owner = parts.owner_name("api")
     provider = parts.open_provider(settings)
-    publisher = Publisher(database)
+    publisher = Publisher()
     desk = parts.callback_desk(settings, database, provider, owner=owner, publish=publisher.publish)
     heartbeats = HeartbeatDesk(database)
     state = app.state
@@ -85,27 +85,23 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.heartbeat_desk = heartbeats
     state.qr_desk = QrDesk(database, provider, desk, qr_life_ms=settings.qr_life_s * 1000)
     _add_health_routes(app, database, publisher)
-    tasks = [
-        asyncio.create_task(
-            keep_connected(
-                publisher,
-                database,
-                host=settings.broker_host,
-                port=settings.broker_port,
-                master=settings.master,
-                folder=parts.lock_folder(settings),
-            )
-        ),
-        asyncio.create_task(publisher.note_times()),
-    ]
+    connecting = asyncio.create_task(
+        keep_connected(
+            publisher,
+            database,
+            host=settings.broker_host,
+            port=settings.broker_port,
+            master=settings.master,
+            folder=parts.lock_folder(settings),
+        )
+    )
     log.info("api.ready", url=settings.public_url)
     try:
         yield
     finally:
         await desk.drain()
         await heartbeats.drain()
-        await publisher.flush_times()
-        await parts.cancel(tasks)
+        await parts.cancel([connecting])
         await provider.aclose()
         log.info("api.stopped")
 

@@ -72,8 +72,9 @@ class Statements:
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         raise NotImplementedError
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        """One statement for each row of parameters, sent together."""
+    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
+        """One statement for each row of parameters, sent together. `locked`: an UPDATE by id of rows that this
+        transaction has locked, no row twice, so that their order does not matter."""
         raise NotImplementedError
 
     async def execute(self, sql: str, *args: object) -> None:
@@ -111,12 +112,12 @@ class _Postgres(Statements):
         await self.flush()
         return cast(Sequence[Row], await self._connection.fetch(sql, *args))
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         if not rows:
             return
         if len(rows) == 1:
             self._waiting.append((sql, list(rows[0])))
-        elif (together := await self._as_arrays(sql)) is not None:
+        elif (together := await self._as_arrays(sql, locked=locked)) is not None:
             self._waiting.append((together, [list(column) for column in zip(*rows, strict=True)]))
         else:
             await self.flush()
@@ -131,30 +132,37 @@ class _Postgres(Statements):
             sql = _one_statement(tuple(sql for sql, _ in waiting))
             await self._connection.fetch(sql, *(value for _, values in waiting for value in values))
 
-    async def _as_arrays(self, sql: str) -> str | None:
-        if sql not in _ARRAYS:
+    async def _as_arrays(self, sql: str, *, locked: bool) -> str | None:
+        if (sql, locked) not in _ARRAYS:
             types = [kind.name for kind in (await self._connection.prepare(sql)).get_parameters()]
-            _ARRAYS[sql] = _from_arrays(sql, types)
-        return _ARRAYS[sql]
+            _ARRAYS[sql, locked] = _from_arrays(sql, types, locked=locked)
+        return _ARRAYS[sql, locked]
 
 
-_ARRAYS: dict[str, str | None] = {}
+_ARRAYS: dict[tuple[str, bool], str | None] = {}
 _VALUES = re.compile(r"VALUES\s*\(([^)]*)\)")
+_WHERE_ID = re.compile(r"WHERE id = \$1\s*\Z")
 _PARAMETER = re.compile(r"\$(\d+)")
 
 
-def _from_arrays(sql: str, types: Sequence[str]) -> str | None:
-    """An INSERT of one row as an INSERT of many, whose parameters are arrays; None for what is no such INSERT.
+def _from_arrays(sql: str, types: Sequence[str], *, locked: bool) -> str | None:
+    """An INSERT or UPDATE of one row as one of many, whose parameters are arrays; None for what cannot be so written.
 
-    Updates stay as they are: executed row by row they lock in the order of the rows.
+    An UPDATE only of rows that are `locked` already: row by row it locks in the order of the rows, as one it does not.
     """
+    names = ", ".join(f"a{n}" for n in range(1, len(types) + 1))
+    arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(types, 1))
+    rows = f"FROM unnest({arrays}) AS r({names})"
+    if locked and (found := _WHERE_ID.search(sql)):
+        return _of_row(sql[: found.start()]) + f"{rows} WHERE id = r.a1"
     found = _VALUES.search(sql)
     if found is None or "(" in found[1] or "DO UPDATE" in sql:
         return None
-    names = ", ".join(f"a{n}" for n in range(1, len(types) + 1))
-    arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(types, 1))
-    chosen = _PARAMETER.sub(r"r.a\1", found[1])
-    return f"{sql[: found.start()]}SELECT {chosen} FROM unnest({arrays}) AS r({names}){sql[found.end() :]}"
+    return f"{sql[: found.start()]}SELECT {_of_row(found[1])} {rows}{sql[found.end() :]}"
+
+
+def _of_row(sql: str) -> str:
+    return _PARAMETER.sub(r"r.a\1", sql)
 
 
 @lru_cache(maxsize=512)
@@ -195,7 +203,7 @@ class _SqliteInThread(Statements):
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         return cast(Sequence[Row], self._connection.execute(_numbered(sql), _plain(args)).fetchall())
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         self._connection.executemany(_numbered(sql), [_plain(row) for row in rows])
 
 
@@ -213,7 +221,7 @@ class _SqliteOfSession(Statements):
             names = [column[0] for column in cursor.description or ()]
             return [_NamedRow(names, row) for row in await cursor.fetchall()]
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         async with self._connection.executemany(_numbered(sql), [_plain(row) for row in rows]):
             pass
 

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -59,7 +60,9 @@ def request_id(request: Request) -> str:
 
 
 async def read_body(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
-    """The raw body, refused as soon as it is too long."""
+    """The raw body, refused as soon as it is too long: before it is read, where its length was announced."""
+    if _announced_bytes(request.scope) > limit:
+        raise BodyTooLarge(f"The body is longer than {limit} bytes.")
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -107,6 +110,13 @@ def _example(kind: type[SoundboxError]) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _announced_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
+
+
 class RequestContext:
     """Every request gets an id (its own X-Request-Id when that is one) that the answer and all log lines carry."""
 
@@ -147,8 +157,7 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._limit:
+        if _announced_bytes(scope) > self._limit:
             await _problem(Request(scope), BodyTooLarge(f"The body is longer than {self._limit} bytes."))(
                 scope, receive, send
             )
@@ -170,10 +179,10 @@ Door = Callable[[Request], Awaitable[Response]]
 
 
 class LeanDoors:
-    """The paths that get most of the traffic, answered before FastAPI's routing: its layers cost as much as a door.
+    """The paths that get most of the traffic, answered before all layers of FastAPI: they cost as much as a door.
 
-    Only POST: another method at such a path goes on to the app. Doors raise SoundboxError as everywhere; anything else
-    they raise is rendered by the app's outermost handler.
+    Only POST: another method at such a path goes on to the app. What the layers do for the other paths is done here:
+    the request id, and errors as answers. The limit on the body is `read_body`'s, which every door calls.
     """
 
     def __init__(self, app: ASGIApp, doors: Mapping[str, Door]) -> None:
@@ -185,11 +194,18 @@ class LeanDoors:
         if door is None:
             await self._app(scope, receive, send)
             return
+        scope["soundbox.request_id"] = asked = _wanted_id(scope) or new_id("req")
+        structlog.contextvars.bind_contextvars(request_id=asked)
         request = Request(scope, receive)
         try:
             response = await door(request)
         except SoundboxError as error:
             response = await _say_soundbox_error(request, error)
+        except ClientDisconnect:  # nobody is left to be answered
+            return
+        except Exception as error:
+            response = await _say_internal(request, error)
+        response.raw_headers.append((b"x-request-id", asked.encode()))
         await response(scope, receive, send)
 
 
@@ -291,11 +307,14 @@ async def _say_internal(request: Request, error: Exception) -> Response:
     if isinstance(db.root_cause(error), asyncpg.DataError):  # a NUL, most of the time
         return await _say_soundbox_error(request, ValidationFailed("A value holds what cannot be stored."))
     log.error("request.crashed", path=request.url.path, exc_info=error)
-    # This answer leaves outside the middleware that adds the id to all others.
-    headers = {"x-request-id": request_id(request)}
-    return _problem_body(
-        request, 500, "INTERNAL", "Internal error", "Something went wrong on our side.", {}, headers=headers
-    )
+    return _problem_body(request, 500, "INTERNAL", "Internal error", "Something went wrong on our side.", {})
+
+
+async def _say_internal_outside(request: Request, error: Exception) -> Response:
+    """This answer leaves outside the middleware that adds the id to all others."""
+    response = await _say_internal(request, error)
+    response.headers["x-request-id"] = request_id(request)
+    return response
 
 
 def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
@@ -304,10 +323,11 @@ def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
         SoundboxError: _say_soundbox_error,
         HTTPException: _say_http_error,
         RequestValidationError: _say_invalid,
-        Exception: _say_internal,
+        Exception: _say_internal_outside,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    app.add_middleware(LeanDoors, doors=lean)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext)
+    layers = app.build_middleware_stack
+    app.build_middleware_stack = lambda: LeanDoors(layers(), lean)  # type: ignore[method-assign]

@@ -1,5 +1,8 @@
 """What Prometheus may ask. What the database knows (outbox depth, boxes online) is read when it asks."""
 
+from functools import lru_cache
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 registry = CollectorRegistry()
@@ -48,3 +51,9 @@ broker_connected = Gauge(
     "soundbox_broker_connected", "1 while this process is connected to the broker.", registry=registry
 )
 shard_owned = Gauge("soundbox_shard_owned", "1 while this worker owns its broker shard.", registry=registry)
+
+
+@lru_cache(maxsize=1_024)
+def labelled(metric: Any, *labels: str) -> Any:
+    """`metric.labels(…)`, remembered: finding it anew costs more than counting."""
+    return metric.labels(*labels)

@@ -1,8 +1,9 @@
 """A message from a box as its handlers see it: read, attributed to the box that the broker vouches for, and timed."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from soundbox_protocol.messages import Message
 from soundbox_server.db import Statements
@@ -10,8 +11,7 @@ from soundbox_server.db import Statements
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Uplink(Generic[M]):
+class Uplink(msgspec.Struct, Generic[M], frozen=True, kw_only=True):
     device_id: str
     message: M
     payload: bytes

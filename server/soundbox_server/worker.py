@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import aiomqtt
 import structlog
 import uvicorn
 from starlette.applications import Starlette
@@ -74,7 +73,7 @@ class Worker:
         self._database = database
         self._owner = parts.owner_name("worker")
         self._telling = parts.telling(settings, owner=self._owner)
-        self._publisher = Publisher(database)
+        self._publisher = Publisher()
         self._provider = parts.open_provider(settings)
         self._desk = parts.callback_desk(
             settings, database, self._provider, owner=self._owner, publish=self._publisher.publish
@@ -105,7 +104,6 @@ class Worker:
         finally:
             await parts.cancel([working, stopping])
             await self._desk.drain()
-            await self._publisher.flush_times()
             server.should_exit = True
             await asyncio.wait([status])
             await self._provider.aclose()
@@ -119,7 +117,6 @@ class Worker:
             jobs = [
                 asyncio.create_task(work)
                 for work in (
-                    self._publisher.note_times(),
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
@@ -165,21 +162,20 @@ class Worker:
         user, attempt = shard_user(self._settings.broker_shard), 0
         consumer = Consumer(self._database, self._table(), committed=self._committed)
         while True:
-            client = wire.open_client(
-                host=self._settings.broker_host,
-                port=self._settings.broker_port,
-                user=user,
-                password=hub_password(self._settings.master, user),
-                persistent=True,
-            )
             try:
-                async with client:
-                    self._publisher.attach(client)
+                async with wire.connected(
+                    host=self._settings.broker_host,
+                    port=self._settings.broker_port,
+                    user=user,
+                    password=hub_password(self._settings.master, user),
+                    persistent=True,
+                ) as connection:
+                    self._publisher.attach(connection)
                     self._sweep_now.set()
                     attempt = 0
                     log.info("worker.connected")
-                    await consumer.consume(client)
-            except aiomqtt.MqttError as error:
+                    await consumer.consume(connection)
+            except wire.BrokerLost as error:
                 log.warning("worker.disconnected", error=str(error))
             except Exception:  # the database is away: nothing was acknowledged, so all of it comes again
                 log.exception("worker.interrupted")

@@ -58,3 +58,20 @@ async def test_a_sessions_writes_never_wait(database: Database) -> None:
         await tx.many(INSERT, ROWS)
 
     assert len(await _basis_points(database)) == len(ROWS)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+async def test_many_locked_rows_are_each_updated_with_their_own_values(database: Database, independent: bool) -> None:
+    async def work(tx: Statements) -> None:
+        tx.independent_writes = independent
+        await tx.many(INSERT, ROWS)
+        await tx.fetch(
+            f"SELECT id FROM fee_profile WHERE id {tx.among(1)} {tx.lock('fee_profile')}", ["fee_0", "fee_2"]
+        )
+        await tx.many(
+            "UPDATE fee_profile SET bps = $2 + bps WHERE id = $1", [("fee_2", 40), ("fee_0", 20)], locked=True
+        )
+
+    await database.write(work)
+
+    assert await _basis_points(database) == {"fee_0": 20, "fee_1": 1, "fee_2": 42}

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from soundbox_server import seal
 from soundbox_server.announcements.service import Telling
 from soundbox_server.clock import rfc3339
@@ -151,7 +153,7 @@ def report(
         "amount": payment.amount, "currency": "IDR", "paid_at": rfc3339(paid_at_ms or NOW), "issuer": "Bank Contoh",
     } | other  # fmt: skip
     read = read_report(json.dumps(body).encode(), provider=payment.provider)
-    return read if paid_at_ms is not None else replace(read, paid_at_ms=None)
+    return read if paid_at_ms is not None else msgspec.structs.replace(read, paid_at_ms=None)
 
 
 async def take(database: Database, *reports: PaymentReport, now_ms: int = NOW) -> list[Taken]:

@@ -5,18 +5,18 @@ A message that nobody can take is stored and acknowledged: it would otherwise st
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiomqtt
 import structlog
 
 from soundbox_protocol.messages import MESSAGES, MalformedMessage, decode
 from soundbox_protocol.topics import UPLINK_FILTER, parse_uplink
 from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, metrics
-from soundbox_server.broker import wire
+from soundbox_server.broker.wire import Connection, Message
 from soundbox_server.db import Database, Statements, is_away, will_pass
 from soundbox_server.devices.service import in_service
 from soundbox_server.ids import new_id
@@ -27,7 +27,6 @@ log = structlog.get_logger()
 MOST_TOGETHER = 64
 POISON_BYTES = 1_024
 POISON_PER_DEVICE = 50
-REFUSED = 0x80  # a SUBACK code from here on means no
 
 Table = Mapping[Channel, Sequence[Handler]]
 
@@ -50,10 +49,11 @@ class Consumer:
         self._table = table
         self._committed = committed
 
-    async def consume(self, client: aiomqtt.Client) -> None:
-        """Raises MqttError when the connection ends, and what the database raises: then nothing was acknowledged."""
+    async def consume(self, connection: Connection) -> None:
+        """Raises BrokerLost when the connection ends, and what the database raises: then nothing was acknowledged."""
         # Both at once: a broker may hold back even the SUBACK until its backlog is acknowledged.
-        subscribing, reading = asyncio.create_task(self._subscribe(client)), asyncio.create_task(self._read_on(client))
+        subscribing = asyncio.create_task(connection.subscribe(UPLINK_FILTER))
+        reading = asyncio.create_task(self._read_on(connection))
         try:
             await asyncio.gather(subscribing, reading)
         finally:
@@ -61,21 +61,15 @@ class Consumer:
                 task.cancel()
             await asyncio.gather(subscribing, reading, return_exceptions=True)
 
-    async def _subscribe(self, client: aiomqtt.Client) -> None:
-        granted = await client.subscribe(UPLINK_FILTER, qos=1)
-        if any((code if isinstance(code, int) else code.value) >= REFUSED for code in granted):
-            raise aiomqtt.MqttError("the broker refused the subscription")
-
-    async def _read_on(self, client: aiomqtt.Client) -> None:
+    async def _read_on(self, connection: Connection) -> None:
         while True:
-            group = await wire.next_group(client, most=MOST_TOGETHER)
+            group = await connection.next_group(most=MOST_TOGETHER)
             await self._take(group)
             failpoints.reached("uplink.committed")
-            for message in group:
-                wire.acknowledge(client, message)
+            connection.acknowledge(group)
             failpoints.reached("uplink.acknowledged")
 
-    async def _take(self, group: Sequence[aiomqtt.Message]) -> None:
+    async def _take(self, group: Sequence[Message]) -> None:
         """Commit the group; if a handler raises, commit each message by itself and put the one that raises aside."""
         now_ms = clock.now_ms()
         read = [_read(message, now_ms) for message in group]
@@ -91,7 +85,7 @@ class Consumer:
                 return
             if will_pass(error):
                 raise
-            log.exception("uplink.poison", topic=str(group[0].topic))
+            log.exception("uplink.poison", topic=group[0].topic)
             await self._commit([(None, _poison(group[0], f"{type(error).__name__}: {error}"))])
 
     async def _commit(self, read: Sequence[tuple[tuple[Channel, Uplink[Any]] | None, _Poison | None]]) -> None:
@@ -111,16 +105,16 @@ class Consumer:
 
         channels, queued = await self._database.write(work)
         self._committed(queued, channels)
-        for channel, _ in good:
-            metrics.uplinks.labels(channel.value, "handled").inc()
+        for channel, count in Counter(channel for channel, _ in good).items():
+            metrics.labelled(metrics.uplinks, channel.value, "handled").inc(count)
 
 
 _STATUS_FIRST = sorted(Channel, key=lambda channel: channel is not Channel.STATUS)
 
 
-def _read(message: aiomqtt.Message, now_ms: int) -> tuple[tuple[Channel, Uplink[Any]] | None, _Poison | None]:
+def _read(message: Message, now_ms: int) -> tuple[tuple[Channel, Uplink[Any]] | None, _Poison | None]:
     """The message as its handlers see it, or as something nobody can take."""
-    topic, payload = str(message.topic), bytes(message.payload or b"")
+    topic, payload = message.topic, message.payload
     named = parse_uplink(topic)
     if named is None or named[1] not in MESSAGES:
         metrics.uplinks.labels("unknown", "malformed").inc()
@@ -137,11 +131,14 @@ def _read(message: aiomqtt.Message, now_ms: int) -> tuple[tuple[Channel, Uplink[
     return (channel, Uplink(device_id=device_id, message=said, payload=payload, received_at_ms=now_ms)), None
 
 
-def _poison(message: aiomqtt.Message, error: str) -> _Poison:
-    topic = str(message.topic)
-    named = parse_uplink(topic)
-    payload = bytes(message.payload or b"")[:POISON_BYTES]
-    return _Poison(device_id=named[0] if named else "", topic=topic[:256], payload=payload, error=error[:256])
+def _poison(message: Message, error: str) -> _Poison:
+    named = parse_uplink(message.topic)
+    return _Poison(
+        device_id=named[0] if named else "",
+        topic=message.topic[:256],
+        payload=message.payload[:POISON_BYTES],
+        error=error[:256],
+    )
 
 
 async def _store_poison(tx: Statements, poison: Sequence[_Poison]) -> None:

@@ -5,10 +5,10 @@ Nothing waits for it: what cannot be handed over now is due again in five second
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
-import aiomqtt
 import structlog
 
 from soundbox_server import clock, metrics
@@ -20,60 +20,39 @@ from soundbox_server.outbox import service as outbox
 
 log = structlog.get_logger()
 
-NOTE_EVERY_S = 1.0
-NOTES_WAITING = 50_000
 RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Publisher:
     """`publish` hands messages to the broker at once, or drops them for the sweep while there is no connection."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._client: aiomqtt.Client | None = None
-        self._times: list[tuple[str, int]] = []
+    def __init__(self) -> None:
+        self._connection: wire.Connection | None = None
 
     @property
     def connected(self) -> bool:
-        return self._client is not None
+        return self._connection is not None
 
-    def attach(self, client: aiomqtt.Client | None) -> None:
+    def attach(self, connection: wire.Connection | None) -> None:
         """Use this connection from now on, or none."""
-        self._client = client
-        metrics.broker_connected.set(client is not None)
+        self._connection = connection
+        metrics.broker_connected.set(connection is not None)
 
     def publish(self, messages: Sequence[outbox.Message]) -> None:
-        client, now_ms = self._client, clock.now_ms()
+        connection, now_ms = self._connection, clock.now_ms()
         for message in messages:
-            if client is None or not wire.publish(client, message.address, message.body):
+            if connection is None or not connection.publish(message.address, message.body):
                 metrics.publish_failures.inc()
                 continue
-            metrics.published.labels(message.kind).inc()
+            metrics.labelled(metrics.published, message.kind).inc()
             if message.attempt == 1 and message.kind == "payment_success":
-                metrics.announcement_seconds.labels("published").observe((now_ms - message.created_at_ms) / 1000)
-            if len(self._times) < NOTES_WAITING:
-                self._times.append((message.id, now_ms))
+                hop = metrics.labelled(metrics.announcement_seconds, "published")
+                hop.observe((now_ms - message.created_at_ms) / 1000)
             log.info(
                 "message.published",
                 kind=message.kind, id=message.id, to=message.recipient_id, attempt=message.attempt,
                 trace_id=message.trace_id,
             )  # fmt: skip
-
-    async def note_times(self) -> None:
-        """Write when messages were first handed over. Only the timeline reads it, so it is written once a second."""
-        while True:
-            await asyncio.sleep(NOTE_EVERY_S)
-            await self.flush_times()
-
-    async def flush_times(self) -> None:
-        times, self._times = self._times, []
-        if not times:
-            return
-        try:
-            await self._database.write(lambda tx: outbox.note_published(tx, times))
-        except Exception as error:
-            log.warning("publisher.times_delayed", count=len(times), error=repr(error))
-            self._times = (times + self._times)[-NOTES_WAITING:]
 
 
 async def keep_connected(
@@ -89,10 +68,10 @@ async def keep_connected(
             await asyncio.sleep(RECONNECT_S[-1])
             continue
         user = publisher_user(int(lease.name.rpartition("-")[2]))
-        open_client = partial(
-            wire.open_client, host=host, port=port, user=user, password=hub_password(master, user), persistent=False
+        connect = partial(
+            wire.connected, host=host, port=port, user=user, password=hub_password(master, user), persistent=False
         )
-        connected = asyncio.create_task(stay_connected(open_client, publisher))
+        connected = asyncio.create_task(stay_connected(connect, publisher))
         lost = asyncio.create_task(lease.lost.wait())
         try:
             await asyncio.wait([connected, lost], return_when=asyncio.FIRST_COMPLETED)
@@ -105,16 +84,18 @@ async def keep_connected(
             await lease.release()
 
 
-async def stay_connected(open_client: Callable[[], aiomqtt.Client], publisher: Publisher) -> None:
+async def stay_connected(
+    connect: Callable[[], AbstractAsyncContextManager[wire.Connection]], publisher: Publisher
+) -> None:
     attempt = 0
     while True:
         try:
-            async with open_client() as client:
-                publisher.attach(client)
+            async with connect() as connection:
+                publisher.attach(connection)
                 attempt = 0
                 log.info("publisher.connected")
-                await client._disconnected  # nothing is subscribed: only the end of the connection can happen
-        except aiomqtt.MqttError as error:
+                await connection.until_lost()  # nothing is subscribed: only the end of the connection can happen
+        except wire.BrokerLost as error:
             log.warning("publisher.disconnected", error=str(error))
         finally:
             publisher.attach(None)

@@ -5,22 +5,21 @@ suspense:<provider>. A balance is what came in less what went out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from soundbox_server.db import Statements
 from soundbox_server.ids import new_id
 
 
-@dataclass(frozen=True)
-class Posting:
+class Posting(msgspec.Struct, frozen=True):
     source: str
     destination: str
     amount: int
     unit: str = "IDR"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Journal:
+class Journal(msgspec.Struct, frozen=True, kw_only=True):
     kind: str  # capture | suspense
     postings: tuple[Posting, ...]
     payment_id: str | None = None
@@ -38,9 +37,7 @@ def capture(
     return Journal(kind="capture", payment_id=payment_id, provider_event_id=provider_event_id, postings=postings)
 
 
-def suspense(
-    *, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str
-) -> Journal:
+def suspense(*, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str) -> Journal:
     """Money came that fits no payment: it is kept apart until an operator decides."""
     posting = Posting(f"provider_receivable:{provider}", f"suspense:{provider}", amount)
     return Journal(

@@ -34,7 +34,7 @@ def _report(hops: Sequence[service.Hop]) -> None:
             ms=hop.ms_since_created,
         )
         if hop.state in (Delivery.RECEIVED, Delivery.PLAYED):
-            metrics.announcement_seconds.labels(hop.state.value).observe(hop.ms_since_created / 1000)
+            metrics.labelled(metrics.announcement_seconds, hop.state.value).observe(hop.ms_since_created / 1000)
 
 
 def _answer(uplink: Uplink[PaymentAck]) -> service.Answer:

@@ -2,10 +2,13 @@
 
 A row whose recipient can hear now is *born claimed*: published, attempt 1, due again in 5 s. The process that commits
 it sends it straight after the commit, and no answer can beat its record. A sweep sends again what stays unanswered.
+`published_at_ms` is therefore the moment of the first claim: what was handed over is not written a second time.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from soundbox_server.db import Row, Statements
 from soundbox_server.outbox.state import WAITING, Delivery, may_follow
@@ -17,8 +20,7 @@ _BORN_CLAIMED = (Delivery.PUBLISHED, Delivery.SENT)
 _WAITING = ", ".join(f"'{state}'" for state in WAITING)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One message. `address` is a topic, `body` the exact bytes; without `expires_at_ms` it never expires."""
 
     id: str
@@ -40,8 +42,9 @@ class Message:
 
 _INSERT = """
 INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, state,
-                            reason, owner, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+                            reason, owner, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id,
+                            published_at_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
 
 
@@ -57,6 +60,7 @@ def _row(m: Message, owner: str) -> tuple[object, ...]:
     return (
         m.id, m.transport, m.kind, m.recipient_id, m.subject_id, m.original_id, m.seq, m.address, m.body, m.state.value,
         m.reason, owner if sent else None, 1 if sent else 0, due, m.expires_at_ms, m.created_at_ms, m.trace_id,
+        m.created_at_ms if sent else None,
     )  # fmt: skip
 
 
@@ -68,7 +72,8 @@ WHERE state IN ({_WAITING}) AND due_at_ms <= $1 AND (expires_at_ms IS NULL OR ex
 ORDER BY due_at_ms, id LIMIT $2
 """
 _CLAIM = f"""
-UPDATE outbox_message SET state = 'published', attempt = attempt + 1, due_at_ms = $2, owner = $3
+UPDATE outbox_message SET state = 'published', attempt = attempt + 1, due_at_ms = $2, owner = $3,
+                          published_at_ms = coalesce(published_at_ms, $5)
 WHERE id = $1 AND attempt = $4 AND state IN ({_WAITING})
 """
 
@@ -79,7 +84,9 @@ async def claim_due(tx: Statements, *, now_ms: int, owner: str, limit: int = 200
     The claimed messages are handed to the door through `tx.queued`.
     """
     due = await tx.fetch(_DUE + tx.lock("outbox_message", skip=True), now_ms, limit)
-    await tx.many(_CLAIM, [(row["id"], _due_after(row["attempt"], now_ms), owner, row["attempt"]) for row in due])
+    await tx.many(
+        _CLAIM, [(row["id"], _due_after(row["attempt"], now_ms), owner, row["attempt"], now_ms) for row in due]
+    )
     tx.queued.extend(_message(row) for row in due)
 
 
@@ -143,8 +150,7 @@ async def expire(tx: Statements, *, now_ms: int) -> None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What a box says became of a message. `played_at_ms` is the box's own word."""
 
     message_id: str
@@ -154,8 +160,7 @@ class Answer:
     reason: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a message that an answer just proved: for logs and latency."""
 
     message_id: str
@@ -185,7 +190,7 @@ async def acknowledge(tx: Statements, answers: Sequence[Answer], *, now_ms: int)
     known = {row["id"]: _Record.of(row) for row in rows}
     hops = [hop for answer in answers if (hop := _apply(known.get(answer.message_id), answer, now_ms))]
     changed = {hop.message_id for hop in hops}
-    await tx.many(_RECORD, [known[message_id].row() for message_id in sorted(changed)])
+    await tx.many(_RECORD, [known[message_id].row() for message_id in sorted(changed)], locked=True)
     return hops
 
 
@@ -263,13 +268,6 @@ def _believable(played_at_ms: int | None, created_at_ms: int, now_ms: int) -> in
     if played_at_ms is not None and created_at_ms <= played_at_ms <= now_ms:
         return played_at_ms
     return now_ms
-
-
-async def note_published(tx: Statements, times: Sequence[tuple[str, int]]) -> None:
-    """When messages were first handed to the broker: for the timeline alone, so it is written lazily."""
-    await tx.many(
-        "UPDATE outbox_message SET published_at_ms = $2 WHERE id = $1 AND published_at_ms IS NULL", sorted(times)
-    )
 
 
 async def depth(tx: Statements) -> dict[str, int]:

@@ -7,7 +7,8 @@ from soundbox_server.outbox.models import OutboxMessage
 
 
 def notification(row: OutboxMessage) -> dict[str, Any]:
-    """An announcement and when it took each hop; `published` is our own hand-over, the rest is the box's word."""
+    """An announcement and when it took each hop; `published` is when we claimed it, to be sent straight after that
+    commit, and the rest is the box's word."""
     return {
         "event_id": row.id,
         "device_id": None if row.state == "suppressed" else row.recipient_id,

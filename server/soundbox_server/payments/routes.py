@@ -85,12 +85,12 @@ async def qris_callback(request: Request) -> Response:
             raise InvalidSignature("The callback does not name a partner of ours.")
         report = reader.read_callback(headers, body, now_ms=clock.now_ms())
     except SoundboxError as error:
-        metrics.callbacks.labels(partner if reader else "unknown", error.code.lower()).inc()
+        metrics.labelled(metrics.callbacks, partner if reader else "unknown", error.code.lower()).inc()
         raise
     failpoints.reached("callback.verified")
     taken = await desk.take(report, asked=request_id(request))
     failpoints.reached("callback.answered")
-    metrics.callbacks.labels(partner, taken.outcome.value).inc()
+    metrics.labelled(metrics.callbacks, partner, taken.outcome.value).inc()
     metrics.callback_seconds.observe(time.perf_counter() - started)
     log.info(
         "callback.taken",

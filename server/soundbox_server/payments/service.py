@@ -8,6 +8,8 @@ before the lock may be a moment old.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from soundbox_server import failpoints
 from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
 from soundbox_server.db import Row, Statements
@@ -29,8 +31,7 @@ from soundbox_server.providers.base import PaymentReport
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
 
 
-@dataclass(frozen=True, kw_only=True)
-class Received:
+class Received(msgspec.Struct, frozen=True, kw_only=True):
     """A verified report with the request that brought it."""
 
     report: PaymentReport
@@ -38,8 +39,7 @@ class Received:
     received_at_ms: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What a report led to; `payment_id` is None for an orphan."""
 
     outcome: Outcome
@@ -133,8 +133,9 @@ async def take_reports(
         taken |= await _seen(tx, provider, [r.report for r in reports if r.report.provider == provider])
     group = _Group(now_ms=now_ms, payments=payments, taken=taken)
     outcomes = [_take(group, received, late_report_ms) for received in reports]
-    await _write(tx, group)
+    # First, because it looks at the boxes: the writes that follow it all wait for one journey to the server.
     await queue_payment_announcement(tx, group.announced, telling=telling, now_ms=now_ms)
+    await _write(tx, group)
     failpoints.reached("callback.applied")
     return outcomes
 
@@ -344,11 +345,12 @@ async def _write(tx: Statements, group: _Group) -> None:
         stands = await tx.fetch(_INSERT_EVENT + " RETURNING id", *row)
         if stands and journal:
             group.journals.append(journal)
-    await tx.many(_UPDATE_PAYMENT, [payment.row() for payment in group.changed.values()])
+    await tx.many(_UPDATE_PAYMENT, [payment.row() for payment in group.changed.values()], locked=True)
     await tx.many(
         "UPDATE payment_attempt SET state = $2, "
         "provider_reference = coalesce(provider_reference, nullif($3, '')) WHERE id = $1",
         list({attempt[0]: attempt for attempt in group.attempts}.values()),
+        locked=True,  # with its payment
     )
     await ledger.post(tx, group.journals, now_ms=group.now_ms)
     await insert_steps(tx, group.steps)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 from soundbox_server.errors import GatewayError, PartnerTimeout
 
 ReportedStatus = Literal["paid", "failed", "expired", "pending"]
@@ -18,8 +20,7 @@ class ProviderRefused(GatewayError):
     """A definite no: nothing was charged, and another provider may be asked."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PaymentReport:
+class PaymentReport(msgspec.Struct, frozen=True, kw_only=True):
     """A partner's word about one payment, after its signature was checked.
 
     `event_id` names the report (one payment may have several), `partner_reference` is the reference that we chose.

@@ -7,7 +7,7 @@ from support.books import check_books
 from support.shop import MASTER, NOW, TELLING, Shop, execute, open_shop, report, row, rows, take, told
 
 from soundbox_protocol import MAX_PAYLOAD_BYTES
-from soundbox_protocol.messages import PaymentSuccess, decode
+from soundbox_protocol.messages import PaymentSuccess, decode, encode
 from soundbox_protocol.signing import verify
 from soundbox_server import seal
 from soundbox_server.announcements.service import Announced, queue_payment_announcement
@@ -34,6 +34,18 @@ def announced(shop: Shop, payment_id: str, **more: object) -> Announced:
 def said(sent: dict[str, object]) -> PaymentSuccess:
     device, topic = str(sent["recipient_id"]), str(sent["address"])
     return decode(PaymentSuccess, verify(seal.announcement_key(MASTER, device, 1), topic, bytes(sent["body"])))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("original_id", [None, "ann_1"])
+@pytest.mark.parametrize("name", ["Warung Sari", 'Toko "é" \\ 😀/', "a\x07b\u2028\u202ec", "~\x7f\x9f"])
+async def test_the_bytes_are_the_models(database: Database, shop: Shop, name: str, original_id: str | None) -> None:
+    device = await shop.box()
+    payment = await shop.payment(device)
+    await queue(database, announced(shop, payment.payment_id, merchant_name=name, original_id=original_id))
+
+    (sent,) = await told(database, payment.payment_id)
+    key, topic, body = seal.announcement_key(MASTER, device, 1), sent["address"], bytes(sent["body"])
+    assert verify(key, topic, body) == encode(said(sent))
 
 
 async def test_numbers_have_no_gap_after_a_transaction_that_failed(database: Database, shop: Shop) -> None:

@@ -275,7 +275,7 @@ async def test_two_sweeps_at_once_never_send_the_same_attempt_twice(database: Da
 async def test_a_claim_of_an_attempt_that_has_passed_is_void(database: Database, shop: Shop) -> None:
     """The fence itself: whoever read the row before somebody else claimed it may not claim it again."""
     event_id, _ = await announce(database, shop)
-    stale = (event_id, NOW + 99_000, "slow worker", 1)
+    stale = (event_id, NOW + 99_000, "slow worker", 1, NOW)
     await sweep(database, NOW + 5_000)
 
     await database.write(lambda tx: tx.many(outbox._CLAIM, [stale]))
@@ -300,13 +300,21 @@ async def test_messages_without_an_answer_are_sent_once(database: Database, shop
     assert await sweep(database, NOW + 10**9) == []
 
 
-async def test_when_it_was_handed_over_is_written_once(database: Database, shop: Shop) -> None:
+async def test_when_it_was_first_claimed_for_sending_is_written_once(database: Database, shop: Shop) -> None:
     event_id, _ = await announce(database, shop)
+    born = (await message(database, event_id))["published_at_ms"]
+    await sweep(database, NOW + 5_000)
 
-    await database.write(lambda tx: outbox.note_published(tx, [(event_id, NOW + 3)]))
-    await database.write(lambda tx: outbox.note_published(tx, [(event_id, NOW + 5_003)]))
+    assert (born, (await message(database, event_id))["published_at_ms"]) == (NOW, NOW)
 
-    assert (await message(database, event_id))["published_at_ms"] == NOW + 3
+
+async def test_what_waits_for_a_birth_is_published_when_it_is_claimed(database: Database, shop: Shop) -> None:
+    event_id, device = await announce(database, shop, online=False)
+    waiting = (await message(database, event_id))["published_at_ms"]
+    await database.write(lambda tx: outbox.make_due(tx, recipients=[device], now_ms=NOW + 2_000))
+    await sweep(database, NOW + 2_001)
+
+    assert (waiting, (await message(database, event_id))["published_at_ms"]) == (None, NOW + 2_001)
 
 
 async def test_the_depth_counts_what_still_has_somewhere_to_go(database: Database, shop: Shop) -> None:

@@ -1,10 +1,10 @@
 """What a provider's word leads to, in every case that is known to go wrong."""
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 from support.books import check_books
 from support.shop import (
     LATE_REPORT_MS,
