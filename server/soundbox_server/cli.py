@@ -123,7 +123,7 @@ def broker() -> None:
     try:
         asyncio.run(_run_broker(settings))
     except BrokerStartError as problem:
-        raise Refused(f"{problem} (SOUNDBOX_BROKER_HOST, SOUNDBOX_BROKER_PORT)") from problem
+        raise Refused(f"{problem} (SOUNDBOX_BROKER_HOST, SOUNDBOX_BROKER_PORT, SOUNDBOX_BROKER_TLS_PORT)") from problem
 
 
 @app.command()
@@ -383,6 +383,7 @@ async def _plant(settings: "Settings") -> dict[str, Any]:
 
 
 async def _run_broker(settings: "Settings") -> None:
+    from soundbox_server import parts
     from soundbox_server.broker import embedded, supervisor
     from soundbox_server.broker.mosquitto import find_mosquitto
 
@@ -394,6 +395,8 @@ async def _run_broker(settings: "Settings") -> None:
     if mosquitto is None:
         if settings.broker_engine == "mosquitto":
             raise Refused("Mosquitto is not on PATH, and SOUNDBOX_BROKER_ENGINE asks for it. Install mosquitto.")
+        if settings.broker_tls_port:
+            raise Refused("SOUNDBOX_BROKER_TLS_PORT: the embedded broker has no TLS. Install mosquitto.")
         await embedded.supervise(**where)  # type: ignore[arg-type]
         return
     async with _database(settings) as database:
@@ -403,6 +406,8 @@ async def _run_broker(settings: "Settings") -> None:
             load_users=lambda: _ask_devices(database, "broker_users"),
             revision=lambda: _ask_devices(database, "credential_revision"),
             master_key=settings.master,
+            tls=parts.tls_setup(settings),
+            shards=settings.broker_shard + 1,
         )
 
 

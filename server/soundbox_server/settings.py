@@ -73,6 +73,22 @@ class Settings(BaseSettings):
     broker_host: str = _setting("127.0.0.1", "MQTT broker the hub connects to", references="MQTT_HOST")
     broker_port: int = _setting(1883, "port of the MQTT broker", references="MQTT_PORT")
     broker_public_host: str = _setting("", "broker address handed to boxes at activation; default: broker_host")
+    broker_public_port: int = _setting(
+        0, "port handed to boxes at activation; 0: broker_tls_port when that is on, else broker_port"
+    )
+    broker_tls_port: int = _setting(0, "port of the broker's TLS listener for boxes; 0: none (soundbox up chooses one)")
+    broker_tls_host: str = _setting("127.0.0.1", "address of the TLS listeners; 0.0.0.0 lets boxes in from elsewhere")
+    broker_tls_certificate: Path | None = _setting(
+        None, "PEM file of the TLS listeners' certificate and its chain; default: signed by a CA made in home"
+    )
+    broker_tls_key: Path | None = _setting(None, "PEM file of the key that belongs to it")
+    broker_tls_ca: Path | None = _setting(
+        None, "PEM file of a private CA that signed it, handed to boxes at activation; not for a public CA's"
+    )
+    broker_provision_port: int = _setting(
+        0, "TLS port where boxes that cannot speak HTTPS ask for their name over MQTT; 0: none"
+    )
+    broker_connections: int = _setting(20_000, "boxes the TLS listener lets in at once")
     broker_engine: Literal["auto", "mosquitto", "embedded"] = _setting(
         "auto", "auto: Mosquitto when it is on PATH, else the embedded broker (loopback only, no per-device rights)"
     )
@@ -104,6 +120,11 @@ class Settings(BaseSettings):
         self.public_url = (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
         self.sandbox_url = (self.sandbox_url or f"http://{self.sandbox_host}:{self.sandbox_port}").rstrip("/")
         self.broker_public_host = self.broker_public_host or self.broker_host
+        self.broker_public_port = self.broker_public_port or self.broker_tls_port or self.broker_port
+        if (self.broker_tls_certificate is None) != (self.broker_tls_key is None):
+            raise ValueError("SOUNDBOX_BROKER_TLS_CERTIFICATE and SOUNDBOX_BROKER_TLS_KEY go together")
+        if self.broker_provision_port and not self.broker_tls_port:
+            raise ValueError("SOUNDBOX_BROKER_PROVISION_PORT needs SOUNDBOX_BROKER_TLS_PORT")
         if self.environment == "production":
             self._refuse_development_habits()
         return self
@@ -113,6 +134,16 @@ class Settings(BaseSettings):
             raise ValueError("SOUNDBOX_FAILPOINT is set: that is for crash tests, not for production")
         if self.provider == "sandbox":
             raise ValueError("SOUNDBOX_PROVIDER=sandbox issues play money: name a real provider in production")
+
+    @property
+    def boxes_use_tls(self) -> bool:
+        """Whether boxes are sent to the TLS listener."""
+        return self.broker_tls_port != 0
+
+    @property
+    def broker_names(self) -> tuple[str, ...]:
+        """What a certificate made here is for: where boxes are sent to, and this machine's own names for itself."""
+        return tuple(dict.fromkeys((self.broker_public_host, "localhost", "127.0.0.1", "::1")))
 
     @property
     def master(self) -> bytes:
