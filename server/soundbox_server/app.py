@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 from starlette.routing import Route
 
-from soundbox_server import health, http, logs, parts, seal
+from soundbox_server import guard, health, http, logs, parts, seal
 from soundbox_server.access.routes import router as access
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
@@ -40,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
     for router in (access, devices, payments, transactions):
         app.include_router(router)
+    guard.refuse_demo_doors(settings, (getattr(route, "path", "") for route in app.routes))
     return app
 
 
@@ -48,7 +49,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     database = Database(settings.database_url)
     try:
+        guard.refuse_unsafe(settings)
         await parts.require_migrated(database)
+        await guard.refuse_unsafe_database(settings, database)
         async with _running(app, settings, database):
             yield
     finally:

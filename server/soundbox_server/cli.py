@@ -89,6 +89,8 @@ def api() -> None:
         access_log=False,  # the app logs what matters, with its request id
         log_config=None,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)
@@ -182,11 +184,15 @@ def seed(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: AsJson = False,
+    production: Annotated[bool, typer.Option(help="Look as production would, whatever the environment is.")] = False,
+) -> None:
     """Look for what would keep the platform from running, and say how to mend it."""
     from soundbox_server.doctor import examine, worst
 
-    findings = asyncio.run(examine(_settings()))
+    settings = _settings()
+    findings = asyncio.run(examine(settings, production=production or settings.environment == "production"))
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
@@ -319,15 +325,21 @@ def _settings(*, with_keys: bool = False) -> "Settings":
     try:
         from pydantic import ValidationError
 
+        from soundbox_server.guard import UnsafeForProduction, refuse_unsafe
         from soundbox_server.settings import Settings
 
         found = Settings()
         if with_keys:
+            refuse_unsafe(found)
             _ = found.master
         return found
     except ValidationError as problem:
         raise Refused("\n".join(_setting_problem(error) for error in problem.errors())) from problem
-    except (ValueError, OSError) as problem:  # not even readable as what it should be, or no home to keep a key in
+    except (
+        ValueError,
+        OSError,
+        UnsafeForProduction,
+    ) as problem:  # not even readable as what it should be, or no home to keep a key in
         raise Refused(str(problem)) from problem
 
 
@@ -365,13 +377,19 @@ async def _database(settings: "Settings") -> AsyncIterator["Database"]:
 
 
 async def _require_migrated(settings: "Settings") -> None:
+    from soundbox_server import guard
     from soundbox_server import migrate as migrations
 
     async with _database(settings) as database:
         found = await migrations.current(database)
-    if found != migrations.newest():
-        needed = migrations.newest()
-        raise Refused(f"The database is at {found or 'nothing'}, this version needs {needed}: run `soundbox migrate`.")
+        if found != (needed := migrations.newest()):
+            raise Refused(
+                f"The database is at {found or 'nothing'}, this version needs {needed}: run `soundbox migrate`."
+            )
+        try:
+            await guard.refuse_unsafe_database(settings, database)
+        except guard.UnsafeForProduction as problem:
+            raise Refused(str(problem)) from problem
 
 
 async def _plant(settings: "Settings") -> dict[str, Any]:
@@ -469,12 +487,14 @@ def _end_well_when_told() -> None:
 
 def settings_table() -> str:
     """Every setting: its variable, default, meaning, and what the references call it."""
+    from soundbox_server.secret_files import is_secret
     from soundbox_server.settings import Settings
 
     rows = ["| variable | default | meaning | in the references |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        cells = (_shown(field.default), field.description or "", str(extra.get("references", "")))
+        meaning = f"{field.description}{' (or _FILE)' if is_secret(field) else ''}"
+        cells = (_shown(field.default), meaning, str(extra.get("references", "")))
         rows.append(" | ".join((f"| `SOUNDBOX_{name.upper()}`", *(cell.replace("|", "\\|") for cell in cells))) + " |")
     return "\n".join(rows)
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from soundbox_server import failpoints, seal
+from soundbox_server import seal
+from soundbox_server.secret_files import SecretFiles
 
 SHORTEST_SECRET = 8
 
 
-def _setting(default: Any, description: str, *, references: str = "") -> Any:
-    return Field(default, description=description, json_schema_extra={"references": references})
+def _setting(default: Any, description: str, *, references: str = "", secret: bool = False) -> Any:
+    """`secret`: it may also come from a file (secret_files.py); what is a SecretStr may in any case."""
+    return Field(default, description=description, json_schema_extra={"references": references, "secret": secret})
 
 
 def _partner_secrets(value: object) -> object:
@@ -47,7 +49,7 @@ class Settings(BaseSettings):
     home: Path = _setting(Path(".soundbox"), "folder of everything this running copy owns: keys, SQLite, broker files")
     database_url: str = _setting(
         "", "sqlite:///path or postgresql://user:password@host/name; default: SQLite in the home folder",
-        references="DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD, MONGO_URI",
+        references="DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD, MONGO_URI", secret=True,
     )  # fmt: skip
     master_key: SecretStr = _setting(
         SecretStr(""), "32 bytes as base64url that all other keys derive from; default: the file master.key in home",
@@ -63,6 +65,9 @@ class Settings(BaseSettings):
     )
     http_host: str = _setting("127.0.0.1", "address the API listens on")
     http_port: int = _setting(8080, "port of the API", references="PORT")
+    trusted_proxies: str = _setting(
+        "", "addresses or networks of proxies whose X-Forwarded-For and -Proto are believed, comma-separated"
+    )
     public_url: str = _setting(
         "",
         "the API's address as providers and boxes reach it; default: http://host:port",
@@ -99,7 +104,7 @@ class Settings(BaseSettings):
         dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets), AfterValidator(_no_empty_secret)
     ] = _setting(
         {}, "callback secrets by partner: name=secret,next_secret;name=…; the sandbox's derive from the master key",
-        references="XENDIT_WEBHOOK_TOKEN, MIDTRANS_SERVER_KEY, PRIVATE_KEY",
+        references="XENDIT_WEBHOOK_TOKEN, MIDTRANS_SERVER_KEY, PRIVATE_KEY", secret=True,
     )  # fmt: skip
     sandbox_host: str = _setting("127.0.0.1", "address of the acquirer simulator")
     sandbox_port: int = _setting(8082, "port of the acquirer simulator")
@@ -125,15 +130,13 @@ class Settings(BaseSettings):
             raise ValueError("SOUNDBOX_BROKER_TLS_CERTIFICATE and SOUNDBOX_BROKER_TLS_KEY go together")
         if self.broker_provision_port and not self.broker_tls_port:
             raise ValueError("SOUNDBOX_BROKER_PROVISION_PORT needs SOUNDBOX_BROKER_TLS_PORT")
-        if self.environment == "production":
-            self._refuse_development_habits()
         return self
 
-    def _refuse_development_habits(self) -> None:
-        if failpoints.armed():
-            raise ValueError("SOUNDBOX_FAILPOINT is set: that is for crash tests, not for production")
-        if self.provider == "sandbox":
-            raise ValueError("SOUNDBOX_PROVIDER=sandbox issues play money: name a real provider in production")
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, *others, *named.values(), SecretFiles(settings_cls))
 
     @property
     def boxes_use_tls(self) -> bool:
