@@ -202,6 +202,29 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command("make-certs")
+def make_certs(
+    folder: Annotated[Path, typer.Argument(help="Where the authority is, or is to be.")],
+    names: Annotated[list[str], typer.Argument(help="Host names and addresses that boxes are sent to.")],
+) -> None:
+    """Sign a certificate for a broker with an authority of your own, which is made at the first call."""
+    from datetime import UTC, datetime
+
+    from soundbox_server.broker.certificates import authority_pem, issue
+    from soundbox_server.broker.mosquitto import write_atomically
+
+    now = datetime.now(UTC)
+    pair = issue(folder, names=names, now=now)
+    key, opening, chain = pair.pem.partition("-----BEGIN CERTIFICATE-----")
+    made = {"broker.key": key, "broker.crt": opening + chain, "ca.pem": authority_pem(folder, now=now)}
+    for name, text in made.items():
+        write_atomically(folder / name, text)
+    typer.echo(f"SOUNDBOX_BROKER_TLS_CERTIFICATE={(folder / 'broker.crt').absolute()}")
+    typer.echo(f"SOUNDBOX_BROKER_TLS_KEY={(folder / 'broker.key').absolute()}")
+    typer.echo(f"SOUNDBOX_BROKER_TLS_CA={(folder / 'ca.pem').absolute()}")
+    typer.echo(f"Good until {pair.ends_at:%Y-%m-%d}. Keep {folder / 'authority.pem'} where no broker is.", err=True)
+
+
 @app.command()
 def openapi() -> None:
     """Print the HTTP API's OpenAPI document."""
