@@ -30,6 +30,7 @@ class BrokerAddress(BaseModel):
     username: str
     password: str
     tls: bool = False
+    ca_pem: str | None = None  # who signed the broker's certificate, where no public authority did
 
 
 class Credentials(BaseModel):

@@ -88,6 +88,7 @@ async def run_box(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> None:
         random=random,
         faults=faults,
         tls=tls,
+        broker_tls=_broker_tls(plan, credentials),
         heartbeats=_heartbeats(plan, credentials),
         backoff=Backoff(first_s=plan.backoff),
     )
@@ -157,6 +158,15 @@ def _power_on(plan: BoxPlan, credentials: Credentials, faults: Faults, now_ms: i
 def _heartbeats(plan: BoxPlan, credentials: Credentials) -> Heartbeats:
     url = f"{credentials.server}/device/heartbeat" if plan.heartbeat_http else None
     return Heartbeats(plan.heartbeat_every, url, credentials.device_token)
+
+
+def _broker_tls(plan: BoxPlan, credentials: Credentials) -> ssl.SSLContext | None:
+    """Trusts what --ca names, otherwise what the hub handed over at activation, otherwise the public authorities."""
+    if not credentials.broker.tls:
+        return None
+    if plan.ca is not None:
+        return ssl.create_default_context(cafile=str(plan.ca))
+    return ssl.create_default_context(cadata=credentials.broker.ca_pem)
 
 
 async def _sell(radio: Radio, plan: BoxPlan, random: Random) -> None:

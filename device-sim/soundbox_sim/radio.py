@@ -76,8 +76,8 @@ class Radio:
     """Runs one box until it is told to stop.
 
     `power_on` reads the journal and makes the box: it is called again after each power cut. `watch` hears everything
-    the box tells. All calls into the box go through `_with_box`, one at a time and off the event loop, because the
-    journal waits for the disk.
+    the box tells. `tls` is for the hub's HTTP, `broker_tls` for the broker. All calls into the box go through
+    `_with_box`, one at a time and off the event loop, because the journal waits for the disk.
     """
 
     def __init__(
@@ -91,12 +91,14 @@ class Radio:
         random: Random,
         faults: Faults | None = None,
         tls: ssl.SSLContext | None = None,
+        broker_tls: ssl.SSLContext | None = None,
         heartbeats: Heartbeats | None = None,
         backoff: Backoff | None = None,
         keepalive_s: int = 30,
     ) -> None:
         self._power_on, self._broker, self._voice, self._watch = power_on, broker, voice, watch
-        self._now_ms, self._random, self._tls, self._keepalive_s = now_ms, random, tls, keepalive_s
+        self._now_ms, self._random, self._keepalive_s = now_ms, random, keepalive_s
+        self._tls, self._broker_tls = tls, broker_tls
         self._faults, self._heartbeats = faults or Faults(), heartbeats or Heartbeats()
         self._backoff = backoff or Backoff()
         self._lock = asyncio.Lock()
@@ -318,7 +320,7 @@ class Radio:
             will=aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
             keepalive=self._keepalive_s,
             timeout=ANSWER_S,
-            tls_context=self._tls if self._broker.tls else None,
+            tls_context=self._broker_tls,
             max_queued_incoming_messages=INBOUND,
             max_queued_outgoing_messages=OUTBOUND,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],

@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.responses import Response
 from starlette.routing import Route
 
-from soundbox_server import documentation, health, http, logs, openapi, parts, seal
+from soundbox_server import documentation, guard, health, http, logs, openapi, parts, seal
 from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import router as access
 from soundbox_server.broker.passwords import hash_password
@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
     app.router.routes += documentation.routes(app)
+    guard.refuse_demo_doors(settings, app.openapi()["paths"])
     return app
 
 
@@ -59,7 +60,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     database = Database(settings.database_url)
     try:
+        guard.refuse_unsafe(settings)
         await parts.require_migrated(database)
+        await guard.refuse_unsafe_database(settings, database)
         async with _running(app, settings, database):
             yield
     finally:
@@ -75,11 +78,12 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     heartbeats = HeartbeatDesk(database)
     state = app.state
     state.database = database
+    state.sealing_ring = settings.sealing_ring
     state.token_key = seal.token_signing_key(settings.master)
     state.telling = parts.telling(settings, owner=owner)
     state.hash_broker_password = hash_password
     state.probe_login = partial(parts.broker_lets_in, settings.broker_host, settings.broker_port)
-    state.broker_address = {"host": settings.broker_public_host, "port": settings.broker_port, "tls": False}
+    state.broker_address = await asyncio.to_thread(parts.broker_address, settings)
     state.publisher = publisher
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats

@@ -18,6 +18,7 @@ import typer
 
 if TYPE_CHECKING:
     from soundbox_server.db import Database
+    from soundbox_server.resealing import Resealed
     from soundbox_server.settings import Settings
 
 app = typer.Typer(
@@ -27,6 +28,8 @@ qris = typer.Typer(no_args_is_help=True, help="Read and write QRIS payloads.")
 app.add_typer(qris, name="qris")
 audit = typer.Typer(no_args_is_help=True, help="Prove that the audit log is whole.")
 app.add_typer(audit, name="audit")
+keys = typer.Typer(no_args_is_help=True, help="The keys that seal secrets in the database.")
+app.add_typer(keys, name="keys")
 
 GRACE_S = 25  # what a request may still take after SIGTERM
 MARKS = ("<!-- settings: made by `soundbox settings --write README.md` -->", "<!-- end of settings -->")
@@ -88,6 +91,8 @@ def api() -> None:
         access_log=False,  # the app logs what matters, with its request id
         log_config=None,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)
@@ -122,7 +127,7 @@ def broker() -> None:
     try:
         asyncio.run(_run_broker(settings))
     except BrokerStartError as problem:
-        raise Refused(f"{problem} (SOUNDBOX_BROKER_HOST, SOUNDBOX_BROKER_PORT)") from problem
+        raise Refused(f"{problem} (SOUNDBOX_BROKER_HOST, SOUNDBOX_BROKER_PORT, SOUNDBOX_BROKER_TLS_PORT)") from problem
 
 
 @app.command()
@@ -181,11 +186,15 @@ def seed(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: AsJson = False,
+    production: Annotated[bool, typer.Option(help="Look as production would, whatever the environment is.")] = False,
+) -> None:
     """Look for what would keep the platform from running, and say how to mend it."""
     from soundbox_server.doctor import examine, worst
 
-    findings = asyncio.run(examine(_settings()))
+    settings = _settings()
+    findings = asyncio.run(examine(settings, production=production or settings.environment == "production"))
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
@@ -193,6 +202,29 @@ def doctor(as_json: AsJson = False) -> None:
             typer.echo(finding.line())
     if worst(findings) == "broken":
         raise typer.Exit(1)
+
+
+@app.command("make-certs")
+def make_certs(
+    folder: Annotated[Path, typer.Argument(help="Where the authority is, or is to be.")],
+    names: Annotated[list[str], typer.Argument(help="Host names and addresses that boxes are sent to.")],
+) -> None:
+    """Sign a certificate for a broker with an authority of your own, which is made at the first call."""
+    from datetime import UTC, datetime
+
+    from soundbox_server.broker.certificates import authority_pem, issue
+    from soundbox_server.broker.mosquitto import write_atomically
+
+    now = datetime.now(UTC)
+    pair = issue(folder, names=names, now=now)
+    key, opening, chain = pair.pem.partition("-----BEGIN CERTIFICATE-----")
+    made = {"broker.key": key, "broker.crt": opening + chain, "ca.pem": authority_pem(folder, now=now)}
+    for name, text in made.items():
+        write_atomically(folder / name, text)
+    typer.echo(f"SOUNDBOX_BROKER_TLS_CERTIFICATE={(folder / 'broker.crt').absolute()}")
+    typer.echo(f"SOUNDBOX_BROKER_TLS_KEY={(folder / 'broker.key').absolute()}")
+    typer.echo(f"SOUNDBOX_BROKER_TLS_CA={(folder / 'ca.pem').absolute()}")
+    typer.echo(f"Good until {pair.ends_at:%Y-%m-%d}. Keep {folder / 'authority.pem'} where no broker is.", err=True)
 
 
 @app.command()
@@ -291,6 +323,45 @@ def encode(
     typer.echo(json.dumps({"payload": payload, **report(payload)}, indent=2) if as_json else payload)
 
 
+# Keys
+
+
+@keys.command("new")
+def new_key() -> None:
+    """Print a fresh key, for SOUNDBOX_MASTER_KEY or the front of SOUNDBOX_SEALING_KEYS. Nothing is changed."""
+    from soundbox_server import seal
+
+    typer.echo(seal.new_key())
+
+
+@keys.command("status")
+def keys_status(as_json: AsJson = False) -> None:
+    """Show which keys are in the ring, and how many secrets of each table are under which."""
+    settings = _settings(with_keys=True)
+    counts = asyncio.run(_count_sealed(settings))
+    ring = settings.sealing_ring.key_ids
+    if as_json:
+        typer.echo(json.dumps({"newest": ring[0], "ring": ring, "sealed": counts}, indent=2))
+        return
+    typer.echo(f"seals: {ring[0]}   opens: {' '.join(ring)}")
+    for column, of_column in counts.items():
+        for key, count in sorted(of_column.items()):
+            told = "" if key in ring else "   NOT IN THE RING: these stay closed"
+            typer.echo(f"{column}: {count} under {key}{told}")
+
+
+@keys.command("rotate")
+def rotate_keys() -> None:
+    """Bring every sealed secret under the newest key. Safe beside a running product, and safe to repeat."""
+    settings = _settings(with_keys=True)
+    done = asyncio.run(_reseal(settings))
+    for column in done:
+        typer.echo(f"{column.column}: {column.rows} resealed under {settings.sealing_ring.key_ids[0]}")
+    if unreadable := [f"{column.column} of {row}" for column in done for row in column.unreadable]:
+        why = "no key of the ring opens these; put the key back that sealed them"
+        raise Refused("\n".join((f"{why}:", *unreadable)))
+
+
 # Beneath
 
 
@@ -299,15 +370,21 @@ def _settings(*, with_keys: bool = False) -> "Settings":
     try:
         from pydantic import ValidationError
 
+        from soundbox_server.guard import UnsafeForProduction, refuse_unsafe
         from soundbox_server.settings import Settings
 
         found = Settings()
         if with_keys:
+            refuse_unsafe(found)
             _ = found.master
         return found
     except ValidationError as problem:
         raise Refused("\n".join(_setting_problem(error) for error in problem.errors())) from problem
-    except (ValueError, OSError) as problem:  # not even readable as what it should be, or no home to keep a key in
+    except (
+        ValueError,
+        OSError,
+        UnsafeForProduction,
+    ) as problem:  # not even readable as what it should be, or no home to keep a key in
         raise Refused(str(problem)) from problem
 
 
@@ -345,13 +422,19 @@ async def _database(settings: "Settings") -> AsyncIterator["Database"]:
 
 
 async def _require_migrated(settings: "Settings") -> None:
+    from soundbox_server import guard
     from soundbox_server import migrate as migrations
 
     async with _database(settings) as database:
         found = await migrations.current(database)
-    if found != migrations.newest():
-        needed = migrations.newest()
-        raise Refused(f"The database is at {found or 'nothing'}, this version needs {needed}: run `soundbox migrate`.")
+        if found != (needed := migrations.newest()):
+            raise Refused(
+                f"The database is at {found or 'nothing'}, this version needs {needed}: run `soundbox migrate`."
+            )
+        try:
+            await guard.refuse_unsafe_database(settings, database)
+        except guard.UnsafeForProduction as problem:
+            raise Refused(str(problem)) from problem
 
 
 async def _plant(settings: "Settings") -> dict[str, Any]:
@@ -426,6 +509,7 @@ def _audit_told(found: dict[str, Any]) -> list[str]:
 
 
 async def _run_broker(settings: "Settings") -> None:
+    from soundbox_server import parts
     from soundbox_server.broker import embedded, supervisor
     from soundbox_server.broker.mosquitto import find_mosquitto
 
@@ -437,6 +521,8 @@ async def _run_broker(settings: "Settings") -> None:
     if mosquitto is None:
         if settings.broker_engine == "mosquitto":
             raise Refused("Mosquitto is not on PATH, and SOUNDBOX_BROKER_ENGINE asks for it. Install mosquitto.")
+        if settings.broker_tls_port:
+            raise Refused("SOUNDBOX_BROKER_TLS_PORT: the embedded broker has no TLS. Install mosquitto.")
         await embedded.supervise(**where)  # type: ignore[arg-type]
         return
     async with _database(settings) as database:
@@ -446,6 +532,8 @@ async def _run_broker(settings: "Settings") -> None:
             load_users=lambda: _ask_devices(database, "broker_users"),
             revision=lambda: _ask_devices(database, "credential_revision"),
             master_key=settings.master,
+            tls=parts.tls_setup(settings),
+            shards=settings.broker_shard + 1,
         )
 
 
@@ -455,6 +543,24 @@ async def _ask_devices(database: "Database", question: str) -> Any:
 
     async with reading(database) as session:
         return await getattr(service, question)(await statements(session))
+
+
+async def _count_sealed(settings: "Settings") -> dict[str, dict[str, int]]:
+    from soundbox_server import resealing
+    from soundbox_server.db import Base
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return await resealing.count_by_key(database, Base.metadata)
+
+
+async def _reseal(settings: "Settings") -> "list[Resealed]":
+    from soundbox_server import resealing
+    from soundbox_server.db import Base
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return await resealing.reseal(database, Base.metadata, settings.sealing_ring)
 
 
 @contextlib.contextmanager
@@ -489,12 +595,14 @@ def _end_well_when_told() -> None:
 
 def settings_table() -> str:
     """Every setting: its variable, default, meaning, and what the references call it."""
+    from soundbox_server.secret_files import is_secret
     from soundbox_server.settings import Settings
 
     rows = ["| variable | default | meaning | in the references |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        cells = (_shown(field.default), field.description or "", str(extra.get("references", "")))
+        meaning = f"{field.description}{' (or _FILE)' if is_secret(field) else ''}"
+        cells = (_shown(field.default), meaning, str(extra.get("references", "")))
         rows.append(" | ".join((f"| `SOUNDBOX_{name.upper()}`", *(cell.replace("|", "\\|") for cell in cells))) + " |")
     return "\n".join(rows)
 

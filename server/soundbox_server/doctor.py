@@ -3,26 +3,39 @@
 import asyncio
 import importlib.util
 import os
+import resource
 import shutil
+import sqlite3
+import ssl
 import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
+import asyncpg
+from cryptography import x509
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from soundbox_server import clock, migrate
+from soundbox_server import clock, guard, migrate
 from soundbox_server.broker import embedded
 from soundbox_server.broker.health import read_health
-from soundbox_server.broker.mosquitto import find_mosquitto, mosquitto_version
+from soundbox_server.broker.mosquitto import files_in, find_mosquitto, mosquitto_version
 from soundbox_server.broker.probe import login
+from soundbox_server.broker.provisioning import reached_at
+from soundbox_server.broker.tls import development_authority
 from soundbox_server.broker.users import SUPERVISOR_USER, hub_password
 from soundbox_server.db import Database
 from soundbox_server.settings import Settings
 
 Verdict = Literal["fine", "note", "broken"]
 OLDEST_PYTHON = (3, 11)
+FIRST_THAT_COUNTS = (2, 0, 12)
+LAST_MONTH_DAYS, LAST_WEEK_DAYS = 30, 7
+SPARE_FILES = 100  # the broker's own, and the hub's connections
 _SIGNS = {"fine": "✔", "note": "•", "broken": "✘"}
 
 
@@ -43,15 +56,19 @@ class Finding:
         return asdict(self)
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Everything, in the order in which it is worth mending. Changes nothing."""
+async def examine(settings: Settings, *, production: bool = False) -> list[Finding]:
+    """Everything, in the order in which it is worth mending. Changes nothing. With `production` also what a start in
+    production refuses; otherwise that is one note."""
     return [
         _python(),
         _home(settings),
         _master_key(settings),
         await _database(settings),
+        *await _for_production(settings, production=production),
         await _mosquitto(settings),
         await _broker(settings),
+        *await _tls(settings),
+        *_open_files(settings),
         *await asyncio.gather(
             *(_listener(*listener) for listener in (
                 ("API", settings.http_host, settings.http_port, "SOUNDBOX_HTTP_PORT"),
@@ -107,12 +124,12 @@ def _readable_key(settings: Settings, where: str) -> Finding:
 
 async def _database(settings: Settings) -> Finding:
     try:
-        database = Database(settings.database_url)
+        where = make_url(settings.database_url).render_as_string(hide_password=True)
     except ArgumentError as problem:
         return Finding("database", "broken", str(problem), "Mend SOUNDBOX_DATABASE_URL.")
-    where = database.url.render_as_string(hide_password=True)
-    if database.dialect == "sqlite" and not settings.home.joinpath(str(database.url.database)).exists():
+    if _is_not_there_yet(settings):
         return Finding("database", "note", f"{where} is not there yet", "soundbox migrate (soundbox up does it itself)")
+    database = Database(settings.database_url)
     try:
         found, needed = await migrate.current(database), migrate.newest()
     except (OSError, DBAPIError) as problem:
@@ -122,6 +139,40 @@ async def _database(settings: Settings) -> Finding:
     if found != needed:
         return Finding("database", "broken", f"{where} is at {found or 'nothing'}, not {needed}", "soundbox migrate")
     return Finding("database", "fine", f"{where} at {found}")
+
+
+async def _for_production(settings: Settings, *, production: bool) -> list[Finding]:
+    """The guard's own table, with its own mends."""
+    problems = [*guard.problems(settings), *await _database_problems(settings)]
+    if production:
+        found = [Finding(problem.about, "broken", problem.what, problem.mend) for problem in problems]
+        return found or [Finding("production", "fine", "nothing stands against it")]
+    if not problems:
+        return []
+    what = f"this is a development set-up: production would refuse {len(problems)} things in it"
+    return [Finding("production", "note", what, "soundbox doctor --production lists them.")]
+
+
+async def _database_problems(settings: Settings) -> list[guard.Problem]:
+    """Of a database that can be read; of any other one `_database` tells."""
+    try:
+        if _is_not_there_yet(settings):
+            return []
+        database = Database(settings.database_url)
+    except ArgumentError:
+        return []
+    try:
+        return await guard.database_problems(database)
+    except (OSError, DBAPIError, sqlite3.Error, asyncpg.PostgresError):
+        return []
+    finally:
+        await database.close()
+
+
+def _is_not_there_yet(settings: Settings) -> bool:
+    """Asked before it is opened: opening a SQLite database makes its folder."""
+    url = make_url(settings.database_url)
+    return url.get_backend_name() == "sqlite" and not settings.home.joinpath(str(url.database)).exists()
 
 
 async def _mosquitto(settings: Settings) -> Finding:
@@ -135,6 +186,9 @@ async def _mosquitto(settings: Settings) -> Finding:
     text = f"{path} {'.'.join(map(str, version))}"
     if version[0] != 2:
         return Finding("Mosquitto", "broken", text, "Install Mosquitto 2.0 or 2.1.")
+    if version < FIRST_THAT_COUNTS:
+        what = f"{text} holds MQTT 3.1.1 boxes to no keepalive and stops counting connections after a while"
+        return Finding("Mosquitto", "note", what, "2.0.12 or newer does both; rights and passwords are not affected.")
     return Finding("Mosquitto", "fine", text)
 
 
@@ -168,6 +222,76 @@ async def _broker(settings: Settings) -> Finding:
     if not accepted:
         return Finding("broker", "broken", f"{where} refuses the hub", "Restart soundbox broker with this master key.")
     return Finding("broker", "fine", f"answers at {where}")
+
+
+async def _tls(settings: Settings) -> list[Finding]:
+    """The certificate for boxes, and whether they would accept what is served."""
+    if not settings.broker_tls_port:
+        return []
+    own = settings.broker_tls_certificate is None
+    path = (
+        files_in(settings.home).served if settings.broker_tls_certificate is None else settings.broker_tls_certificate
+    )
+    try:
+        certificate = x509.load_pem_x509_certificate(await asyncio.to_thread(path.read_bytes))
+    except FileNotFoundError:
+        if own:
+            return [Finding("certificate", "note", "there is none yet; soundbox broker makes it")]
+        return [Finding("certificate", "broken", f"{path} is not there", "Mend SOUNDBOX_BROKER_TLS_CERTIFICATE.")]
+    except (OSError, ValueError) as problem:
+        return [Finding("certificate", "broken", f"{path}: {problem}", "Put a PEM certificate there.")]
+    return [_life_of(certificate, path, own=own), await _handshake(settings)]
+
+
+def _life_of(certificate: x509.Certificate, path: Path, *, own: bool) -> Finding:
+    days = (certificate.not_valid_after_utc - datetime.now(UTC)).days
+    what = f"{path} ends on {certificate.not_valid_after_utc:%Y-%m-%d}, in {days} days"
+    mend = "soundbox broker renews it while it runs." if own else "Renew it; it is taken up without a restart."
+    if days < 0:
+        return Finding("certificate", "broken", f"{path} has ended", mend)
+    if days <= LAST_WEEK_DAYS:
+        return Finding("certificate", "broken", what, mend)
+    if days <= LAST_MONTH_DAYS:
+        return Finding("certificate", "note", what, mend)
+    return Finding("certificate", "fine", what)
+
+
+async def _handshake(settings: Settings) -> Finding:
+    """As a box does it: to the name it is sent to, trusting what it was handed."""
+    host, port = reached_at(settings.broker_tls_host), settings.broker_tls_port
+    where = f"{host}:{port}"
+    if not await _answers(host, port):
+        return Finding("TLS listener", "note", f"none runs at {where}", "soundbox broker, or soundbox up")
+    try:
+        async with asyncio.timeout(3.0):
+            _, writer = await asyncio.open_connection(
+                host, port, ssl=_as_a_box(settings), server_hostname=settings.broker_public_host
+            )
+    except (OSError, ssl.SSLError) as problem:
+        what = f"a box sent to {settings.broker_public_host} would not accept {where}: {problem}"
+        mend = "The certificate must name SOUNDBOX_BROKER_PUBLIC_HOST, and boxes must trust who signed it."
+        return Finding("TLS listener", "broken", what, mend)
+    spoken = writer.get_extra_info("ssl_object").version()
+    writer.close()
+    return Finding("TLS listener", "fine", f"{where} speaks {spoken} as {settings.broker_public_host}")
+
+
+def _as_a_box(settings: Settings) -> ssl.SSLContext:
+    if settings.broker_tls_certificate is None:
+        return ssl.create_default_context(cadata=development_authority(settings.home))  # it exists: it has signed
+    return ssl.create_default_context(cafile=settings.broker_tls_ca)
+
+
+def _open_files(settings: Settings) -> list[Finding]:
+    """Each connection is an open file, and the hard limit is not ours to raise."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.broker_connections + SPARE_FILES
+    if not settings.broker_tls_port or hard == resource.RLIM_INFINITY or hard >= needed:
+        return []
+    what = f"this user may open {hard} files, and {settings.broker_connections} boxes need {needed}"
+    return [
+        Finding("open files", "note", what, "Raise the limit (LimitNOFILE=), or lower SOUNDBOX_BROKER_CONNECTIONS.")
+    ]
 
 
 async def _listener(about: str, host: str, port: int, setting: str) -> Finding:

@@ -1,7 +1,7 @@
 """Named places where a test may kill the process, as a power cut would.
 
 `SOUNDBOX_FAILPOINT=name` or `name:3` (the third time it is reached) arms one. The process ends at once with status 137:
-no handler runs, no buffer is flushed. Production refuses to start with one armed (settings.py).
+no handler runs, no buffer is flushed. Production refuses to start with one armed (guard.py).
 """
 
 import os

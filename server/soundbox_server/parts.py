@@ -12,6 +12,8 @@ from typing import Any
 from soundbox_server import migrate, seal
 from soundbox_server.announcements.service import Telling
 from soundbox_server.broker import probe
+from soundbox_server.broker.mosquitto import TlsListener
+from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.db import Database
 from soundbox_server.errors import PaymentsClosed
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
@@ -88,6 +90,29 @@ async def require_migrated(database: Database) -> None:
         raise RuntimeError(
             f"The database is at revision {current}, this program needs {newest}: run `soundbox migrate`."
         )
+
+
+def broker_address(settings: Settings) -> dict[str, Any]:
+    """Where boxes are sent at activation: host, port, tls, and ca_pem where they have to trust a CA of our own."""
+    address = {"host": settings.broker_public_host, "port": settings.broker_public_port, "tls": settings.boxes_use_tls}
+    if settings.boxes_use_tls and settings.broker_tls_certificate is None:
+        return address | {"ca_pem": development_authority(settings.home)}
+    if settings.boxes_use_tls and settings.broker_tls_ca is not None:
+        return address | {"ca_pem": settings.broker_tls_ca.read_text()}
+    return address
+
+
+def tls_setup(settings: Settings) -> TlsSetup | None:
+    """The broker's listeners for boxes from elsewhere; None when there are none."""
+    if not settings.broker_tls_port:
+        return None
+    return TlsSetup(
+        listener=TlsListener(settings.broker_tls_host, settings.broker_tls_port, settings.broker_connections),
+        names=settings.broker_names,
+        provision_port=settings.broker_provision_port,
+        certificate=settings.broker_tls_certificate,
+        key=settings.broker_tls_key,
+    )
 
 
 async def broker_lets_in(host: str, port: int, user: str, password: str) -> bool:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from soundbox_server import failpoints, seal
+from soundbox_server import seal
+from soundbox_server.secret_files import SecretFiles
 
 SHORTEST_SECRET = 8
 
 
-def _setting(default: Any, description: str, *, references: str = "") -> Any:
-    return Field(default, description=description, json_schema_extra={"references": references})
+def _setting(default: Any, description: str, *, references: str = "", secret: bool = False) -> Any:
+    """`secret`: it may also come from a file (secret_files.py); what is a SecretStr may in any case."""
+    return Field(default, description=description, json_schema_extra={"references": references, "secret": secret})
 
 
 def _partner_secrets(value: object) -> object:
@@ -47,14 +49,25 @@ class Settings(BaseSettings):
     home: Path = _setting(Path(".soundbox"), "folder of everything this running copy owns: keys, SQLite, broker files")
     database_url: str = _setting(
         "", "sqlite:///path or postgresql://user:password@host/name; default: SQLite in the home folder",
-        references="DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD, MONGO_URI",
+        references="DB_HOST, DB_PORT, DB_NAME, DB_USER, DB_PASSWORD, MONGO_URI", secret=True,
     )  # fmt: skip
     master_key: SecretStr = _setting(
         SecretStr(""), "32 bytes as base64url that all other keys derive from; default: the file master.key in home",
         references="JWT_ACCESS_TOKEN_SECRET, JWT_REFRESH_TOKEN_SECRET, JWT_SECRET",
     )  # fmt: skip
+    master_key_previous: SecretStr = _setting(
+        SecretStr(""), "earlier master keys, comma-separated: they only open what was sealed under them"
+    )
+    sealing_keys: SecretStr = _setting(
+        SecretStr(""),
+        "32-byte keys as base64url, comma-separated, newest first, that seal secrets in the database; default: one "
+        "derived from the master key",
+    )
     http_host: str = _setting("127.0.0.1", "address the API listens on")
     http_port: int = _setting(8080, "port of the API", references="PORT")
+    trusted_proxies: str = _setting(
+        "", "addresses or networks of proxies whose X-Forwarded-For and -Proto are believed, comma-separated"
+    )
     public_url: str = _setting(
         "",
         "the API's address as providers and boxes reach it; default: http://host:port",
@@ -65,6 +78,22 @@ class Settings(BaseSettings):
     broker_host: str = _setting("127.0.0.1", "MQTT broker the hub connects to", references="MQTT_HOST")
     broker_port: int = _setting(1883, "port of the MQTT broker", references="MQTT_PORT")
     broker_public_host: str = _setting("", "broker address handed to boxes at activation; default: broker_host")
+    broker_public_port: int = _setting(
+        0, "port handed to boxes at activation; 0: broker_tls_port when that is on, else broker_port"
+    )
+    broker_tls_port: int = _setting(0, "port of the broker's TLS listener for boxes; 0: none (soundbox up chooses one)")
+    broker_tls_host: str = _setting("127.0.0.1", "address of the TLS listeners; 0.0.0.0 lets boxes in from elsewhere")
+    broker_tls_certificate: Path | None = _setting(
+        None, "PEM file of the TLS listeners' certificate and its chain; default: signed by a CA made in home"
+    )
+    broker_tls_key: Path | None = _setting(None, "PEM file of the key that belongs to it")
+    broker_tls_ca: Path | None = _setting(
+        None, "PEM file of a private CA that signed it, handed to boxes at activation; not for a public CA's"
+    )
+    broker_provision_port: int = _setting(
+        0, "TLS port where boxes that cannot speak HTTPS ask for their name over MQTT; 0: none"
+    )
+    broker_connections: int = _setting(20_000, "boxes the TLS listener lets in at once")
     broker_engine: Literal["auto", "mosquitto", "embedded"] = _setting(
         "auto", "auto: Mosquitto when it is on PATH, else the embedded broker (loopback only, no per-device rights)"
     )
@@ -75,7 +104,7 @@ class Settings(BaseSettings):
         dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets), AfterValidator(_no_empty_secret)
     ] = _setting(
         {}, "callback secrets by partner: name=secret,next_secret;name=…; the sandbox's derive from the master key",
-        references="XENDIT_WEBHOOK_TOKEN, MIDTRANS_SERVER_KEY, PRIVATE_KEY",
+        references="XENDIT_WEBHOOK_TOKEN, MIDTRANS_SERVER_KEY, PRIVATE_KEY", secret=True,
     )  # fmt: skip
     sandbox_host: str = _setting("127.0.0.1", "address of the acquirer simulator")
     sandbox_port: int = _setting(8082, "port of the acquirer simulator")
@@ -96,15 +125,28 @@ class Settings(BaseSettings):
         self.public_url = (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
         self.sandbox_url = (self.sandbox_url or f"http://{self.sandbox_host}:{self.sandbox_port}").rstrip("/")
         self.broker_public_host = self.broker_public_host or self.broker_host
-        if self.environment == "production":
-            self._refuse_development_habits()
+        self.broker_public_port = self.broker_public_port or self.broker_tls_port or self.broker_port
+        if (self.broker_tls_certificate is None) != (self.broker_tls_key is None):
+            raise ValueError("SOUNDBOX_BROKER_TLS_CERTIFICATE and SOUNDBOX_BROKER_TLS_KEY go together")
+        if self.broker_provision_port and not self.broker_tls_port:
+            raise ValueError("SOUNDBOX_BROKER_PROVISION_PORT needs SOUNDBOX_BROKER_TLS_PORT")
         return self
 
-    def _refuse_development_habits(self) -> None:
-        if failpoints.armed():
-            raise ValueError("SOUNDBOX_FAILPOINT is set: that is for crash tests, not for production")
-        if self.provider == "sandbox":
-            raise ValueError("SOUNDBOX_PROVIDER=sandbox issues play money: name a real provider in production")
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, *others, *named.values(), SecretFiles(settings_cls))
+
+    @property
+    def boxes_use_tls(self) -> bool:
+        """Whether boxes are sent to the TLS listener."""
+        return self.broker_tls_port != 0
+
+    @property
+    def broker_names(self) -> tuple[str, ...]:
+        """What a certificate made here is for: where boxes are sent to, and this machine's own names for itself."""
+        return tuple(dict.fromkeys((self.broker_public_host, "localhost", "127.0.0.1", "::1")))
 
     @property
     def master(self) -> bytes:
@@ -113,6 +155,15 @@ class Settings(BaseSettings):
             return seal.parse_master_key(given)
         self.home.mkdir(parents=True, exist_ok=True)
         return _master_from_file(self.home / "master.key")
+
+    @property
+    def sealing_ring(self) -> seal.Ring:
+        """The keys for sealed secrets in the database."""
+        return seal.ring(
+            self.master,
+            sealing_keys=_keys(self.sealing_keys),
+            previous_masters=_keys(self.master_key_previous),
+        )
 
     def secrets_of(self, partner: str) -> list[bytes]:
         """The callback secrets of a partner, newest first; none for a partner nobody configured."""
@@ -125,6 +176,10 @@ class Settings(BaseSettings):
     @property
     def sandbox_api_key(self) -> str:
         return seal.base64url(seal.derive(self.master, "soundbox/sandbox/api-key/v1"))
+
+
+def _keys(setting: SecretStr) -> list[bytes]:
+    return [seal.parse_master_key(text) for text in setting.get_secret_value().split(",") if text.strip()]
 
 
 @lru_cache(maxsize=8)

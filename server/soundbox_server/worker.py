@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from soundbox_protocol.topics import Uplink as Channel
-from soundbox_server import clock, failpoints, health, logs, metrics, parts
+from soundbox_server import clock, failpoints, guard, health, logs, metrics, parts
 from soundbox_server.audit.jobs import link_entries
 from soundbox_server.broker import wire
 from soundbox_server.broker.consumer import Consumer, Table
@@ -51,7 +51,9 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = Database(settings.database_url)
     try:
+        guard.refuse_unsafe(settings)
         await parts.require_migrated(database)
+        await guard.refuse_unsafe_database(settings, database)
         await Worker(settings, database).run(stop)
     finally:
         await database.close()

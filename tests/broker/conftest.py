@@ -1,9 +1,11 @@
 """A real broker for each test, on a port and in a folder of its own."""
 
 import asyncio
+import dataclasses
 import functools
 import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,9 +17,10 @@ import pytest
 
 from soundbox_server.broker import embedded, supervisor
 from soundbox_server.broker.engine import Pace
-from soundbox_server.broker.health import Health, read_health
-from soundbox_server.broker.mosquitto import find_mosquitto
+from soundbox_server.broker.health import FILE_NAME, PROVISIONING_FILE_NAME, Health, read_health
+from soundbox_server.broker.mosquitto import TlsListener, find_mosquitto
 from soundbox_server.broker.passwords import hash_password
+from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.broker.users import RESERVED_PREFIX, hub_password
 
 MASTER_KEY = bytes(range(32))
@@ -64,6 +67,13 @@ class RunningBroker:
     port: int
     registry: Registry
     supervising: asyncio.Task[None]
+    tls: TlsSetup | None = None
+    over_tls: bool = False  # what `client` does when a test does not say
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """What a box knows after its activation."""
+        return ssl.create_default_context(cadata=development_authority(self.home))
 
     @property
     def health(self) -> Health:
@@ -71,12 +81,26 @@ class RunningBroker:
         assert health is not None
         return health
 
-    def client(self, user: str, *, password: str | None = None, **options: object) -> aiomqtt.Client:
+    def client(
+        self, user: str, *, password: str | None = None, tls: bool | None = None, **options: object
+    ) -> aiomqtt.Client:
         if password is None:
             hub = user.startswith(RESERVED_PREFIX)
             password = hub_password(MASTER_KEY, user) if hub else self.registry.passwords.get(user, "none")
         options = {"identifier": user, "timeout": 5, **options}
-        return aiomqtt.Client(LOOPBACK, self.port, username=user, password=password, **options)  # type: ignore[arg-type]
+        port, options["tls_context"] = self.port, None
+        if self.over_tls if tls is None else tls:
+            assert self.tls is not None
+            port, options["tls_context"] = self.tls.listener.port, self.trust
+        return aiomqtt.Client(LOOPBACK, port, username=user, password=password, **options)  # type: ignore[arg-type]
+
+    def nameless(self, nonce: str, *, user: str = "provision", password: str = "provision") -> aiomqtt.Client:
+        """A box that asks for its name at the second broker."""
+        assert self.tls is not None
+        return aiomqtt.Client(
+            LOOPBACK, self.tls.provision_port, username=user, password=password, identifier=nonce,
+            tls_context=self.trust, timeout=5,
+        )  # fmt: skip
 
     async def applied(self) -> None:
         await _eventually(lambda: self.health.applied_revision == self.registry.number)
@@ -111,6 +135,12 @@ async def _is_admitted(client: aiomqtt.Client) -> bool:
         return False
 
 
+def _tls_setup(**changes: object) -> TlsSetup:
+    """A TLS listener on a free port, its certificate made by the copy's own authority."""
+    listener = TlsListener(LOOPBACK, _free_port(), connections=100)
+    return dataclasses.replace(TlsSetup(listener=listener, names=["localhost", LOOPBACK]), **changes)  # type: ignore[arg-type]
+
+
 def _free_port() -> int:
     with socket.socket() as trial:
         trial.bind((LOOPBACK, 0))
@@ -121,6 +151,7 @@ def _free_port() -> int:
 eventually = pytest.fixture(lambda: _eventually, name="eventually")
 heard_until = pytest.fixture(lambda: _heard_until, name="heard_until")
 is_admitted = pytest.fixture(lambda: _is_admitted, name="is_admitted")
+tls_setup = pytest.fixture(lambda: _tls_setup, name="tls_setup")
 free_port = pytest.fixture(lambda: _free_port(), name="free_port")
 
 
@@ -143,7 +174,13 @@ def mosquitto_program() -> Path:
 
 @asynccontextmanager
 async def _mosquitto(
-    program: Path, home: Path, registry: Registry, *, pace: Pace | None = None, port: int | None = None
+    program: Path,
+    home: Path,
+    registry: Registry,
+    *,
+    pace: Pace | None = None,
+    port: int | None = None,
+    tls: TlsSetup | None = None,
 ) -> AsyncIterator[RunningBroker]:
     stop, port = asyncio.Event(), port or _free_port()
     supervising = asyncio.create_task(
@@ -156,10 +193,11 @@ async def _mosquitto(
             revision=registry.revision,
             master_key=MASTER_KEY,
             stop=stop,
+            tls=tls,
             pace=pace,
         )
     )
-    async with _until_stopped(RunningBroker(home, port, registry, supervising), stop) as broker:
+    async with _until_stopped(RunningBroker(home, port, registry, supervising, tls), stop) as broker:
         yield broker
 
 
@@ -176,8 +214,8 @@ async def _until_stopped(broker: RunningBroker, stop: asyncio.Event) -> AsyncIte
     def is_up() -> bool:
         if broker.supervising.done():
             broker.supervising.result()
-        health = read_health(broker.home)
-        return health is not None and health.answering
+        names = [FILE_NAME, *([PROVISIONING_FILE_NAME] if broker.tls and broker.tls.provision_port else [])]
+        return all((health := read_health(broker.home, file_name=name)) and health.answering for name in names)
 
     try:
         await _eventually(is_up)
@@ -205,6 +243,25 @@ async def broker(
     start_mosquitto: Callable[..., AbstractAsyncContextManager[RunningBroker]],
 ) -> AsyncIterator[RunningBroker]:
     async with start_mosquitto() as running:
+        yield running
+
+
+@pytest.fixture(params=["plain", "tls"])
+async def each_listener(
+    request: pytest.FixtureRequest, start_mosquitto: Callable[..., AbstractAsyncContextManager[RunningBroker]]
+) -> AsyncIterator[RunningBroker]:
+    """The broker with a TLS listener, its clients on the plain one or on that."""
+    async with start_mosquitto(tls=_tls_setup()) as running:
+        running.over_tls = request.param == "tls"
+        yield running
+
+
+@pytest.fixture
+async def two_brokers(
+    start_mosquitto: Callable[..., AbstractAsyncContextManager[RunningBroker]],
+) -> AsyncIterator[RunningBroker]:
+    """The broker, and the second one for boxes without a name."""
+    async with start_mosquitto(tls=_tls_setup(provision_port=_free_port())) as running:
         yield running
 
 

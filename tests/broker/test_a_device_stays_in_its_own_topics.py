@@ -1,9 +1,47 @@
 """Rights, looked at from the victim's side: an MQTT 3.1.1 broker answers a denied publish with success."""
 
+import contextlib
+from random import Random
+
 import aiomqtt
 import pytest
 
 MARK = b"the last message of this test"
+FUZZED = 300
+PIECES = (
+    *("devices", "dev_alpha", "dev_bravo", "hub-shard-0", "uplink", "downlink", "payment", "success", "status"),
+    *("provision", "request", "response", "+", "#", "$SYS", "$share", "group", "broker", "version", "$CONTROL"),
+    *(
+        "",
+        " ",
+        "..",
+        ".",
+        "%u",
+        "%c",
+        "*",
+        "dev_bravo ",
+        "DEV_BRAVO",
+        "dev_brav",
+        "dev_bravoo",
+        "d%65v_bravo",
+        "ｄev_bravo",
+    ),
+)
+WHOLE = (
+    *(
+        "devices/dev_bravo/downlink/payment/success",
+        "devices/dev_bravo/uplink/event",
+        "devices/dev_bravo/uplink/status",
+    ),
+    *("devices/dev_alpha/downlink/payment/success", "provision/0123456789abcdef0123456789abcdef/request"),
+    *("provision/0123456789abcdef0123456789abcdef/response", "$SYS/broker/version"),
+)
+
+
+@pytest.fixture
+def broker(each_listener):
+    """Every test here, over the plain listener and over TLS."""
+    return each_listener
 
 
 async def test_what_a_device_publishes_for_another_reaches_nobody(broker, heard_until):
@@ -146,11 +184,83 @@ async def test_the_probe_reads_the_brokers_figures_and_no_devices_words(broker, 
         assert message.payload.startswith(b"mosquitto version")
 
 
+@pytest.mark.parametrize("seed", range(2))
+async def test_no_generated_topic_reaches_a_victim(broker, heard_until, seed):
+    random = Random(seed)
+    async with broker.client("hub-shard-0") as hub, broker.client("dev_bravo") as bravo:
+        for topic_filter in ("devices/+/uplink/#", "provision/+/request"):
+            await hub.subscribe(topic_filter, qos=1)
+        await bravo.subscribe("devices/dev_bravo/downlink/#", qos=1)
+
+        for topic in {_generated(random, wild=False) for _ in range(FUZZED)}:
+            await _try_to_publish(broker, topic, retain=random.random() < 0.3)
+        await hub.publish("devices/dev_bravo/downlink/payment/success", MARK, qos=1)
+        async with broker.client("dev_alpha") as alpha:
+            await alpha.publish("devices/dev_alpha/uplink/event", MARK, qos=1)
+
+        assert await heard_until(bravo, MARK) == [("devices/dev_bravo/downlink/payment/success", MARK)]
+        heard = await heard_until(hub, MARK)
+        assert [topic for topic, _ in heard if not f"{topic}/".startswith("devices/dev_alpha/uplink/")] == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_no_generated_filter_overhears_anybody(broker, heard_until, seed):
+    random = Random(seed)
+    async with broker.client("hub-shard-0") as hub, broker.client("dev_bravo") as bravo:
+        await bravo.subscribe("devices/dev_bravo/downlink/#", qos=1)
+        await _speak_of_bravo(hub, bravo)  # retained: what waits for the subscriber
+        for topic_filter in {_generated(random, wild=True) for _ in range(FUZZED)}:
+            # One session, a connection each: the broker may hang up on what it finds malformed.
+            with contextlib.suppress(aiomqtt.MqttError):
+                async with broker.client("dev_alpha", clean_session=False) as alpha:
+                    await _try_to_subscribe(alpha, topic_filter)
+        async with broker.client("dev_alpha", clean_session=False) as alpha:
+            await alpha.subscribe("devices/dev_alpha/downlink/#", qos=1)
+
+            await _speak_of_bravo(hub, bravo)
+            await hub.publish("devices/dev_alpha/downlink/payment/success", MARK, qos=1)
+            await hub.publish("devices/dev_bravo/downlink/payment/success", MARK, qos=1)
+
+            # Overlapping subscriptions may deliver the same message more than once.
+            assert set(await heard_until(alpha, MARK)) == {("devices/dev_alpha/downlink/payment/success", MARK)}
+        assert len(await heard_until(bravo, MARK)) == 3
+
+
+async def _speak_of_bravo(hub: aiomqtt.Client, bravo: aiomqtt.Client) -> None:
+    for topic in ("uplink/event", "uplink/status", "uplink/payment/ack"):
+        await bravo.publish(f"devices/dev_bravo/{topic}", b"of bravo", qos=1, retain=True)
+    for topic in ("devices/dev_bravo/downlink/x", "provision/0123456789abcdef0123456789abcdef/response"):
+        await hub.publish(topic, b"not for alpha", qos=1, retain=True)
+
+
+def _generated(random: Random, *, wild: bool) -> str:
+    """A real topic with something changed, or pieces at random; wildcards only where a filter may have them."""
+    pieces = [piece for piece in PIECES if wild or piece not in ("+", "#")]
+    if random.random() < 0.4:
+        levels = [random.choice(pieces) for _ in range(random.randint(1, 6))]
+    else:
+        levels = random.choice(WHOLE).split("/")
+        for _ in range(random.randint(0, 2)):
+            levels[random.randrange(len(levels))] = random.choice(pieces)
+    if wild and random.random() < 0.2:
+        levels = ["$share", "group", *levels]
+    return "/".join(levels) or "x"
+
+
+async def _try_to_publish(broker, topic: str, *, retain: bool) -> None:
+    """By a client of its own: the broker may hang up on what it finds malformed."""
+    try:
+        async with broker.client("dev_alpha") as alpha:
+            await alpha.publish(topic, b"forged", qos=1, retain=retain)
+    except (aiomqtt.MqttError, ValueError):
+        return
+
+
 async def _try_to_subscribe(client: aiomqtt.Client, topic_filter: str) -> None:
-    """Newer brokers refuse, older ones say yes and deliver nothing; both will do."""
+    """Newer brokers refuse, older ones say yes and deliver nothing; both will do. So will a filter that is none."""
     try:
         await client.subscribe(topic_filter, qos=1)
-    except aiomqtt.MqttError:
+    except (aiomqtt.MqttError, ValueError):
         return
 
 

@@ -22,9 +22,10 @@ def test_what_broker_config_shows_is_what_is_generated(name: str):
     assert (SHOWN / name).read_text() == template_files()[name], "broker-config/README.md says how to write it anew"
 
 
-def test_every_option_of_the_configuration_is_explained():
+@pytest.mark.parametrize("name", ["mosquitto.conf", "provisioning.conf"])
+def test_every_option_of_the_configuration_is_explained(name: str):
     explained = False
-    for line in config_text(files_in(Path("/home")), host="127.0.0.1", port=1883).splitlines():
+    for line in template_files()[name].splitlines():
         if line.startswith("#"):
             explained = True
         elif not line:
@@ -46,9 +47,11 @@ def test_each_shard_has_a_user_and_nobody_has_more_than_is_listed():
     assert [line for line in lines if line.startswith("user hub-shard")] == ["user hub-shard-0", "user hub-shard-1"]
     assert lines.count("topic read devices/+/uplink/#") == 2
     assert lines.count("topic write devices/+/downlink/#") == 2 + 32
+    assert lines.count("topic read provision/+/request") == lines.count("topic write provision/+/response") == 2
+    assert lines.count("topic write provision/+/request") == lines.count("topic read provision/+/response") == 1
     assert lines.count("topic read $SYS/#") == 1
     assert lines[-2:] == ["pattern write devices/%u/uplink/#", "pattern read devices/%u/downlink/#"]
-    assert len(lines) == 2 * 3 + 32 * 2 + 2 + 2
+    assert len(lines) == 2 * 5 + 3 + 32 * 2 + 2 + 2
 
 
 def test_the_password_file_has_a_line_for_each_user():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from soundbox_server.broker.users import PROBE_USER, PUBLISHER_SLOTS, publisher_user, shard_user
+from soundbox_server.broker.users import BRIDGE_USER, PROBE_USER, PUBLISHER_SLOTS, publisher_user, shard_user
 
 
 def acl_text(*, shards: int = 1) -> str:
@@ -10,14 +10,32 @@ def acl_text(*, shards: int = 1) -> str:
     return "\n".join(_lines(shards)) + "\n"
 
 
+def provisioning_acl_text() -> str:
+    """The second broker's: each client by its own id, which is the nonce of its request."""
+    return """\
+# Made by `soundbox broker`. What is not granted here is denied.
+
+# %c is the client id. A box chooses 32 random hex digits; only who knows them can hear what is answered to them.
+pattern write provision/%c/request
+pattern read provision/%c/response
+"""
+
+
 def _lines(shards: int) -> Iterator[str]:
     yield "# Made by `soundbox broker`. What is not granted here is denied."
     yield ""
-    yield "# The worker that owns a shard hears all its devices, and answers them."
+    yield "# The worker that owns a shard hears all its devices and those that ask for a name, and answers them."
     for shard in range(shards):
         yield f"user {shard_user(shard)}"
         yield "topic read devices/+/uplink/#"
         yield "topic write devices/+/downlink/#"
+        yield "topic read provision/+/request"
+        yield "topic write provision/+/response"
+    yield ""
+    yield "# The second broker, for boxes without a name, brings their requests and fetches the answers."
+    yield f"user {BRIDGE_USER}"
+    yield "topic write provision/+/request"
+    yield "topic read provision/+/response"
     yield ""
     yield "# Processes that only tell devices something: they need not hear any."
     for slot in range(PUBLISHER_SLOTS):

@@ -8,6 +8,7 @@ that client nothing else: a hub that comes back to a backlog has to read it whil
 """
 
 import asyncio
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -29,6 +30,7 @@ from soundbox_server.broker.engine import (
 )
 from soundbox_server.broker.health import Health, HealthBoard
 from soundbox_server.broker.mosquitto import files_in, write_atomically
+from soundbox_server.broker.probe import login
 from soundbox_server.broker.users import SUPERVISOR_USER
 
 HONEST_LINE = (
@@ -85,12 +87,10 @@ async def supervise(*, home: Path, host: str, port: int, stop: asyncio.Event, pa
         board = HealthBoard(home, Health(engine=engine_name, host=host, port=port, supervisor_pid=os.getpid()))
         command = (sys.executable, "-m", "soundbox_server.broker.embedded", config)
         # It takes any password; a login still shows that it answers.
-        engine = Engine(command, board=board, user=SUPERVISOR_USER, password="-", pace=pace or Pace())  # noqa: S106
+        ask = functools.partial(login, host, port, user=SUPERVISOR_USER, password="-")  # noqa: S106
+        engine = Engine(command, board=board, ask=ask, pace=pace or Pace())
         log.warning("broker_embedded", note=HONEST_LINE)
-        try:
-            await run_until(stop, engine.keep_running(), engine.watch())
-        finally:
-            board.note(pid=None, since_ms=None, answering=False)
+        await run_until(stop, engine.keep_running(), engine.watch())
         log.info("broker_stopped")
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from structlog.typing import FilteringBoundLogger
 
 from soundbox_server.broker import tether
 from soundbox_server.broker.health import HealthBoard
-from soundbox_server.broker.probe import login
 from soundbox_server.clock import now_ms
 
 log: FilteringBoundLogger = structlog.get_logger()
@@ -38,6 +37,7 @@ class Pace:
     settle: float = 0.25  # changes that come together share a reload
     between_reloads: float = 1.0  # each reload stalls the broker's only thread; removals do not wait for this
     reconcile: float = 60.0  # comparing everything although no change was announced
+    certificate: float = 10.0  # looking whether another certificate was put in place, or is needed
     database: float = 5.0  # waiting for an answer of the database
     probe: float = 5.0  # asking a running broker for a login
     probe_while_starting: float = 0.05
@@ -50,7 +50,8 @@ class Pace:
 class Engine:
     """Keeps one broker process running. `ready` is set while the running process has answered a login.
 
-    `before_restart` is told how the last one ended, and may remove what would end the next one too.
+    `ask` logs in at it: True when it let us in; OSError while it does not answer. `before_restart` is told how the last
+    one ended, and may remove what would end the next one too. `open_files` bounds what it may open, clients included.
     """
 
     def __init__(
@@ -58,15 +59,15 @@ class Engine:
         command: Sequence[str | Path],
         *,
         board: HealthBoard,
-        user: str,
-        password: str,
+        ask: Callable[[], Awaitable[bool]],
         pace: Pace,
         before_restart: Callable[[str], None] | None = None,
+        open_files: int = 0,
     ) -> None:
         self._command = command
         self._board = board
-        self._user = user
-        self._password = password
+        self._ask = ask
+        self._open_files = open_files
         self._pace = pace
         self._before_restart = before_restart
         self._process: asyncio.subprocess.Process | None = None
@@ -78,20 +79,10 @@ class Engine:
 
     async def keep_running(self) -> None:
         """Run the process, again and again. Ends only by being cancelled, and then the process has ended too."""
-        loop = asyncio.get_running_loop()
-        delay = self._pace.first_restart
-        while True:
-            started = loop.time()
-            ending = await self._run_once()
-            if loop.time() - started >= self._pace.steady_after:
-                delay = self._pace.first_restart
-            restarts = self._board.health.restarts + 1
-            log.error("broker_ended", ending=ending, restarts=restarts, again_in_s=delay)
-            self._board.note_error(ending, pid=None, since_ms=None, answering=False, restarts=restarts)
-            if self._before_restart is not None:
-                self._before_restart(ending)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, self._pace.longest_restart)
+        try:
+            await self._run_for_ever()
+        finally:
+            self._board.note(pid=None, since_ms=None, answering=False)
 
     async def watch(self) -> None:
         """Ask for a login now and then. This is how readiness is seen, and a broker that runs but does not answer."""
@@ -128,6 +119,22 @@ class Engine:
     def reload_owed(self) -> bool:
         return self._reload_owed
 
+    async def _run_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay = self._pace.first_restart
+        while True:
+            started = loop.time()
+            ending = await self._run_once()
+            if loop.time() - started >= self._pace.steady_after:
+                delay = self._pace.first_restart
+            restarts = self._board.health.restarts + 1
+            log.error("broker_ended", ending=ending, restarts=restarts, again_in_s=delay)
+            self._board.note_error(ending, pid=None, since_ms=None, answering=False, restarts=restarts)
+            if self._before_restart is not None:
+                self._before_restart(ending)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, self._pace.longest_restart)
+
     async def _run_once(self) -> str:
         """Start the process and wait for its end; says how it ended."""
         self._reload_owed = False  # it reads what is there now
@@ -150,13 +157,16 @@ class Engine:
 
     async def _start(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(tether.__file__), str(os.getpid()), *map(str, self._command)),
+            *(sys.executable, "-I", "-S", str(tether.__file__), self._tied_to(), *map(str, self._command)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LOG_LINE,
             start_new_session=True,  # Ctrl-C is for the supervisor, which then ends the broker in its own order
         )
+
+    def _tied_to(self) -> str:
+        return f"{os.getpid()}:{self._open_files}" if self._open_files else str(os.getpid())
 
     async def _pass_on_log(self, process: asyncio.subprocess.Process, last_words: list[str]) -> None:
         """Until the process closes its log. An unread pipe would fill and block the broker."""
@@ -196,10 +206,9 @@ class Engine:
         self._board.note_error("the broker runs but does not answer a login", answering=False)
 
     async def _answers(self) -> bool:
-        health = self._board.health
         async with self._asking:
             try:
-                return await login(health.host, health.port, user=self._user, password=self._password)
+                return await self._ask()
             except OSError:
                 return False  # starting, frozen or gone: the caller decides what that means
 

@@ -9,6 +9,7 @@ from soundbox_server.broker.mosquitto import remove_leftovers, write_atomically
 from soundbox_server.clock import now_ms
 
 FILE_NAME = "broker-health.json"
+PROVISIONING_FILE_NAME = "provisioning-health.json"
 STALE_AFTER_MS = 20_000
 
 
@@ -27,6 +28,8 @@ class Health:
     reloads: int = 0
     users: int | None = None
     applied_revision: int | None = None  # of the device credentials; None until the broker has taken one
+    tls_port: int | None = None
+    certificate_ends_ms: int | None = None  # of the one that is served
     last_error: str | None = None
     last_error_at_ms: int | None = None
     updated_at_ms: int = 0
@@ -37,10 +40,10 @@ class Health:
 
 
 class HealthBoard:
-    """The one writer of a copy's health file."""
+    """The one writer of a health file: each broker of a copy has its own."""
 
-    def __init__(self, home: Path, health: Health) -> None:
-        self._path = home / FILE_NAME
+    def __init__(self, home: Path, health: Health, *, file_name: str = FILE_NAME) -> None:
+        self._path = home / file_name
         remove_leftovers(self._path)
         self.health = health
 
@@ -53,9 +56,9 @@ class HealthBoard:
         self.note(last_error=error, last_error_at_ms=now_ms(), **changes)
 
 
-def read_health(home: Path) -> Health | None:
+def read_health(home: Path, *, file_name: str = FILE_NAME) -> Health | None:
     """The last health written in this copy's folder; None when no broker was ever supervised here."""
     try:
-        return Health(**json.loads((home / FILE_NAME).read_text()))
+        return Health(**json.loads((home / file_name).read_text()))
     except FileNotFoundError:
         return None

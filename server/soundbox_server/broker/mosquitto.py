@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pwd
 import re
 import shutil
 import tempfile
@@ -10,7 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from soundbox_server.broker.acl import acl_text
+from soundbox_server.broker.acl import acl_text, provisioning_acl_text
+from soundbox_server.broker.users import BRIDGE_USER
+
+PROVISIONING_CONNECTIONS = 200  # at once; a box needs its own for seconds
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 # Debian installs the broker here, and an ordinary user's PATH does not look there.
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
@@ -42,13 +47,38 @@ class BrokerFiles:
     def sessions(self) -> Path:
         return self.data / "mosquitto.db"
 
+    @property
+    def tls(self) -> Path:
+        return self.folder / "tls"
+
+    @property
+    def served(self) -> Path:
+        """Key and certificate chain that the TLS listeners show."""
+        return self.tls / "server.pem"
+
+    @property
+    def provisioning(self) -> "BrokerFiles":
+        """Those of the second broker, the one for boxes without a name."""
+        return BrokerFiles(self.folder / "provisioning")
+
+
+@dataclass(frozen=True)
+class TlsListener:
+    """Where boxes come in from anywhere. `connections` at once, then nobody more."""
+
+    host: str
+    port: int
+    connections: int
+
 
 def files_in(home: Path) -> BrokerFiles:
     return BrokerFiles((home / "broker").absolute())
 
 
-def config_text(files: BrokerFiles, *, host: str, port: int, run_as: str | None = None) -> str:
-    """The configuration, for Mosquitto 2.0 and 2.1.
+def config_text(
+    files: BrokerFiles, *, host: str, port: int, tls: TlsListener | None = None, run_as: str | None = None
+) -> str:
+    """The configuration, for Mosquitto 2.0 and 2.1 alike. host:port is the plain listener.
 
     `run_as` is needed only for root: Mosquitto would otherwise become the user `mosquitto`, who can read none of these
     files at the next reload.
@@ -62,7 +92,7 @@ allow_anonymous false
 password_file {files.passwords}
 acl_file {files.acl}
 allow_zero_length_clientid false
-{f"user {run_as}" if run_as else "# user: stays whoever starts the broker"}
+{_user(run_as)}
 
 # --- What survives a restart ------------------------------------------------------------------------------------
 # Sessions, subscriptions and queued messages are written at exit and every 30 s. A kill -9 loses what came since:
@@ -105,7 +135,107 @@ sys_interval 10
 listener {port} {host}
 # A name is proven by its password, a client id by nothing: so the name becomes the id, and nobody can evict another.
 use_username_as_clientid true
+{_tls_listener(files, tls) if tls else ""}"""
+
+
+def _tls_listener(files: BrokerFiles, tls: TlsListener) -> str:
+    return f"""
+# With TLS 1.2 or 1.3, for boxes anywhere. The certificate is read again at SIGHUP; connections that stand keep theirs.
+listener {tls.port} {tls.host}
+use_username_as_clientid true
+# More are refused, so that a flood takes no file from the hub's own listener. (Before 2.0.12 it is counted wrongly.)
+max_connections {tls.connections}
+{_certificate(files.served)}"""
+
+
+def provisioning_config_text(
+    files: BrokerFiles,
+    tls: TlsListener,
+    *,
+    hub: tuple[str, int],
+    password: str,
+    local_id: str,
+    run_as: str | None = None,
+) -> str:
+    """The second broker's configuration: for boxes that have no name yet and cannot speak HTTPS.
+
+    `files` are the first broker's, `hub` is the host and port of its plain listener, `password` the bridge's there
+    and `local_id` its client id here, as hard to guess.
+    It is a broker of its own because everybody knows its name and password, and client ids are free: at the first
+    broker any of them could take over any session by taking its id, whatever the listener.
+    """
+    own = files.provisioning
+    return f"""\
+# Made by `soundbox broker`, which writes it anew at each start: change it there.
+
+# --- Who may log in, and say what -------------------------------------------------------------------------------
+# One user for all boxes that have no name yet. What keeps them apart is the client id, which nobody else can guess.
+allow_anonymous false
+password_file {own.passwords}
+acl_file {own.acl}
+allow_zero_length_clientid false
+{_user(run_as)}
+
+# --- Nothing is kept: whoever is cut off asks again -------------------------------------------------------------
+persistence false
+retain_available false
+persistent_client_expiration 1h
+
+# --- Limits: everybody may knock here, so nobody gets much --------------------------------------------------------
+max_inflight_messages 4
+max_queued_messages 64
+max_packet_size 4096
+max_keepalive 60
+# Bytes. Beyond this it takes nothing more; the first broker's memory is another process's.
+memory_limit 67108864
+
+# --- Speed, and what it says: as the first broker ----------------------------------------------------------------
+set_tcp_nodelay true
+log_dest stderr
+log_timestamp false
+log_type error
+log_type warning
+log_type notice
+log_type information
+connection_messages true
+sys_interval 0
+
+# --- Where it listens ---------------------------------------------------------------------------------------------
+# Client ids are not forced here: they are the nonces.
+listener {tls.port} {tls.host}
+max_connections {tls.connections}
+{_certificate(files.served)}
+# --- The way to the hub -------------------------------------------------------------------------------------------
+# Requests go to the first broker and answers come back, as one client that may do nothing else there.
+connection hub
+address {hub[0]}:{hub[1]}
+topic provision/+/request out 1
+topic provision/+/response in 1
+remote_username {BRIDGE_USER}
+remote_password {password}
+remote_clientid {BRIDGE_USER}
+# A client that names itself so would take the bridge's place here: nobody else knows it.
+local_clientid {local_id}
+bridge_protocol_version mqttv311
+cleansession true
+notifications false
+restart_timeout 1 5
 """
+
+
+def _certificate(served: Path) -> str:
+    return f"""\
+# Key and chain in one file, so that a renewal is one rename and the two always belong together.
+certfile {served}
+keyfile {served}
+tls_version tlsv1.2
+# For TLS 1.2: forward secrecy and authenticated encryption only.
+ciphers {_CIPHERS}
+"""
+
+
+def _user(run_as: str | None) -> str:
+    return f"user {run_as}" if run_as else "# user: stays whoever starts the broker"
 
 
 def password_text(users: Iterable[tuple[str, str]]) -> str:
@@ -115,9 +245,17 @@ def password_text(users: Iterable[tuple[str, str]]) -> str:
 
 def template_files() -> dict[str, str]:
     """The files as `broker-config/` shows them, for a copy that lives in /var/lib/soundbox."""
+    files = files_in(Path("/var/lib/soundbox"))
+    tls = TlsListener("0.0.0.0", 8883, connections=20_000)
+    provisioning = TlsListener("0.0.0.0", 8884, connections=PROVISIONING_CONNECTIONS)
+    secret, local_id = "(derived-from-the-master-key)", "(derived-likewise)"
     return {
-        "mosquitto.conf": config_text(files_in(Path("/var/lib/soundbox")), host="127.0.0.1", port=1883),
+        "mosquitto.conf": config_text(files, host="127.0.0.1", port=1883, tls=tls),
         "acl": acl_text(),
+        "provisioning.conf": provisioning_config_text(
+            files, provisioning, hub=("127.0.0.1", 1883), password=secret, local_id=local_id
+        ),
+        "provisioning-acl": provisioning_acl_text(),
     }
 
 
@@ -156,6 +294,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def run_as() -> str | None:
+    """The user to name in a configuration, or None where the starter's own stays anyway."""
+    return pwd.getpwuid(0).pw_name if os.geteuid() == 0 else None
 
 
 def find_mosquitto(search: str | None = None) -> Path | None:

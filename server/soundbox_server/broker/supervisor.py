@@ -8,7 +8,6 @@ stays.
 import asyncio
 import functools
 import os
-import pwd
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -34,9 +33,13 @@ from soundbox_server.broker.mosquitto import (
     mosquitto_version,
     password_text,
     remove_leftovers,
+    run_as,
     write_atomically,
 )
 from soundbox_server.broker.passwords import hash_password, is_hash
+from soundbox_server.broker.probe import login
+from soundbox_server.broker.provisioning import provisioning_engine
+from soundbox_server.broker.tls import ServedCertificate, TlsSetup
 from soundbox_server.broker.users import SUPERVISOR_USER, hub_password, hub_users, is_device_user
 
 log: FilteringBoundLogger = structlog.get_logger()
@@ -56,10 +59,12 @@ async def supervise(
     revision: Revision,
     master_key: bytes,
     stop: asyncio.Event,
+    tls: TlsSetup | None = None,
     shards: int = 1,
     pace: Pace | None = None,
 ) -> None:
-    """Run Mosquitto on host:port, with its files under `home`, until `stop` is set.
+    """Run Mosquitto on host:port, with its files under `home`, until `stop` is set. With `tls` boxes come in from
+    elsewhere too, and with its `provision_port` a second Mosquitto takes in those that have no name yet.
 
     `load_users` returns (revision, [(device id, "$7$…" hash)]), `revision` the same number cheaply; either may raise
     while the database is away. Raises BrokerStartError when the port is taken, a second supervisor runs in this home,
@@ -72,23 +77,45 @@ async def supervise(
         require_free_port(host, port)
         files = files_in(home)
         board = HealthBoard(home, Health(engine=engine_name, host=host, port=port, supervisor_pid=os.getpid()))
+        password = hub_password(master_key, SUPERVISOR_USER)
         engine = Engine(
             (mosquitto, "-c", files.config),
             board=board,
-            user=SUPERVISOR_USER,
-            password=hub_password(master_key, SUPERVISOR_USER),
+            ask=functools.partial(login, host, port, user=SUPERVISOR_USER, password=password),
             pace=pace,
             before_restart=functools.partial(_set_broken_sessions_aside, files),
         )
         roster = Roster(files, _hub_lines(master_key, shards), engine=engine, board=board, pace=pace)
-        await asyncio.to_thread(_write_fixed_files, files, host=host, port=port, shards=shards)
+        await asyncio.to_thread(_write_fixed_files, files, host=host, port=port, tls=tls, shards=shards)
+        served = None if tls is None else await _served(files, tls, board)
+        second = None
+        if tls is not None and tls.provision_port:
+            second = await provisioning_engine(
+                home=home, mosquitto=mosquitto, engine_name=engine_name, tls=tls, hub=(host, port),
+                master_key=master_key, pace=pace,
+            )  # fmt: skip
         await roster.write_first(load_users)
         log.info("broker_starting", engine=engine_name, host=host, port=port)
-        try:
-            await run_until(stop, engine.keep_running(), engine.watch(), roster.follow(load_users, revision))
-        finally:
-            board.note(pid=None, since_ms=None, answering=False)
+        works = [engine.keep_running(), engine.watch(), roster.follow(load_users, revision)]
+        if second is not None:
+            works += [_run_behind(engine, second), second.watch()]
+        if served is not None:
+            works.append(served.follow([engine, second] if second else [engine], every_s=pace.certificate))
+        await run_until(stop, *works)
         log.info("broker_stopped")
+
+
+async def _served(files: BrokerFiles, tls: TlsSetup, board: HealthBoard) -> ServedCertificate:
+    require_free_port(tls.listener.host, tls.listener.port)
+    served = ServedCertificate(files, tls, board=board)
+    await asyncio.to_thread(served.put_first)
+    return served
+
+
+async def _run_behind(first: Engine, second: Engine) -> None:
+    """The second broker's bridge would else begin with a refusal, and wait after it."""
+    await first.ready.wait()
+    await second.keep_running()
 
 
 class Roster:
@@ -220,14 +247,14 @@ def _hub_lines(master_key: bytes, shards: int) -> list[tuple[str, str]]:
     return [(user, hash_password(hub_password(master_key, user))) for user in hub_users(shards)]
 
 
-def _write_fixed_files(files: BrokerFiles, *, host: str, port: int, shards: int) -> None:
-    for folder in (files.folder, files.data):
+def _write_fixed_files(files: BrokerFiles, *, host: str, port: int, tls: TlsSetup | None, shards: int) -> None:
+    for folder in (files.folder, files.data, files.tls):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in (files.passwords, files.acl, files.config):
+    for path in (files.passwords, files.acl, files.config, files.served):
         remove_leftovers(path)
-    run_as = pwd.getpwuid(0).pw_name if os.geteuid() == 0 else None
+    listener = tls.listener if tls else None
     write_atomically(files.acl, acl_text(shards=shards))
-    write_atomically(files.config, config_text(files, host=host, port=port, run_as=run_as))
+    write_atomically(files.config, config_text(files, host=host, port=port, tls=listener, run_as=run_as()))
 
 
 def _set_broken_sessions_aside(files: BrokerFiles, ending: str) -> None:

@@ -1,4 +1,4 @@
-"""Become another program that cannot outlive its parent: `tether.py <parent pid> <program> [argument …]`.
+"""Become another program that cannot outlive its parent: `tether.py <parent pid>[:<open files>] <program> …`.
 
 Runs on its own, before anything of ours is imported. A small program in between, and not code run between fork and
 exec: the parent has threads, and a lock one of them held at the fork would never be released in the child.
@@ -15,9 +15,10 @@ _ENOUGH_FILES = 262_144
 
 
 def main(arguments: list[str]) -> None:
-    parent, program = int(arguments[0]), arguments[1:]
-    end_with_parent(parent)
-    allow_as_many_files_as_permitted()
+    parent, _, open_files = arguments[0].partition(":")
+    program = arguments[1:]
+    end_with_parent(int(parent))
+    allow_files(int(open_files or _ENOUGH_FILES))
     os.execvp(program[0], program)  # noqa: S606 - the supervisor gives the whole command
 
 
@@ -31,11 +32,11 @@ def end_with_parent(parent: int) -> None:
         sys.exit("the supervisor is gone")
 
 
-def allow_as_many_files_as_permitted() -> None:
+def allow_files(number: int) -> None:
     """Each client is an open file, and the usual soft limit is 1024. (Elsewhere than on Linux, the usual one stays.)"""
     if sys.platform == "linux":
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        soft = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+        soft = number if hard == resource.RLIM_INFINITY else min(hard, number)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

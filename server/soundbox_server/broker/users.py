@@ -10,6 +10,10 @@ RESERVED_PREFIX = "hub-"
 PUBLISHER_SLOTS = 32
 PROBE_USER = "hub-probe"  # reads the broker's figures
 SUPERVISOR_USER = "hub-supervisor"  # only logs in, to see that the broker answers
+BRIDGE_USER = "hub-provision"  # carries what nameless boxes ask and are answered
+# At the second broker, and only there: what every box is delivered with. It opens nothing and is no secret.
+PROVISION_USER = "provision"
+PROVISION_PASSWORD = "provision"  # noqa: S105
 
 
 def shard_user(shard: int) -> str:
@@ -31,6 +35,7 @@ def hub_users(shards: int) -> list[str]:
         *(publisher_user(slot) for slot in range(PUBLISHER_SLOTS)),
         PROBE_USER,
         SUPERVISOR_USER,
+        BRIDGE_USER,
     ]
 
 

@@ -56,7 +56,7 @@ async def _run(settings: Settings, options: Options) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     console = Console()
     plain = PlainView(console)
-    moved = dict(ports.choose(settings, plain.say))
+    moved = dict(ports.choose(settings, plain.say, tls=_has_mosquitto(settings)))
     if options.demo and not settings.sandbox_auto_pay_ms:
         moved["sandbox_auto_pay_ms"] = AUTO_PAY_MS
     settings = Settings(**{**_given(settings), **moved})  # type: ignore[arg-type]
@@ -75,13 +75,17 @@ def _given(settings: Settings) -> dict[str, object]:
 
 
 def _require_broker(settings: Settings, say: Callable[[str], None]) -> None:
-    if settings.broker_engine != "embedded" and find_mosquitto() is not None:
+    if _has_mosquitto(settings):
         return
     if settings.broker_engine == "mosquitto":
         raise UpRefused("Mosquitto is not on PATH, and SOUNDBOX_BROKER_ENGINE asks for it. Install mosquitto.")
     if not embedded.is_available():
         raise UpRefused("Neither Mosquitto nor the package iotcore is installed: there is no broker to run.")
     say(embedded.HONEST_LINE)
+
+
+def _has_mosquitto(settings: Settings) -> bool:
+    return settings.broker_engine != "embedded" and find_mosquitto() is not None
 
 
 class _Copy:
@@ -206,7 +210,7 @@ class _Copy:
     def _say_where(self, console: Console, world: demo.World | None) -> None:
         lines = [
             ("API", f"{self._api_url}   its OpenAPI document: {self._api_url}/openapi.json"),
-            ("Broker", f"mqtt://{self._settings.broker_host}:{self._settings.broker_port}"),
+            *self._broker_lines(),
             ("Home", str(self._settings.home)),
             ("Logs", str(self._settings.home / "logs")),
         ]
@@ -215,6 +219,15 @@ class _Copy:
             lines += [("Recordings", str(box.home / "wav")) for box in world.boxes]
         for name, text in lines:
             console.print(f"{name:<11} {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def _broker_lines(self) -> list[tuple[str, str]]:
+        settings = self._settings
+        hub = f"mqtt://{settings.broker_host}:{settings.broker_port}"
+        if not settings.boxes_use_tls:
+            return [("Broker", hub)]
+        boxes = f"mqtts://{settings.broker_public_host}:{settings.broker_public_port}"
+        own = "" if settings.broker_tls_certificate else "   (certificate of this copy's own CA)"
+        return [("Broker", f"{hub}   for the hub"), ("", f"{boxes}   for boxes{own}")]
 
     @property
     def _api_url(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from soundbox_server import clock, migrate, seed
+from soundbox_server import clock, migrate, parts, seed
 from soundbox_server.broker.mosquitto import write_atomically
 from soundbox_server.db import Database
 from soundbox_server.devices.service import issue_code
@@ -189,6 +189,8 @@ class _Kept(BaseModel):
     class _Broker(BaseModel):
         host: str
         port: int
+        tls: bool = False
+        ca_pem: str | None = None
 
     device_id: str
     server: str
@@ -216,8 +218,8 @@ def _can_go_on_air(home: Path, settings: Settings, device_id: str) -> bool:
         kept = _Kept.model_validate_json((home / "credentials.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return False
-    here = (local_url(settings.http_host, settings.http_port), settings.broker_public_host, settings.broker_port)
-    return kept.device_id == device_id and (kept.server, kept.broker.host, kept.broker.port) == here
+    url, broker = local_url(settings.http_host, settings.http_port), _Kept._Broker(**parts.broker_address(settings))
+    return (kept.device_id, kept.server, kept.broker) == (device_id, url, broker)
 
 
 def _ms(rfc3339: str | None) -> int | None:

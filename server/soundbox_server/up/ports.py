@@ -13,14 +13,17 @@ _LISTENERS = (
     ("the sandbox acquirer", "sandbox_host", "sandbox_port"),
     ("the broker", "broker_host", "broker_port"),
 )
+_TLS_LISTENER = ("the broker's TLS listener", "broker_tls_host", "broker_tls_port")
+TLS_PORT = 8883
 
 
-def choose(settings: Settings, say: Callable[[str], None]) -> dict[str, int]:
-    """A port for each listener, by the name of its setting. Says which ones had to move."""
-    wanted_by_others = {getattr(settings, name) for _, _, name in _LISTENERS}
+def choose(settings: Settings, say: Callable[[str], None], *, tls: bool = False) -> dict[str, int]:
+    """A port for each listener, by the name of its setting; with `tls` also for boxes. Says which ones had to move."""
+    listeners = (*_LISTENERS, _TLS_LISTENER) if tls else _LISTENERS
+    wanted_by_others = {getattr(settings, name) for _, _, name in listeners}
     chosen: dict[str, int] = {}
-    for what, host_name, name in _LISTENERS:
-        host, wanted = getattr(settings, host_name), getattr(settings, name)
+    for what, host_name, name in listeners:
+        host, wanted = getattr(settings, host_name), getattr(settings, name) or TLS_PORT
         if wanted not in chosen.values() and is_free(host, wanted):
             chosen[name] = wanted
             continue

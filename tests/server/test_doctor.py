@@ -1,0 +1,131 @@
+"""What the doctor says of certificates, of production and of keys, and that looking changes nothing."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from soundbox_server import guard, seal
+from soundbox_server.broker.certificates import issue
+from soundbox_server.broker.mosquitto import files_in, write_atomically
+from soundbox_server.doctor import Finding, examine
+from soundbox_server.settings import Settings
+
+SOUNDBOX = str(Path(sys.executable).with_name("soundbox"))
+NOW = datetime.now(UTC)
+
+
+async def about(settings: Settings, subject: str, *, production: bool = False) -> Finding:
+    return next(found for found in await examine(settings, production=production) if found.about == subject)
+
+
+async def test_looking_at_a_home_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    await examine(Settings(home=tmp_path / "home", broker_tls_port=1), production=True)
+
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("days", "verdict", "what"),
+    [(60, "fine", "in 59 days"), (29, "note", "in 28 days"), (6, "broken", "in 5 days"), (-1, "broken", "has ended")],
+)
+async def test_the_end_of_a_certificate_is_told_a_month_and_a_week_before(
+    tmp_path: Path, days: int, verdict: str, what: str
+) -> None:
+    pair = issue(tmp_path, names=["localhost"], now=NOW - timedelta(days=90 - days))
+    (tmp_path / "broker.crt").write_text(pair.pem)
+    settings = Settings(
+        home=tmp_path, broker_tls_port=1, broker_tls_certificate=tmp_path / "broker.crt", broker_tls_key=tmp_path / "k"
+    )
+
+    found = await about(settings, "certificate")
+
+    assert found.verdict == verdict
+    assert what in found.what
+
+
+@pytest.mark.parametrize(("content", "what"), [(None, "is not there"), ("no certificate", "broker.crt")])
+async def test_a_certificate_that_cannot_be_read_is_broken(tmp_path: Path, content: str | None, what: str) -> None:
+    if content is not None:
+        (tmp_path / "broker.crt").write_text(content)
+    settings = Settings(
+        home=tmp_path, broker_tls_port=1, broker_tls_certificate=tmp_path / "broker.crt", broker_tls_key=tmp_path / "k"
+    )
+
+    found = await about(settings, "certificate")
+
+    assert found.verdict == "broken"
+    assert what in found.what
+
+
+@pytest.mark.parametrize(("sent_to", "verdict"), [("localhost", "fine"), ("broker.example", "broken")])
+async def test_the_listener_is_asked_as_a_box_would(
+    tmp_path: Path, unused_tcp_port: int, sent_to: str, verdict: str
+) -> None:
+    files = files_in(tmp_path)
+    write_atomically(files.served, issue(files.tls, names=["localhost"], now=NOW).pem)
+    settings = Settings(home=tmp_path, broker_tls_port=unused_tcp_port, broker_public_host=sent_to)
+
+    async with await _serving(files.served, unused_tcp_port):
+        found = await about(settings, "TLS listener")
+
+    assert found.verdict == verdict
+    assert sent_to in found.what
+
+
+async def test_production_shows_the_guards_own_findings_and_development_one_note(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    expected = [Finding(found.about, "broken", found.what, found.mend) for found in guard.problems(settings)]
+
+    asked, unasked = await examine(settings, production=True), await examine(settings)
+
+    assert [found for found in asked if found in expected] == expected
+    assert not [found for found in unasked if found in expected]
+    (note,) = [found for found in unasked if found.about == "production"]
+    assert (note.verdict, str(len(expected)) in note.what) == ("note", True)
+
+
+def test_a_start_in_production_tells_what_the_doctor_tells(tmp_path: Path) -> None:
+    environment = {"SOUNDBOX_HOME": str(tmp_path), "SOUNDBOX_ENVIRONMENT": "production", "PATH": "/usr/bin:/usr/sbin"}
+
+    start = run("api", environment=environment)
+    asked = run("doctor", "--json", environment=environment)
+
+    told = [found for found in json.loads(asked.stdout) if found["verdict"] == "broken"]
+    assert (start.returncode, asked.returncode) == (1, 1)
+    assert len(told) >= 4
+    for found in told:
+        assert f"{found['about']}: {found['what']}\n  → {found['mend']}" in start.stderr
+    assert not (tmp_path / "master.key").exists()
+
+
+def test_keys_are_shown_and_rotated_by_hand(tmp_path: Path) -> None:
+    environment = {"SOUNDBOX_HOME": str(tmp_path)}
+    run("migrate", environment=environment)
+    new = run("keys", "new", environment=environment).stdout.strip()
+    before = json.loads(run("keys", "status", "--json", environment=environment).stdout)
+
+    environment["SOUNDBOX_SEALING_KEYS"] = new
+    after = json.loads(run("keys", "status", "--json", environment=environment).stdout)
+    rotated = run("keys", "rotate", environment=environment)
+
+    assert after["newest"] == seal.key_id(seal.parse_master_key(new))
+    assert after["ring"] == [after["newest"], *before["ring"]]
+    assert rotated.returncode == 0, rotated.stderr
+
+
+def run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SOUNDBOX, *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+
+
+async def _serving(pair: Path, port: int) -> asyncio.Server:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair)
+    return await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port, ssl=context)
