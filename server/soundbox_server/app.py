@@ -67,6 +67,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     heartbeats = HeartbeatDesk(database)
     state = app.state
     state.database = database
+    state.sealing_ring = settings.sealing_ring
     state.token_key = seal.token_signing_key(settings.master)
     state.telling = parts.telling(settings, owner=owner)
     state.hash_broker_password = hash_password

@@ -18,6 +18,7 @@ import typer
 
 if TYPE_CHECKING:
     from soundbox_server.db import Database
+    from soundbox_server.resealing import Resealed
     from soundbox_server.settings import Settings
 
 app = typer.Typer(
@@ -27,6 +28,8 @@ qris = typer.Typer(no_args_is_help=True, help="Read and write QRIS payloads.")
 app.add_typer(qris, name="qris")
 audit = typer.Typer(no_args_is_help=True, help="Prove that the audit log is whole.")
 app.add_typer(audit, name="audit")
+keys = typer.Typer(no_args_is_help=True, help="The keys that seal secrets in the database.")
+app.add_typer(keys, name="keys")
 
 GRACE_S = 25  # what a request may still take after SIGTERM
 MARKS = ("<!-- settings: made by `soundbox settings --write README.md` -->", "<!-- end of settings -->")
@@ -291,6 +294,45 @@ def encode(
     typer.echo(json.dumps({"payload": payload, **report(payload)}, indent=2) if as_json else payload)
 
 
+# Keys
+
+
+@keys.command("new")
+def new_key() -> None:
+    """Print a fresh key, for SOUNDBOX_MASTER_KEY or the front of SOUNDBOX_SEALING_KEYS. Nothing is changed."""
+    from soundbox_server import seal
+
+    typer.echo(seal.new_key())
+
+
+@keys.command("status")
+def keys_status(as_json: AsJson = False) -> None:
+    """Show which keys are in the ring, and how many secrets of each table are under which."""
+    settings = _settings(with_keys=True)
+    counts = asyncio.run(_count_sealed(settings))
+    ring = settings.sealing_ring.key_ids
+    if as_json:
+        typer.echo(json.dumps({"newest": ring[0], "ring": ring, "sealed": counts}, indent=2))
+        return
+    typer.echo(f"seals: {ring[0]}   opens: {' '.join(ring)}")
+    for column, of_column in counts.items():
+        for key, count in sorted(of_column.items()):
+            told = "" if key in ring else "   NOT IN THE RING: these stay closed"
+            typer.echo(f"{column}: {count} under {key}{told}")
+
+
+@keys.command("rotate")
+def rotate_keys() -> None:
+    """Bring every sealed secret under the newest key. Safe beside a running product, and safe to repeat."""
+    settings = _settings(with_keys=True)
+    done = asyncio.run(_reseal(settings))
+    for column in done:
+        typer.echo(f"{column.column}: {column.rows} resealed under {settings.sealing_ring.key_ids[0]}")
+    if unreadable := [f"{column.column} of {row}" for column in done for row in column.unreadable]:
+        why = "no key of the ring opens these; put the key back that sealed them"
+        raise Refused("\n".join((f"{why}:", *unreadable)))
+
+
 # Beneath
 
 
@@ -455,6 +497,24 @@ async def _ask_devices(database: "Database", question: str) -> Any:
 
     async with reading(database) as session:
         return await getattr(service, question)(await statements(session))
+
+
+async def _count_sealed(settings: "Settings") -> dict[str, dict[str, int]]:
+    from soundbox_server import resealing
+    from soundbox_server.db import Base
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return await resealing.count_by_key(database, Base.metadata)
+
+
+async def _reseal(settings: "Settings") -> "list[Resealed]":
+    from soundbox_server import resealing
+    from soundbox_server.db import Base
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return await resealing.reseal(database, Base.metadata, settings.sealing_ring)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,14 @@ class Settings(BaseSettings):
         SecretStr(""), "32 bytes as base64url that all other keys derive from; default: the file master.key in home",
         references="JWT_ACCESS_TOKEN_SECRET, JWT_REFRESH_TOKEN_SECRET, JWT_SECRET",
     )  # fmt: skip
+    master_key_previous: SecretStr = _setting(
+        SecretStr(""), "earlier master keys, comma-separated: they only open what was sealed under them"
+    )
+    sealing_keys: SecretStr = _setting(
+        SecretStr(""),
+        "32-byte keys as base64url, comma-separated, newest first, that seal secrets in the database; default: one "
+        "derived from the master key",
+    )
     http_host: str = _setting("127.0.0.1", "address the API listens on")
     http_port: int = _setting(8080, "port of the API", references="PORT")
     public_url: str = _setting(
@@ -114,6 +122,15 @@ class Settings(BaseSettings):
         self.home.mkdir(parents=True, exist_ok=True)
         return _master_from_file(self.home / "master.key")
 
+    @property
+    def sealing_ring(self) -> seal.Ring:
+        """The keys for sealed secrets in the database."""
+        return seal.ring(
+            self.master,
+            sealing_keys=_keys(self.sealing_keys),
+            previous_masters=_keys(self.master_key_previous),
+        )
+
     def secrets_of(self, partner: str) -> list[bytes]:
         """The callback secrets of a partner, newest first; none for a partner nobody configured."""
         if partner in self.partner_secrets:
@@ -125,6 +142,10 @@ class Settings(BaseSettings):
     @property
     def sandbox_api_key(self) -> str:
         return seal.base64url(seal.derive(self.master, "soundbox/sandbox/api-key/v1"))
+
+
+def _keys(setting: SecretStr) -> list[bytes]:
+    return [seal.parse_master_key(text) for text in setting.get_secret_value().split(",") if text.strip()]
 
 
 @lru_cache(maxsize=8)
