@@ -10,18 +10,21 @@ from fastapi import Depends, FastAPI
 from starlette.responses import Response
 from starlette.routing import Route
 
-from soundbox_server import documentation, guard, health, http, logs, openapi, parts, seal
+from soundbox_server import documentation, guard, health, http, logs, openapi, parts
+from soundbox_server.access.admin_routes import router as access
 from soundbox_server.access.auth import authorise
-from soundbox_server.access.routes import router as access
+from soundbox_server.access.routes import admin_account, merchant_account
+from soundbox_server.access.service import public_keys
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
+from soundbox_server.mail.routes import router as mails
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
-from soundbox_server.policy import POLICY
+from soundbox_server.policy import OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -31,6 +34,7 @@ LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
 }
+DAY_MS = 24 * 3_600_000
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -43,11 +47,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )  # fmt: skip
     app.state.settings = settings
     app.state.policy = POLICY
+    app.state.scopes = SCOPES
+    app.state.open_without_totp = OPEN_WITHOUT_TOTP
     app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
     http.install(app, lean={path: door for path, (door, _) in LEAN.items()})
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
-    for router in (access, devices, payments, transactions):
+    for router in (admin_account, merchant_account, access, mails, devices, payments, transactions):
         app.include_router(router)
     openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
     app.router.routes += documentation.routes(app)
@@ -79,7 +85,15 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state = app.state
     state.database = database
     state.sealing_ring = settings.sealing_ring
-    state.token_key = seal.token_signing_key(settings.master)
+    state.token_key = settings.token_keys[0]
+    state.token_keys = public_keys(settings.token_keys)
+    state.access_life_s = settings.access_token_minutes * 60
+    state.refresh_life_ms = settings.refresh_token_days * DAY_MS
+    state.require_totp = settings.totp_required
+    state.passwords = parts.passwords(settings)
+    state.limits = parts.limits(settings)
+    state.trusted_proxies = settings.trusted_proxies
+    state.mail_desk = parts.mail_desk(settings, owner=owner)
     state.telling = parts.telling(settings, owner=owner)
     state.hash_broker_password = hash_password
     state.probe_login = partial(parts.broker_lets_in, settings.broker_host, settings.broker_port)

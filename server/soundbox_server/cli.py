@@ -91,8 +91,7 @@ def api() -> None:
         access_log=False,  # the app logs what matters, with its request id
         log_config=None,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
+        proxy_headers=False,  # access/auth.py: client_ip reads them, where it matters who calls
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)

@@ -12,6 +12,7 @@ class SoundboxError(Exception):
         super().__init__(message)
         self.message = message
         self.facts = facts
+        self.headers: dict[str, str] = {}  # of the answer, beside those that its status brings
 
 
 class ValidationFailed(SoundboxError):
@@ -27,6 +28,12 @@ class InvalidAmount(SoundboxError):
 class Unauthenticated(SoundboxError):
     code = "UNAUTHENTICATED"
     status = 401
+
+
+class MfaRequired(Unauthenticated):
+    """A password alone is not enough."""
+
+    code = "MFA_REQUIRED"
 
 
 class InvalidSignature(SoundboxError):

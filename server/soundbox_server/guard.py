@@ -155,8 +155,8 @@ def _doors(settings: Settings) -> Iterator[Problem]:
             what = f"{setting}={host} speaks plain HTTP to whoever comes"
             mend = "Listen on 127.0.0.1, or name the proxy before it in SOUNDBOX_TRUSTED_PROXIES."
             yield Problem(about, what, mend)
-    if "*" in settings.trusted_proxies:
-        what = "SOUNDBOX_TRUSTED_PROXIES=* lets any caller choose the address it is counted under"
+    if any(network.prefixlen == 0 for network in settings.trusted_proxies):
+        what = "SOUNDBOX_TRUSTED_PROXIES names everybody, which lets any caller choose the address it is counted under"
         yield Problem("API", what, "Name the proxies' addresses or networks.")
 
 

@@ -44,11 +44,12 @@ Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 Reader = Annotated[AsyncSession, Depends(_reader, scope="function")]
 
 
-def envelope(request: Request, data: object, *, status: int = 200, **beside: object) -> Response:
+def envelope(
+    request: Request, data: object, *, status: int = 200, headers: Mapping[str, str] | None = None, **beside: object
+) -> Response:
     """`{data, request_id, timestamp}`: the operators' and merchants' answer."""
-    return answer(
-        {"data": data, **beside, "request_id": request_id(request), "timestamp": clock.rfc3339(clock.now_ms())}, status
-    )
+    body = {"data": data, **beside, "request_id": request_id(request), "timestamp": clock.rfc3339(clock.now_ms())}
+    return answer(body, status, headers)
 
 
 def answer(body: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -258,7 +259,7 @@ async def _say_soundbox_error(request: Request, error: Exception) -> Response:
     headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _problem(request, error, headers=headers)
+    return _problem(request, error, headers=headers | error.headers)
 
 
 _HTTP_CODES = {400: "VALIDATION_FAILED", 401: "UNAUTHENTICATED", 403: "FORBIDDEN", 404: "NOT_FOUND"}

@@ -43,6 +43,9 @@ uplinks = Counter(
     ["channel", "outcome"],
     registry=registry,
 )
+mails = Counter(
+    "soundbox_mails_total", "Mails by what became of a try: sent, put_off, dead.", ["outcome"], registry=registry
+)
 outbox_depth = Gauge(
     "soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry
 )

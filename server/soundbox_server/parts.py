@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from soundbox_server import migrate, seal
+from soundbox_server.access.limits import MINUTE_MS, Limits
+from soundbox_server.access.mails import Desk
+from soundbox_server.access.passwords import Passwords
 from soundbox_server.announcements.service import Telling
 from soundbox_server.broker import probe
 from soundbox_server.broker.mosquitto import TlsListener
 from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.db import Database
 from soundbox_server.errors import PaymentsClosed
+from soundbox_server.mail.sinks import FileSink, Sink, SmtpSink
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
 from soundbox_server.providers.base import PaymentReport, Provider
 from soundbox_server.providers.hmac_scheme import read_callback
@@ -76,6 +80,43 @@ def callback_desk(
         publish=publish,
         most=settings.callback_most,
         waiting=settings.callback_waiting,
+    )
+
+
+def passwords(settings: Settings) -> Passwords:
+    return Passwords(
+        memory_kib=settings.argon2_memory_kib,
+        time_cost=settings.argon2_time_cost,
+        parallelism=settings.argon2_parallelism,
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    return Limits(
+        logins_per_minute=settings.logins_per_minute,
+        login_failures=settings.login_failures,
+        login_window_ms=settings.login_failure_minutes * MINUTE_MS,
+        login_delay_ms=settings.login_delay_s * 1000,
+        activation_failures_per_minute=settings.activation_failures_per_minute,
+        resets_per_hour=settings.password_resets_per_hour,
+    )
+
+
+def mail_desk(settings: Settings, *, owner: str) -> Desk:
+    return Desk(public_url=settings.public_url, ring=settings.sealing_ring, owner=owner)
+
+
+def mail_sink(settings: Settings) -> Sink:
+    """An SMTP server where one is named, else a folder."""
+    if not settings.smtp_host:
+        return FileSink(settings.home / "mail")
+    return SmtpSink(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        security=settings.smtp_security,
+        user=settings.smtp_user,
+        password=settings.smtp_password.get_secret_value(),
+        cafile=settings.smtp_ca_file or None,
     )
 
 

@@ -1,23 +1,63 @@
 """Who may do what: one table of role × route. A route that is not in it is closed to everybody.
 
-A new route gets its line here; a test walks the table for every role and for another tenant.
+A new route gets its line here; a test walks the table for every role, for API keys, and for another tenant.
+API keys get further than people nowhere: a key needs the role and one of its scopes must name the route.
 """
 
-from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED, Policy
+from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED, Policy, Route, Scopes
 
 _STAFF = frozenset({"platform_admin", "operator", "finance", "support"})
 _OPERATORS = frozenset({"platform_admin", "operator"})
+_MERCHANTS = frozenset({"merchant_owner", "merchant_staff"})
 
 POLICY: Policy = {
-    # Whoever has no token yet
+    # Whoever has no token yet, or brings one of another kind in the body
     ("POST", "/admin/login"): PUBLIC,
+    ("POST", "/admin/refresh"): PUBLIC,
+    ("POST", "/admin/forgot-password"): PUBLIC,
+    ("POST", "/admin/reset-password"): PUBLIC,
+    ("POST", "/merchant/login"): PUBLIC,
+    ("POST", "/merchant/refresh"): PUBLIC,
+    ("POST", "/merchant/forgot-password"): PUBLIC,
+    ("POST", "/merchant/reset-password"): PUBLIC,
     # Boxes, by their own token
     ("POST", "/device/provision/activate"): PUBLIC,
     ("POST", "/device/heartbeat"): DEVICE,
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
     # Providers, by their signature
     ("POST", "/integrations/qris/callback"): SIGNED,
-    # Operators
+    # Everybody's own account
+    ("GET", "/admin/me"): _STAFF,
+    ("POST", "/admin/logout"): _STAFF,
+    ("POST", "/admin/password"): _STAFF,
+    ("POST", "/admin/totp"): _STAFF,
+    ("POST", "/admin/totp/confirm"): _STAFF,
+    ("POST", "/admin/totp/remove"): _STAFF,
+    ("GET", "/admin/sessions"): _STAFF,
+    ("DELETE", "/admin/sessions/{session_id}"): _STAFF,
+    ("POST", "/merchant/logout"): _MERCHANTS,
+    ("POST", "/merchant/password"): _MERCHANTS,
+    ("POST", "/merchant/totp"): _MERCHANTS,
+    ("POST", "/merchant/totp/confirm"): _MERCHANTS,
+    ("POST", "/merchant/totp/remove"): _MERCHANTS,
+    ("GET", "/merchant/sessions"): _MERCHANTS,
+    ("DELETE", "/merchant/sessions/{session_id}"): _MERCHANTS,
+    # Operators: who gets in. Whom an operator may look after: `access/state.py`
+    ("POST", "/admin/organisations"): _OPERATORS,
+    ("GET", "/admin/organisations"): _STAFF,
+    ("GET", "/admin/organisations/{organisation_id}"): _STAFF,
+    ("POST", "/admin/people"): _OPERATORS,
+    ("GET", "/admin/people"): _STAFF,
+    ("GET", "/admin/people/{person_id}"): _STAFF,
+    ("PATCH", "/admin/people/{person_id}"): _OPERATORS,
+    ("POST", "/admin/people/{person_id}/invite"): _OPERATORS,
+    ("DELETE", "/admin/people/{person_id}/totp"): _OPERATORS,
+    ("POST", "/admin/api-keys"): _OPERATORS,
+    ("GET", "/admin/api-keys"): _STAFF,
+    ("GET", "/admin/api-keys/{api_key_id}"): _STAFF,
+    ("DELETE", "/admin/api-keys/{api_key_id}"): _OPERATORS,
+    ("GET", "/admin/mails"): _STAFF,
+    # Operators: boxes and payments
     ("POST", "/admin/devices"): _OPERATORS,
     ("GET", "/admin/devices"): _STAFF,
     ("GET", "/admin/devices/{device_id}"): _STAFF,
@@ -29,3 +69,38 @@ POLICY: Policy = {
     ("GET", "/admin/transactions/{transaction_id}"): _STAFF,
     ("POST", "/admin/transactions/{transaction_id}/retry-notification"): _OPERATORS,
 }
+
+# What a key can be given. What is in no scope is for people alone: accounts, people, and keys themselves.
+SCOPES: Scopes = {
+    "account:read": frozenset({("GET", "/admin/me")}),
+    "organisations:read": frozenset(
+        {("GET", "/admin/organisations"), ("GET", "/admin/organisations/{organisation_id}")}
+    ),
+    "devices:read": frozenset(
+        {
+            ("GET", "/admin/devices"),
+            ("GET", "/admin/devices/{device_id}"),
+            ("GET", "/admin/devices/{device_id}/notifications"),
+        }
+    ),
+    "devices:write": frozenset(
+        {
+            ("POST", "/admin/devices"),
+            ("POST", "/admin/devices/{device_id}/activation-code"),
+            ("POST", "/admin/devices/{device_id}/bind"),
+            ("POST", "/admin/devices/{device_id}/unbind"),
+        }
+    ),
+    "transactions:read": frozenset({("GET", "/admin/transactions"), ("GET", "/admin/transactions/{transaction_id}")}),
+    "transactions:write": frozenset({("POST", "/admin/transactions/{transaction_id}/retry-notification")}),
+}
+
+# Where somebody gets who must set up a second factor first.
+OPEN_WITHOUT_TOTP: frozenset[Route] = frozenset(
+    {
+        ("GET", "/admin/me"),
+        ("POST", "/admin/logout"),
+        ("POST", "/admin/totp"),
+        ("POST", "/admin/totp/confirm"),
+    }
+)

@@ -1,10 +1,10 @@
 """A small known world to try things in. Development only: its passwords are in this file."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from soundbox_server.access.service import hash_password, hashing
+from soundbox_server import parts
+from soundbox_server.access.passwords import in_thread
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices import service as devices
 from soundbox_server.errors import Forbidden
@@ -18,6 +18,15 @@ USERS = (
     ("per_demo_finance", "org_platform", "finance@demo.test", "Demo Finance", "finance"),
     ("per_demo_support", "org_platform", "support@demo.test", "Demo Support", "support"),
     ("per_demo_owner", "org_demo", "owner@demo.test", "Demo Owner", "merchant_owner"),
+    ("per_demo_staff", "org_demo", "staff@demo.test", "Demo Staff", "merchant_staff"),
+    ("per_demo_partner", "org_demo_partner", "partner@demo.test", "Demo Partner", "partner"),
+    ("per_demo_bank", "org_demo_bank", "bank@demo.test", "Demo Bank", "bank"),
+)
+ORGANISATIONS = (
+    ("org_platform", "platform", "Platform"),
+    ("org_demo", "merchant", "Warung Demo"),
+    ("org_demo_partner", "partner", "Demo Partner"),
+    ("org_demo_bank", "bank", "Demo Bank"),
 )
 MERCHANT_ID, OUTLET_ID = "mer_demo", "out_demo"
 
@@ -40,10 +49,10 @@ async def plant(database: Database, settings: Settings, *, now_ms: int, boxes: i
     """
     if settings.environment == "production":
         raise Forbidden("The demo world is not planted in production.")
-    hashed = await asyncio.get_running_loop().run_in_executor(hashing, hash_password, PASSWORD)
+    hashed = await in_thread(parts.passwords(settings).hash, PASSWORD)
     planted = await database.write(lambda tx: _plant(tx, hashed, boxes, now_ms))
     return {
-        "organisations": [{"id": "org_platform", "kind": "platform"}, {"id": "org_demo", "kind": "merchant"}],
+        "organisations": [{"id": organisation, "kind": kind} for organisation, kind, _ in ORGANISATIONS],
         "merchant": {"id": MERCHANT_ID, "brand_name": "Warung Demo"},
         "outlet": {"id": OUTLET_ID},
         "terminals": [{"id": till.terminal_id} for till in tills(boxes)],
@@ -53,14 +62,15 @@ async def plant(database: Database, settings: Settings, *, now_ms: int, boxes: i
 
 
 async def _plant(tx: Statements, hashed: str, boxes: int, now_ms: int) -> list[dict[str, Any]]:
+    kinds = {organisation: kind for organisation, kind, _ in ORGANISATIONS}
     await tx.many(
         "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        [("org_platform", "platform", "Platform", now_ms), ("org_demo", "merchant", "Warung Demo", now_ms)],
+        [(*organisation, now_ms) for organisation in ORGANISATIONS],
     )
     await tx.many(
-        "INSERT INTO person (id, organisation_id, email, name, role, password_hash, created_at_ms) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-        [(person, org, email, name, role, hashed, now_ms) for person, org, email, name, role in USERS],
+        "INSERT INTO person (id, organisation_id, organisation_kind, email, name, role, state, language, "
+        "password_hash, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, 'active', 'id', $7, $8) ON CONFLICT DO NOTHING",
+        [(person, org, kinds[org], email, name, role, hashed, now_ms) for person, org, email, name, role in USERS],
     )
     await tx.execute(
         "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ('fee_basic', 1, 70, $1) "

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from soundbox_server import seal
@@ -40,6 +41,10 @@ def _no_empty_secret(value: dict[str, list[str]]) -> dict[str, list[str]]:
     return value
 
 
+def _networks(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SOUNDBOX_", env_ignore_empty=True, extra="ignore")
 
@@ -65,9 +70,6 @@ class Settings(BaseSettings):
     )
     http_host: str = _setting("127.0.0.1", "address the API listens on")
     http_port: int = _setting(8080, "port of the API", references="PORT")
-    trusted_proxies: str = _setting(
-        "", "addresses or networks of proxies whose X-Forwarded-For and -Proto are believed, comma-separated"
-    )
     public_url: str = _setting(
         "",
         "the API's address as providers and boxes reach it; default: http://host:port",
@@ -99,6 +101,44 @@ class Settings(BaseSettings):
     )
     broker_shard: int = _setting(0, "number of the broker shard this worker serves")
     access_token_minutes: int = _setting(10, "life of an access token", references="JWT_ACCESS_TOKEN_EXPIRY")
+    refresh_token_days: int = _setting(
+        7, "how long a session lives without a refresh", references="JWT_REFRESH_TOKEN_EXPIRY"
+    )
+    require_totp: bool | None = _setting(
+        None, "whether platform staff and banks must have a second factor; default: in production"
+    )
+    argon2_memory_kib: Annotated[int, Field(ge=19_456)] = _setting(65_536, "memory that hashing a password takes")
+    argon2_time_cost: Annotated[int, Field(ge=2)] = _setting(3, "passes over that memory")
+    argon2_parallelism: Annotated[int, Field(ge=1)] = _setting(4, "lanes of that memory")
+    logins_per_minute: Annotated[int, Field(ge=1)] = _setting(20, "login attempts of one address")
+    login_failures: Annotated[int, Field(ge=1)] = _setting(
+        5, "wrong passwords for one person from one address before each further one has to wait"
+    )
+    login_failure_minutes: Annotated[int, Field(ge=1)] = _setting(
+        15, "how long they count, and the longest they have to wait"
+    )
+    login_delay_s: Annotated[int, Field(ge=1)] = _setting(30, "the first wait; it doubles with each further failure")
+    activation_failures_per_minute: Annotated[int, Field(ge=1)] = _setting(
+        10, "wrong activation codes from one address"
+    )
+    password_resets_per_hour: Annotated[int, Field(ge=1)] = _setting(
+        5, "reset mails for one e-mail address; for one network address four times as many"
+    )
+    trusted_proxies: Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(_networks)] = _setting(
+        [],
+        "addresses or networks of the proxies before us, comma-separated: X-Forwarded-For is believed from them only",
+    )
+    mail_from: str = _setting("no-reply@soundbox.invalid", "sender of mail", references="SMTP_FROM, EMAIL_FROM")
+    smtp_host: str = _setting(
+        "", "SMTP server; without one, mail is put into the folder mail in home", references="SMTP_HOST"
+    )
+    smtp_port: int = _setting(587, "its port", references="SMTP_PORT")
+    smtp_security: Literal["starttls", "tls", "none"] = _setting(
+        "starttls", "how the connection is encrypted", references="SMTP_SECURE"
+    )
+    smtp_user: str = _setting("", "user at the SMTP server; without one, nobody logs in", references="SMTP_USER")
+    smtp_password: SecretStr = _setting(SecretStr(""), "its password", references="SMTP_PASS, SMTP_PASSWORD")
+    smtp_ca_file: str = _setting("", "authority that signed its certificate, when it is one of your own")
     provider: str = _setting("sandbox", "provider that issues dynamic QR", references="PAYLABS_SERVER")
     partner_secrets: Annotated[
         dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets), AfterValidator(_no_empty_secret)
@@ -172,6 +212,15 @@ class Settings(BaseSettings):
         if partner == "sandbox" and self.environment == "development":
             return [seal.base64url(seal.derive(self.master, "soundbox/sandbox/callback/v1")).encode()]
         return []
+
+    @property
+    def totp_required(self) -> bool:
+        return self.environment == "production" if self.require_totp is None else self.require_totp
+
+    @property
+    def token_keys(self) -> list[Ed25519PrivateKey]:
+        """The key that signs access tokens, then those that signed them under earlier master keys."""
+        return [seal.token_signing_key(master) for master in (self.master, *_keys(self.master_key_previous))]
 
     @property
     def sandbox_api_key(self) -> str:

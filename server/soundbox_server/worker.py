@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, guard, health, logs, metrics, parts
+from soundbox_server.access.jobs import forget_what_is_over
 from soundbox_server.audit.jobs import link_entries
 from soundbox_server.broker import wire
 from soundbox_server.broker.consumer import Consumer, Table
@@ -27,6 +28,7 @@ from soundbox_server.db import Database, Statements, will_pass
 from soundbox_server.devices import mqtt as devices
 from soundbox_server.devices.service import online_among
 from soundbox_server.ids import new_id
+from soundbox_server.mail.jobs import Postman
 from soundbox_server.outbox import mqtt as outbox_door
 from soundbox_server.outbox import service as outbox
 from soundbox_server.payments.jobs import QrIssuer, end_unpaid
@@ -38,6 +40,7 @@ log = structlog.get_logger()
 
 SWEEP_EVERY_S = 0.5
 JOBS_EVERY_S = 1.0
+FORGET_EVERY_S = 3_600.0
 STANDBY_EVERY_S = 0.2
 SWEEP_LIMIT = 200
 ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
@@ -88,6 +91,13 @@ class Worker:
             publish=self._publisher.publish,
             take_report=self._take_report,
         )
+        self._postman = Postman(
+            database,
+            parts.mail_sink(settings),
+            ring=settings.sealing_ring,
+            sender=settings.mail_from,
+            owner=self._owner,
+        )
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -123,6 +133,8 @@ class Worker:
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
+                    self._repeat(self._postman.tick, JOBS_EVERY_S),
+                    self._repeat(self._forget, FORGET_EVERY_S),
                 )
             ]
             try:
@@ -237,6 +249,9 @@ class Worker:
 
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
+
+    async def _forget(self) -> None:
+        await forget_what_is_over(self._database)
 
     async def _link_audit_log(self) -> None:
         await link_entries(self._database)

@@ -63,7 +63,7 @@ def test_a_set_up_that_is_right_is_not_refused(production: Callable[..., Setting
         ({"http_host": "0.0.0.0"}, "API", "SOUNDBOX_HTTP_HOST"),
         ({"http_host": "::"}, "API", "SOUNDBOX_HTTP_HOST"),
         ({"worker_host": "192.168.1.4"}, "worker", "SOUNDBOX_WORKER_HOST"),
-        ({"trusted_proxies": "*"}, "API", "TRUSTED_PROXIES"),
+        ({"trusted_proxies": "0.0.0.0/0"}, "API", "TRUSTED_PROXIES"),
     ],
 )
 def test_each_thing_by_itself_is_found_with_its_mend(
@@ -143,11 +143,11 @@ async def test_a_durable_database_without_demo_accounts_is_right(database: Datab
 
 
 async def test_the_demos_accounts_are_found(database: Database, tmp_path: Path) -> None:
-    await seed.plant(database, Settings(home=tmp_path), now_ms=1)
+    world = await seed.plant(database, Settings(home=tmp_path), now_ms=1)
 
     (found,) = await guard.database_problems(database)
 
-    assert "5 accounts of the demo" in found.what
+    assert f"{len(world['users'])} accounts of the demo" in found.what
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

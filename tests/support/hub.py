@@ -14,15 +14,20 @@ import httpx
 from fastapi import FastAPI
 from support.stack import free_port
 
+from soundbox_server.access.passwords import in_thread
 from soundbox_server.access.service import Principal, access_token
+from soundbox_server.access.state import ROLES_OF
 from soundbox_server.app import create_app
 from soundbox_server.clock import now_ms, rfc3339
+from soundbox_server.db import Database, Statements
 from soundbox_server.ids import new_id
 from soundbox_server.payments.dynamic_qr import Pending
 from soundbox_server.settings import Settings
 
 SECRETS = {"sandbox": "first-secret", "acme": "second-secret"}
 CALLBACK = "/integrations/qris/callback"
+PASSWORD = "kuda putih tujuh awan"
+CHEAP_ARGON2 = {"argon2_memory_kib": 19_456, "argon2_time_cost": 2, "argon2_parallelism": 1}  # the floor, for speed
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,63 @@ class Hub:
 
     def operator(self) -> dict[str, str]:
         """Headers of somebody who may act."""
-        someone = Principal(person_id="per_test", organisation_id="org_test", role="operator")
+        return self.as_role("operator")
+
+    def as_role(self, role: str) -> dict[str, str]:
+        """Headers of the person of this role: `per_test_<role>` in `org_test_<kind>`, with an open session."""
+        return self.headers_of(person_of(role), role, f"ses_test_{role}")
+
+    def headers_of(self, person_id: str, role: str, session_id: str) -> dict[str, str]:
+        kind = next(kind for kind, roles in ROLES_OF.items() if role in roles)
+        someone = Principal(person_id=person_id, organisation_id=f"org_test_{kind}", role=role, session_id=session_id)
         token = access_token(someone, key=self.app.state.token_key, now_s=int(time.time()), life_s=600)
         return {"authorization": f"Bearer {token}"}
 
 
+def person_of(role: str) -> str:
+    return f"per_test_{role}"
+
+
+async def people_of_every_role(database: Database, *, hashed: str) -> None:
+    """An organisation of each kind, and in it a person of each of its roles with an open session."""
+    at_ms = now_ms()
+
+    async def plant(tx: Statements) -> None:
+        for kind, roles in ROLES_OF.items():
+            await tx.execute(
+                "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ($1, $2, $1, $3)",
+                f"org_test_{kind}", kind, at_ms,
+            )  # fmt: skip
+            for role in sorted(roles):
+                await tx.execute(
+                    "INSERT INTO person (id, organisation_id, organisation_kind, email, name, role, state, language, "
+                    "password_hash, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, 'active', 'en', $7, $8)",
+                    person_of(role), f"org_test_{kind}", kind, f"{role}@shop.test", role.title(), role, hashed,
+                    at_ms,
+                )  # fmt: skip
+                await tx.execute(
+                    "INSERT INTO login_session (id, person_id, kind, created_at_ms, last_used_at_ms, expires_at_ms) "
+                    "VALUES ($1, $2, 'token', $3, $3, $4)",
+                    f"ses_test_{role}", person_of(role), at_ms, at_ms + 3_600_000,
+                )  # fmt: skip
+
+    await database.write(plant)
+
+
 @asynccontextmanager
-async def open_hub(database_url: str, home: Path, *, most: int = 4, waiting: int = 60) -> AsyncIterator[Hub]:
-    """The API on this database. No broker runs: what it publishes stays for the sweep."""
+async def open_hub(
+    database_url: str, home: Path, *, most: int = 4, waiting: int = 60, **other: Any
+) -> AsyncIterator[Hub]:
+    """The API on this database, with a person of every role. No broker runs: what it publishes stays for the sweep.
+    `other` are settings."""
     settings = Settings(
         home=home, database_url=database_url, broker_port=free_port(), log_level="error",
         partner_secrets={name: [secret] for name, secret in SECRETS.items()}, callback_most=most,
-        callback_waiting=waiting,
+        callback_waiting=waiting, **CHEAP_ARGON2 | other,
     )  # fmt: skip
     app = create_app(settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
+        if not await app.state.database.read(lambda tx: tx.fetch("SELECT id FROM person WHERE id LIKE 'per_test_%'")):
+            await people_of_every_role(app.state.database, hashed=await in_thread(app.state.passwords.hash, PASSWORD))
         yield Hub(app, http)

@@ -1,49 +1,359 @@
-"""Logging in."""
+"""The doors of one's own account: log in and out, refresh, passwords, second factor, sessions. The same for operators
+and merchants, each at their own address.
+"""
 
-import asyncio
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
 
 from soundbox_server import clock, db
-from soundbox_server.access import service
-from soundbox_server.errors import Unauthenticated
-from soundbox_server.http import envelope
+from soundbox_server.access import account, limits, login, one_time, service, sessions
+from soundbox_server.access.auth import Acting, Caller, client_ip, must_enrol
+from soundbox_server.access.limits import HOUR_MS, MINUTE_MS
+from soundbox_server.access.login import Refused, Try
+from soundbox_server.access.models import LoginSession, Organisation, Person
+from soundbox_server.access.passwords import LONGEST, in_thread, require_strong
+from soundbox_server.access.service import Principal
+from soundbox_server.access.sessions import Opened
+from soundbox_server.access.state import MERCHANTS, STAFF
+from soundbox_server.audit.service import Actor, record
+from soundbox_server.clock import rfc3339
+from soundbox_server.db import Statements
+from soundbox_server.errors import MfaRequired, Unauthenticated, ValidationFailed
+from soundbox_server.http import Reader, envelope, request_id
+from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
 
-PLATFORM_ROLES = frozenset({"platform_admin", "operator", "finance", "support"})
-router = APIRouter(tags=["operators"])
+WRONG_LOGIN = "E-mail address or password is wrong."
+
+Email = Annotated[str, Field(max_length=254, examples=["operator@demo.test"])]
+Password = Annotated[str, Field(max_length=LONGEST, examples=["correct horse battery staple"])]
+Code = Annotated[str | None, Field(max_length=10, examples=["492039"])]
+RecoveryCode = Annotated[str | None, Field(max_length=40, examples=["7k2m-x0qd-93ab-vt5e"])]
+Token = Annotated[str, Field(examples=["q7c0l3Jv9mXcT1h2ZbK8wPq4sN6yRr5eUaVdGfBiOoE"], max_length=100)]
 
 
-class Login(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    email: str = Field(max_length=254, examples=["operator@demo.test"])
-    password: str = Field(max_length=256, examples=["correct horse battery staple"])
+
+class Login(_Body):
+    email: Email
+    password: Password
+    totp: Code = None
+    recovery_code: RecoveryCode = None
 
 
-@router.post("/admin/login")
-async def admin_login(request: Request, login: Login) -> Response:
-    """An access token for platform staff. Unknown people and wrong passwords get the same answer in the same time."""
-    async with db.reading(request.app.state.database) as session:  # closed before hashing: that takes long
-        found = await service.find_person(session, login.email)
-    person = found[0] if found else None
-    loop = asyncio.get_running_loop()
-    hashed = person.password_hash if person else None
-    fits = await loop.run_in_executor(service.hashing, service.check_password, login.password, hashed)
-    if not fits or person is None or person.role not in PLATFORM_ROLES:
-        raise Unauthenticated("E-mail address or password is wrong.")
-    principal = service.Principal(person_id=person.id, organisation_id=person.organisation_id, role=person.role)
-    life_s = request.app.state.settings.access_token_minutes * 60
-    token = service.access_token(
-        principal, key=request.app.state.token_key, now_s=clock.now_ms() // 1000, life_s=life_s
+class Refresh(_Body):
+    refresh_token: Token
+
+
+class ForgotPassword(_Body):
+    email: Email
+
+
+class ResetPassword(_Body):
+    token: Token
+    password: Password
+
+
+class ChangePassword(_Body):
+    password: Password
+    new_password: Password
+
+
+class EnrolTotp(_Body):
+    password: Password
+
+
+class ConfirmTotp(_Body):
+    code: Annotated[str, Field(max_length=10, examples=["492039"])]
+
+
+class RemoveTotp(_Body):
+    password: Password
+    totp: Code = None
+    recovery_code: RecoveryCode = None
+
+
+def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
+    """The account's doors under `/{door}`, for people of these roles."""
+    router = APIRouter(prefix=f"/{door}", tags=[tag])
+
+    @router.post("/login")
+    async def log_in(request: Request, asked: Login) -> Response:
+        """Tokens for the right password, and where there is a second factor for its code. Unknown people and wrong
+        passwords get the same answer in the same time; too many tries get 429."""
+        tried = Try(
+            door=door, roles=roles, email=asked.email, totp=asked.totp, recovery_code=asked.recovery_code,
+            ip=client_ip(request), user_agent=request.headers.get("user-agent"), request_id=request_id(request),
+        )  # fmt: skip
+        return await _log_in(request, tried, asked.password)
+
+    @router.post("/refresh")
+    async def refresh(request: Request, asked: Refresh) -> Response:
+        """The next pair of tokens. A refresh token works once: its second use ends the session."""
+        state, now_ms = request.app.state, clock.now_ms()
+        life_ms, actor = state.refresh_life_ms, _stranger(request)
+        opened = await state.database.write(
+            lambda tx: sessions.refresh(
+                tx, asked.refresh_token, roles=roles, life_ms=life_ms, actor=actor, now_ms=now_ms
+            )
+        )
+        if opened is None:
+            raise Unauthenticated("The refresh token is not valid any more. Log in again.")
+        return envelope(request, _tokens(request, opened))
+
+    @router.post("/logout")
+    async def log_out(request: Request, caller: Caller, actor: Acting) -> Response:
+        """End this session: its tokens stop working at once."""
+        now_ms, session_id = clock.now_ms(), str(caller.session_id)
+
+        async def work(tx: Statements) -> None:
+            await sessions.end(tx, [session_id], reason="logout", now_ms=now_ms)
+            await record(tx, actor, f"{door}.logout", ("session", session_id))
+
+        await request.app.state.database.write(work)
+        return envelope(request, {"logged_out": True})
+
+    @router.post("/forgot-password", status_code=202)
+    async def forgot_password(request: Request, asked: ForgotPassword) -> Response:
+        """A mail with a link, if there is somebody of this address. The answer is the same if not."""
+        state, actor, now_ms = request.app.state, _stranger(request), clock.now_ms()
+
+        async def work(tx: Statements) -> limits.Standing:
+            standing = await _count_reset(tx, state.limits, asked.email, actor.ip, now_ms)
+            if standing.allowed:
+                await one_time.request_reset(tx, asked.email, desk=state.mail_desk, actor=actor, now_ms=now_ms)
+            return standing
+
+        limits.require(await state.database.write(work))
+        return envelope(request, {"message": "If this address is known, a mail is on its way."}, status=202)
+
+    @router.post("/reset-password")
+    async def reset_password(request: Request, asked: ResetPassword) -> Response:
+        """Set a password with the token out of an invitation or a reset mail. The token works once."""
+        await _set_password(request, asked)
+        return envelope(request, {"password_set": True})
+
+    @router.post("/password")
+    async def change_password(request: Request, asked: ChangePassword, caller: Caller, actor: Acting) -> Response:
+        """Another password, with the old one. All other sessions end."""
+        state, now_ms = request.app.state, clock.now_ms()
+        person = await _person(request, caller)
+        require_strong(asked.new_password, email=person.email, name=person.name)
+        proved = await _prove(request, caller, asked.password)
+        hashed = await in_thread(state.passwords.hash, asked.new_password)
+        ended = await state.database.write(
+            lambda tx: account.change_password(tx, proved, hashed, actor=actor, now_ms=now_ms)
+        )
+        return envelope(request, {"password_set": True, "sessions_ended": ended})
+
+    @router.post("/totp", status_code=201)
+    async def enrol_totp(request: Request, asked: EnrolTotp, caller: Caller, actor: Acting) -> Response:
+        """A secret for an authenticator app, shown this once. It is in force once confirmed."""
+        state, now_ms = request.app.state, clock.now_ms()
+        proved = await _prove(request, caller, asked.password)
+        enrolment = await state.database.write(
+            lambda tx: account.enrol_totp(tx, proved, ring=state.sealing_ring, actor=actor, now_ms=now_ms)
+        )
+        data = {"secret": enrolment.secret, "otpauth_uri": enrolment.otpauth_uri}
+        return envelope(request, data, status=201, headers=_NO_STORE)
+
+    @router.post("/totp/confirm")
+    async def confirm_totp(request: Request, asked: ConfirmTotp, caller: Caller, actor: Acting) -> Response:
+        """Put the second factor into force with a code of it; the recovery codes are shown this once."""
+        state, now_ms, person_id = request.app.state, clock.now_ms(), str(caller.person_id)
+        codes = await state.database.write(
+            lambda tx: account.confirm_totp(
+                tx, person_id, caller.session_id, asked.code, ring=state.sealing_ring, actor=actor, now_ms=now_ms
+            )
+        )
+        return envelope(request, {"totp": True, "recovery_codes": codes}, headers=_NO_STORE)
+
+    @router.post("/totp/remove")
+    async def remove_totp(request: Request, asked: RemoveTotp, caller: Caller, actor: Acting) -> Response:
+        """Remove the second factor with the password and a code, for instance to set up another device."""
+        state, now_ms = request.app.state, clock.now_ms()
+        proved = await _prove(request, caller, asked.password)
+        await state.database.write(
+            lambda tx: account.remove_totp(
+                tx, proved, code=asked.totp, recovery_code=asked.recovery_code, ring=state.sealing_ring, actor=actor,
+                now_ms=now_ms,
+            )
+        )  # fmt: skip
+        return envelope(request, {"totp": False})
+
+    @router.get("/sessions")
+    async def list_sessions(
+        request: Request, session: Reader, caller: Caller, limit: Limit = 20, cursor: Cursor = None
+    ) -> Response:
+        """One's own sessions that are still open, newest first."""
+        query = (
+            select(LoginSession)
+            .where(LoginSession.person_id == caller.person_id, LoginSession.ended_at_ms.is_(None))
+            .where(LoginSession.expires_at_ms > clock.now_ms())
+            .order_by(LoginSession.id.desc()).limit(limit)
+        )  # fmt: skip
+        if after := decode_cursor(cursor):
+            query = query.where(LoginSession.id < after)
+        rows = (await session.scalars(query)).all()
+        following = next_cursor([row.id for row in rows], limit)
+        return envelope(request, [_session(row, caller) for row in rows], next_cursor=following)
+
+    @router.delete("/sessions/{session_id}")
+    async def revoke_session(request: Request, session_id: str, actor: Acting) -> Response:
+        """End one of one's own sessions."""
+        now_ms = clock.now_ms()
+        await request.app.state.database.write(lambda tx: sessions.revoke(tx, session_id, actor=actor, now_ms=now_ms))
+        return envelope(request, {"id": session_id, "revoked": True})
+
+    return router
+
+
+_NO_STORE = {"Cache-Control": "no-store"}
+admin_account = own_doors("admin", STAFF, tag="operators")
+merchant_account = own_doors("merchant", MERCHANTS, tag="merchants")
+
+
+@admin_account.get("/me")
+async def me(request: Request, session: Reader, caller: Caller) -> Response:
+    """Who I am: for an API key, whom it speaks for."""
+    organisation = await session.get_one(Organisation, caller.organisation_id)
+    person = await session.get(Person, caller.person_id) if caller.person_id else None
+    data = {
+        "person": None if person is None else _user(person.id, person.email, person.name, person.role, person.language),
+        "organisation": {"id": organisation.id, "kind": organisation.kind, "name": organisation.name},
+        "role": caller.role,
+        "session_id": caller.session_id,
+        "api_key_id": caller.api_key_id,
+        "scopes": sorted(caller.scopes),
+        "totp": caller.has_totp,
+    }
+    return envelope(request, data)
+
+
+async def _log_in(request: Request, tried: Try, password: str) -> Response:
+    state, now_ms = request.app.state, clock.now_ms()
+    standing = limits.require(
+        await state.database.write(lambda tx: login.count(tx, tried, allowed=state.limits, now_ms=now_ms))
     )
-    return envelope(
-        request,
-        {
-            "access_token": token,
-            "token_type": "Bearer",
-            "expires_in": life_s,
-            "user": {"id": person.id, "email": person.email, "name": person.name, "role": person.role},
-        },
+    async with db.reading(state.database) as session:  # closed before hashing: that takes long
+        seen = await login.look_up(session, tried.email)
+    hashed = seen.password_hash if seen else None
+    fits = await in_thread(state.passwords.fits, password, hashed)
+    rehashed = None
+    if fits and hashed and state.passwords.is_stale(hashed):
+        rehashed = await in_thread(state.passwords.hash, password)
+    now_ms = clock.now_ms()
+    outcome = await state.database.write(
+        lambda tx: login.let_in(
+            tx, tried, seen, fits=fits, rehashed=rehashed, ring=state.sealing_ring, allowed=state.limits,
+            life_ms=state.refresh_life_ms, now_ms=now_ms,
+        )
+    )  # fmt: skip
+    if isinstance(outcome, Refused):
+        refusal = (
+            MfaRequired("Send a fresh code of your second factor.") if outcome.mfa else Unauthenticated(WRONG_LOGIN)
+        )
+        refusal.headers = standing.headers
+        raise refusal
+    return envelope(request, _tokens(request, outcome), headers=_NO_STORE)
+
+
+def _tokens(request: Request, opened: Opened) -> dict[str, Any]:
+    state, person = request.app.state, opened.person
+    principal = Principal(
+        person_id=person["id"],
+        organisation_id=person["organisation_id"],
+        role=person["role"],
+        session_id=opened.session_id,
     )
+    life_s = state.access_life_s
+    return {
+        "access_token": service.access_token(
+            principal, key=state.token_key, now_s=clock.now_ms() // 1000, life_s=life_s
+        ),
+        "token_type": "Bearer",
+        "expires_in": life_s,
+        "refresh_token": opened.refresh_token,
+        "refresh_expires_in": opened.refresh_life_ms // 1000,
+        "session_id": opened.session_id,
+        "must_enrol_totp": must_enrol(role=person["role"], has_totp=opened.has_totp, required=state.require_totp),
+        "user": _user(person["id"], person["email"], person["name"], person["role"], person["language"]),
+    }
+
+
+def _user(person_id: str, email: str, name: str, role: str, language: str) -> dict[str, Any]:
+    return {"id": person_id, "email": email, "name": name, "role": role, "language": language}
+
+
+def _stranger(request: Request) -> Actor:
+    """Somebody before they have proved who they are."""
+    return Actor(kind="person", ip=client_ip(request), request_id=request_id(request))
+
+
+async def _count_reset(
+    tx: Statements, allowed: limits.Limits, email: str, ip: str | None, now_ms: int
+) -> limits.Standing:
+    count = partial(limits.rate_limit, tx, window_ms=HOUR_MS, now_ms=now_ms)
+    by_address = await count(f"reset:{limits.network(ip)}", limit=4 * allowed.resets_per_hour)
+    if not by_address.allowed:
+        return by_address
+    return await count(f"reset:{service.sha256(email.strip().lower())[:32]}", limit=allowed.resets_per_hour)
+
+
+async def _set_password(request: Request, asked: ResetPassword) -> None:
+    """Nothing is hashed for a token that is none: that would let strangers keep our cores busy."""
+    state, actor, now_ms = request.app.state, _stranger(request), clock.now_ms()
+    limits.require(
+        await state.database.write(
+            lambda tx: limits.rate_limit(
+                tx, f"login:{limits.network(actor.ip)}", limit=state.limits.logins_per_minute, window_ms=MINUTE_MS,
+                now_ms=now_ms,
+            )
+        )
+    )  # fmt: skip
+    owner = await state.database.read(lambda tx: one_time.owner_of_token(tx, asked.token, now_ms=now_ms))
+    if owner is None:
+        raise ValidationFailed(one_time.LINK_IS_OVER, field="token")
+    require_strong(asked.password, email=owner["email"], name=owner["name"])
+    hashed = await in_thread(state.passwords.hash, asked.password)
+    await state.database.write(
+        lambda tx: one_time.set_password(tx, asked.token, hashed, actor=actor, now_ms=clock.now_ms())
+    )
+
+
+async def _person(request: Request, caller: Principal) -> Person:
+    async with db.reading(request.app.state.database) as session:
+        return await session.get_one(Person, caller.person_id)
+
+
+async def _prove(request: Request, caller: Principal, password: str) -> account.Proved:
+    """That the caller knows the password of the account. Raises RateLimited and Unauthenticated."""
+    state, now_ms, person_id = request.app.state, clock.now_ms(), str(caller.person_id)
+    limits.require(
+        await state.database.write(lambda tx: account.count_proof(tx, person_id, allowed=state.limits, now_ms=now_ms))
+    )
+    person = await _person(request, caller)
+    if not await in_thread(state.passwords.fits, password, person.password_hash):
+        raise Unauthenticated("The password is wrong.")
+    return account.Proved(
+        person_id=person_id, session_id=str(caller.session_id), password_hash=str(person.password_hash)
+    )
+
+
+def _session(row: LoginSession, caller: Principal) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "current": row.id == caller.session_id,
+        "created_at": rfc3339(row.created_at_ms),
+        "last_used_at": rfc3339(row.last_used_at_ms),
+        "expires_at": rfc3339(row.expires_at_ms),
+        "ip": row.ip,
+        "user_agent": row.user_agent,
+    }

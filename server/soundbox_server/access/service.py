@@ -1,74 +1,60 @@
-"""Who somebody is: passwords, access tokens, and the roles that routes ask for."""
+"""Who somebody is: principals, and the access tokens that prove them."""
 
 import hashlib
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from soundbox_server.access.models import Organisation, Person
+from soundbox_server.access.models import ApiKey, LoginSession, Person, TotpSecret
+from soundbox_server.access.state import PersonState
 from soundbox_server.errors import Unauthenticated
 
 ISSUER = "soundbox"
 AUDIENCE = "soundbox-api"
 LEEWAY_S = 30
-_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "org", "role"]
-
-_passwords = PasswordHash((Argon2Hasher(time_cost=3, memory_cost=64 * 1024, parallelism=4),))
-# A hash takes 64 MiB and all it can get of a core: at most two at once, and never on the event loop.
-hashing = ThreadPoolExecutor(2, thread_name_prefix="argon2")
+KEY_PREFIX = "sbk_"
+_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "org", "role", "sid"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """Who makes a request: a person with one role in one organisation."""
+    """Who makes a request: a person in one of their sessions, or an API key; with one role in one organisation."""
 
-    person_id: str
+    person_id: str | None
     organisation_id: str
     role: str
+    session_id: str | None = None
+    api_key_id: str | None = None
+    scopes: frozenset[str] = frozenset()  # of an API key
+    has_totp: bool = False
 
 
-def hash_password(password: str) -> str:
-    """argon2id, 64 MiB, t=3, p=4. Takes about 0.1 s: run it in `hashing`."""
-    return _passwords.hash(password)
+PublicKeys = Mapping[str, Ed25519PublicKey]
 
 
-def check_password(password: str, hashed: str | None) -> bool:
-    """Takes the same time whether somebody has this hash or nobody does: run it in `hashing`."""
-    fits = _passwords.verify(password, hashed or _nobody())
-    return fits and hashed is not None
+def public_keys(keys: Sequence[Ed25519PrivateKey]) -> PublicKeys:
+    """What proves access tokens, by key id: today's signing key and, during a rotation, those before it."""
+    return {key_id(key): key.public_key() for key in keys}
 
 
-@lru_cache(maxsize=1)
-def _nobody() -> str:
-    """The hash of a password that nobody has: unknown people cost as much time as known ones."""
-    return _passwords.hash(secrets.token_urlsafe(16))
-
-
-async def find_person(session: AsyncSession, email: str) -> tuple[Person, Organisation] | None:
-    found = await session.execute(
-        select(Person, Organisation).join(Organisation, Organisation.id == Person.organisation_id)
-        .where(Person.email == email.strip().lower())
-    )  # fmt: skip
-    row = found.one_or_none()
-    return None if row is None else (row[0], row[1])
+def key_id(key: Ed25519PrivateKey) -> str:
+    return hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()[:16]
 
 
 def access_token(principal: Principal, *, key: Ed25519PrivateKey, now_s: int, life_s: int) -> str:
-    """A signed token (EdDSA, `typ` at+jwt) that proves the principal until it expires."""
+    """A signed token (EdDSA, `typ` at+jwt) that proves the principal's session until it expires."""
     claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "sub": principal.person_id,
         "org": principal.organisation_id,
         "role": principal.role,
+        "sid": principal.session_id,
         "iat": now_s,
         "nbf": now_s,
         "exp": now_s + life_s,
@@ -77,22 +63,76 @@ def access_token(principal: Principal, *, key: Ed25519PrivateKey, now_s: int, li
     return jwt.encode(claims, key, algorithm="EdDSA", headers={"typ": "at+jwt", "kid": key_id(key)})
 
 
-def read_access_token(token: str, *, key: Ed25519PrivateKey) -> Principal:
-    """The principal of a token we signed. Raises Unauthenticated; headers that name other keys are never followed."""
+def session_of_token(token: str, *, keys: PublicKeys) -> str:
+    """The id of the session that a token of ours was made for. Raises Unauthenticated.
+
+    The key is chosen by `kid` among those we hold. Headers that carry or point at other keys are never looked at.
+    """
     try:
         header = jwt.get_unverified_header(token)
-        if header.get("typ") != "at+jwt" or header.get("kid") != key_id(key):
+        key = keys.get(str(header.get("kid")))
+        if header.get("typ") != "at+jwt" or key is None:
             raise Unauthenticated("This is no access token of ours.")
         claims = jwt.decode(
-            token, key.public_key(), algorithms=["EdDSA"], audience=AUDIENCE, issuer=ISSUER, leeway=LEEWAY_S,
+            token, key, algorithms=["EdDSA"], audience=AUDIENCE, issuer=ISSUER, leeway=LEEWAY_S,
             options={"require": _CLAIMS},
         )  # fmt: skip
     except jwt.ExpiredSignatureError:
-        raise Unauthenticated("The access token has expired. Log in again.") from None
+        raise Unauthenticated("The access token has expired. Refresh it, or log in again.") from None
     except (jwt.InvalidTokenError, ValueError):
         raise Unauthenticated("The access token is not valid.") from None
-    return Principal(person_id=claims["sub"], organisation_id=claims["org"], role=claims["role"])
+    return str(claims["sid"])
 
 
-def key_id(key: Ed25519PrivateKey) -> str:
-    return hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()[:16]
+async def principal_of_session(session: AsyncSession, session_id: str, *, now_ms: int) -> Principal | None:
+    """Who a session belongs to now; None once it has ended or the person is disabled.
+
+    Role and organisation are today's, whatever they were when a token was made.
+    """
+    found = await session.execute(
+        select(Person.id, Person.organisation_id, Person.role, TotpSecret.confirmed_at_ms)
+        .join(LoginSession, LoginSession.person_id == Person.id)
+        .outerjoin(TotpSecret, TotpSecret.person_id == Person.id)
+        .where(LoginSession.id == session_id, LoginSession.ended_at_ms.is_(None), LoginSession.expires_at_ms > now_ms)
+        .where(Person.state == PersonState.ACTIVE.value)
+    )
+    row = found.one_or_none()
+    if row is None:
+        return None
+    return Principal(
+        person_id=row.id,
+        organisation_id=row.organisation_id,
+        role=row.role,
+        session_id=session_id,
+        has_totp=row.confirmed_at_ms is not None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownKey:
+    principal: Principal
+    last_used_at_ms: int | None
+
+
+async def principal_of_key(session: AsyncSession, key: str, *, now_ms: int) -> KnownKey | None:
+    """Whom an API key speaks for; None for a key that is unknown, revoked or past its time."""
+    row = await session.scalar(select(ApiKey).where(ApiKey.key_sha256 == sha256(key), ApiKey.revoked_at_ms.is_(None)))
+    if row is None or (row.expires_at_ms is not None and row.expires_at_ms <= now_ms):
+        return None
+    principal = Principal(
+        person_id=None,
+        organisation_id=row.organisation_id,
+        role=row.role,
+        api_key_id=row.id,
+        scopes=frozenset(row.scopes.split()),
+    )
+    return KnownKey(principal=principal, last_used_at_ms=row.last_used_at_ms)
+
+
+def sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def new_secret() -> str:
+    """256 random bits. Only their SHA-256 is stored: there is nothing to guess that a slow hash would protect."""
+    return secrets.token_urlsafe(32)

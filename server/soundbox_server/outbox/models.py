@@ -7,6 +7,7 @@ from soundbox_server.outbox.state import Delivery
 _STATES = ", ".join(f"'{state}'" for state in Delivery)
 _WAITING = text("state IN ('queued', 'published')")
 _UNFINISHED = text("state IN ('queued', 'published', 'received')")
+_LETTER = text("transport <> 'mqtt' AND state IN ('queued', 'published')")
 _FIRST_TELLING = text("kind = 'payment_success' AND original_id IS NULL")
 
 
@@ -31,6 +32,8 @@ class OutboxMessage(Base):
             postgresql_where=_FIRST_TELLING,
         ),
         Index("outbox_due", "due_at_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
+        # Apart from the boxes' messages: neither sweep wades through what is due for the other.
+        Index("outbox_letter_due", "transport", "due_at_ms", sqlite_where=_LETTER, postgresql_where=_LETTER),
         Index("outbox_expiring", "expires_at_ms", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
         Index("outbox_recipient", "recipient_id", "id"),
         {"sqlite_with_rowid": False},

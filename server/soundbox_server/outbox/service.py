@@ -68,7 +68,8 @@ _DUE = f"""
 SELECT id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, attempt, expires_at_ms,
        created_at_ms, trace_id
 FROM outbox_message
-WHERE state IN ({_WAITING}) AND due_at_ms <= $1 AND (expires_at_ms IS NULL OR expires_at_ms > $1)
+WHERE transport = 'mqtt' AND state IN ({_WAITING}) AND due_at_ms <= $1
+  AND (expires_at_ms IS NULL OR expires_at_ms > $1)
 ORDER BY due_at_ms, id LIMIT $2
 """
 _CLAIM = f"""

@@ -1,20 +1,30 @@
-"""The table of role × route, walked."""
+"""The table of role × route × tenant, walked: for people, for API keys, and with another tenant's ids."""
 
-import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import APIRouter
-from support.hub import Hub, open_hub
+from support.hub import Hub, open_hub, person_of
+from support.shop import execute, open_shop
 
 from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED
-from soundbox_server.access.service import Principal, access_token
-from soundbox_server.policy import POLICY
+from soundbox_server.access.service import sha256
+from soundbox_server.access.state import ROLES_OF, STAFF
+from soundbox_server.clock import now_ms
+from soundbox_server.db import Database
+from soundbox_server.policy import OPEN_WITHOUT_TOTP, POLICY, SCOPES
 
-ROLES = (
-    "platform_admin", "operator", "finance", "support", "merchant_owner", "merchant_staff", "bank", "partner"
-)  # fmt: skip
+ROLES = tuple(role for roles in ROLES_OF.values() for role in sorted(roles))
+KIND_OF = {role: kind for kind, roles in ROLES_OF.items() for role in roles}
+NOWHERE = {
+    "device_id": "sbx_nowhere", "transaction_id": "txn_nowhere", "session_id": "ses_nowhere",
+    "organisation_id": "org_nowhere", "person_id": "per_nowhere", "api_key_id": "key_nowhere",
+}  # fmt: skip
+# Bodies that fit, for routes whose foreign id would otherwise never be looked at.
+BODIES: dict[tuple[str, str], object] = {}
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -25,16 +35,24 @@ def served(hub: Hub) -> set[tuple[str, str]]:
     return lean | {(method.upper(), path) for path, methods in paths.items() for method in methods}
 
 
-def token(hub: Hub, role: str) -> dict[str, str]:
-    someone = Principal(person_id="per_walker", organisation_id="org_walker", role=role)
-    made = access_token(someone, key=hub.app.state.token_key, now_s=int(time.time()), life_s=600)
-    return {"authorization": f"Bearer {made}"}
+def routes(role: str = "") -> Iterator[tuple[str, str]]:
+    """All of them; what ends this role's session comes last."""
+    yield from sorted(POLICY, key=lambda route: (ends_session(route, role), route))
 
 
-async def call(hub: Hub, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
-    filled = path.replace("{device_id}", "sbx_nowhere").replace("{transaction_id}", "txn_nowhere")
-    assert "{" not in filled, f"say what stands for the parameters of {path}"
-    return await hub.http.request(method, filled, headers=headers)
+def ends_session(route: tuple[str, str], role: str) -> bool:
+    allowed = POLICY[route]
+    return route[1].endswith("/logout") and isinstance(allowed, frozenset) and role in allowed
+
+
+async def call(
+    hub: Hub, route: tuple[str, str], headers: Mapping[str, str], ids: Mapping[str, str] = NOWHERE
+) -> httpx.Response:
+    method, path = route
+    for name, value in ids.items():
+        path = path.replace(f"{{{name}}}", value)
+    assert "{" not in path, f"say what stands for the parameters of {path}"
+    return await hub.http.request(method, path, headers=dict(headers), json=BODIES.get(route))
 
 
 async def test_the_table_and_what_is_served_are_the_same(database_url: str, tmp_path: Path) -> None:
@@ -42,31 +60,169 @@ async def test_the_table_and_what_is_served_are_the_same(database_url: str, tmp_
         assert served(hub) == set(POLICY)
 
 
+def test_scopes_and_what_is_open_without_a_second_factor_name_routes_of_the_table(database_url: str) -> None:
+    assert set().union(*SCOPES.values()) <= set(POLICY)
+    assert set(POLICY) >= OPEN_WITHOUT_TOTP
+
+
 async def test_every_role_gets_in_where_the_table_says_and_nowhere_else(database_url: str, tmp_path: Path) -> None:
     asked = 0
     async with open_hub(database_url, tmp_path) as hub:
-        for (method, path), allowed in POLICY.items():
-            for role in ROLES:
-                answered = await call(hub, method, path, token(hub, role))
+        for role in ROLES:
+            for route in routes(role):
+                answered, allowed = await call(hub, route, hub.as_role(role)), POLICY[route]
                 asked += 1
 
                 if allowed in (PUBLIC, SIGNED):
-                    assert answered.status_code != 403, (method, path, role)
+                    assert answered.status_code != 403, (route, role)
                 elif allowed is DEVICE:
-                    assert answered.status_code in (400, 401), (method, path, role)
+                    assert answered.status_code in (400, 401), (route, role)
                 else:
                     assert isinstance(allowed, frozenset)
-                    assert (answered.status_code == 403) == (role not in allowed), (method, path, role)
+                    assert (answered.status_code == 403) == (role not in allowed), (route, role, answered.text)
+                    assert answered.status_code != 401, (route, role, answered.text)
     assert asked == len(POLICY) * len(ROLES)
 
 
 async def test_without_a_token_only_public_doors_open(database_url: str, tmp_path: Path) -> None:
     async with open_hub(database_url, tmp_path) as hub:
-        for (method, path), allowed in POLICY.items():
-            answered = await call(hub, method, path, {})
+        for route, allowed in POLICY.items():
+            answered = await call(hub, route, {})
 
             if allowed is not PUBLIC:
-                assert answered.status_code in (400, 401), (method, path)
+                assert answered.status_code in (400, 401), route
+
+
+async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: str, tmp_path: Path) -> None:
+    async with open_hub(database_url, tmp_path) as hub:
+        database = hub.app.state.database
+        await execute(database, "UPDATE login_session SET ended_at_ms = 1, end_reason = 'revoked' WHERE id = $1",
+                      "ses_test_operator")  # fmt: skip
+        await execute(database, "UPDATE person SET state = 'disabled' WHERE id = $1", person_of("platform_admin"))
+        await execute(database, "UPDATE login_session SET expires_at_ms = 1 WHERE id = $1", "ses_test_support")
+        for role in ("operator", "platform_admin", "support"):
+            for route in routes():
+                if isinstance(POLICY[route], frozenset):
+                    answered = await call(hub, route, hub.as_role(role))
+
+                    assert answered.status_code == 401, (route, role)
+
+
+async def test_a_key_gets_in_where_both_its_role_and_its_scope_say(database_url: str, tmp_path: Path) -> None:
+    asked = let_in = 0
+    async with open_hub(database_url, tmp_path) as hub:
+        for role in ROLES:
+            for scope, opens in SCOPES.items():
+                key = await plant_key(hub.app.state.database, role, scope)
+                for route in routes():
+                    allowed = POLICY[route]
+                    if not isinstance(allowed, frozenset):
+                        continue
+                    answered = await call(hub, route, {"x-api-key": key})
+                    asked += 1
+
+                    assert answered.status_code != 401, (route, role, scope)
+                    within = role in allowed and route in opens
+                    assert (answered.status_code == 403) == (not within), (route, role, scope, answered.text)
+                    let_in += within
+    assert asked > let_in > 0
+
+
+async def plant_key(database: Database, role: str, scope: str, *, organisation_id: str | None = None) -> str:
+    key = f"sbk_{role}_{scope}"
+    await execute(
+        database,
+        "INSERT INTO api_key (id, organisation_id, organisation_kind, name, role, scopes, key_sha256, created_by, "
+        "created_at_ms, last_used_at_ms) VALUES ($1, $2, $3, $1, $4, $5, $6, $7, 1, $8)",
+        f"key_{role}_{scope}", organisation_id or f"org_test_{KIND_OF[role]}", KIND_OF[role], role, scope,
+        sha256(key), person_of(role), now_ms(),
+    )  # fmt: skip
+    return key
+
+
+@dataclass(frozen=True)
+class World:
+    """One tenant's things, and for each role whose session there is its own."""
+
+    ids: dict[str, str]
+    sessions: dict[str, str] = field(default_factory=dict)
+
+    def of(self, role: str) -> dict[str, str]:
+        return self.ids | {"session_id": self.sessions[role]}
+
+
+async def plant_world(database: Database, name: str) -> World:
+    """A shop with a box and a payment, organisations of every kind, people of every role, sessions and keys."""
+    shop = await open_shop(database)
+    device_id = await shop.box()
+    payment = await shop.payment(device_id)
+    at_ms, sessions, ids = now_ms(), {}, {"device_id": device_id, "transaction_id": payment.payment_id}
+    for kind, roles in ROLES_OF.items():
+        ids["organisation_id"] = f"org_{name}_{kind}"
+        await execute(
+            database,
+            "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ($1, $2, $1, 1)",
+            ids["organisation_id"], kind,
+        )  # fmt: skip
+        for role in sorted(roles):
+            ids["person_id"], sessions[role] = f"per_{name}_{role}", f"ses_{name}_{role}"
+            await execute(
+                database,
+                "INSERT INTO person (id, organisation_id, organisation_kind, email, name, role, state, language, "
+                "password_hash, created_at_ms) VALUES ($1, $2, $3, $4, $1, $5, 'active', 'id', 'x', 1)",
+                ids["person_id"], ids["organisation_id"], kind, f"{role}@{name}.test", role,
+            )  # fmt: skip
+            await plant_session(database, sessions[role], ids["person_id"], at_ms)
+    ids["api_key_id"] = "key_platform_admin_devices:read"
+    return World(ids, sessions)
+
+
+async def plant_session(database: Database, session_id: str, person_id: str, at_ms: int) -> None:
+    await execute(
+        database,
+        "INSERT INTO login_session (id, person_id, kind, created_at_ms, last_used_at_ms, expires_at_ms) "
+        "VALUES ($1, $2, 'token', $3, $3, $4)",
+        session_id, person_id, at_ms, at_ms + 3_600_000,
+    )  # fmt: skip
+
+
+async def test_another_tenants_things_are_not_there(database_url: str, tmp_path: Path) -> None:
+    """Whoever is bound to a tenant meets 404 with every id of another that exists."""
+    asked = 0
+    async with open_hub(database_url, tmp_path) as hub:
+        database = hub.app.state.database
+        await plant_key(database, "platform_admin", "devices:read")
+        theirs = await plant_world(database, "theirs")
+        for route in routes():
+            allowed = POLICY[route]
+            if "{" not in route[1] or not isinstance(allowed, frozenset):
+                continue
+            for role in sorted(allowed - STAFF):
+                foreign = await call(hub, route, hub.as_role(role), theirs.of(role))
+                asked += 1
+
+                assert foreign.status_code == 404, (route, role, foreign.text)
+    assert asked >= 2
+
+
+@pytest.mark.parametrize(("door", "roles"), [("admin", sorted(STAFF)), ("merchant", sorted(ROLES_OF["merchant"]))])
+async def test_nobody_ends_another_persons_session(
+    database_url: str, tmp_path: Path, door: str, roles: list[str]
+) -> None:
+    async with open_hub(database_url, tmp_path) as hub:
+        database = hub.app.state.database
+        for role in roles:
+            await plant_session(database, f"ses_second_{role}", person_of(role), now_ms())
+        others = {role: f"ses_second_{roles[at - 1]}" for at, role in enumerate(roles)}
+        refused = [
+            await hub.http.delete(f"/{door}/sessions/{others[role]}", headers=hub.as_role(role)) for role in roles
+        ]
+        own = [
+            await hub.http.delete(f"/{door}/sessions/ses_second_{role}", headers=hub.as_role(role)) for role in roles
+        ]
+
+    assert {answered.status_code for answered in refused} == {404}
+    assert {answered.status_code for answered in own} == {200}
 
 
 async def test_a_route_nobody_entered_in_the_table_is_closed(database_url: str, tmp_path: Path) -> None:
@@ -79,6 +235,6 @@ async def test_a_route_nobody_entered_in_the_table_is_closed(database_url: str, 
     async with open_hub(database_url, tmp_path) as hub:
         hub.app.include_router(router)
 
-        answered = await hub.http.get("/admin/forgotten", headers=token(hub, "platform_admin"))
+        answered = await hub.http.get("/admin/forgotten", headers=hub.as_role("platform_admin"))
         assert answered.status_code == 403
         assert (await hub.http.get("/admin/forgotten")).status_code == 401

@@ -1,0 +1,278 @@
+"""Operators' doors to organisations, people and API keys."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import select
+
+from soundbox_server import clock, db
+from soundbox_server.access import api_keys, people
+from soundbox_server.access.auth import Acting, scopes_of
+from soundbox_server.access.models import ApiKey, Organisation, Person, TotpSecret
+from soundbox_server.access.people import Change, Invitation
+from soundbox_server.access.state import PersonState
+from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.errors import NotFound
+from soundbox_server.http import Reader, envelope
+from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+
+router = APIRouter(prefix="/admin", tags=["operators"])
+
+Kind = Literal["platform", "merchant", "partner", "bank"]
+Role = Literal[
+    "platform_admin", "operator", "finance", "support", "merchant_owner", "merchant_staff", "bank", "partner"
+]
+Language = Literal["id", "en"]
+# No control characters and none that turn the direction of writing: names are shown, mailed and logged.
+_VISIBLE = "^[^\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]+$"
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_VISIBLE, examples=["Siti Rahma"])]
+Email = Annotated[
+    str,
+    Field(max_length=254, pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$",
+          examples=["siti@warung.test"]),
+    AfterValidator(str.lower),
+]  # fmt: skip
+Id = Annotated[str, Field(max_length=64, examples=["org_demo_merchant"])]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewOrganisation(_Body):
+    kind: Annotated[Kind, Field(examples=["merchant"])]
+    name: Name
+
+
+class NewPerson(_Body):
+    organisation_id: Id
+    email: Email
+    name: Name
+    role: Annotated[Role, Field(examples=["merchant_owner"])]
+    language: Language = "id"
+
+
+class PersonChange(_Body):
+    name: Name | None = None
+    language: Language | None = None
+    role: Role | None = None
+    disabled: bool | None = None
+
+
+class NewApiKey(_Body):
+    organisation_id: Id
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._-]{1,60}$", examples=["till software"])]
+    role: Annotated[Role, Field(examples=["operator"])]
+    scopes: Annotated[
+        list[Annotated[str, Field(max_length=60)]], Field(min_length=1, max_length=50, examples=[["devices:read"]])
+    ]
+    expires_at: AwareDatetime | None = None
+
+
+@router.post("/organisations", status_code=201)
+async def create_organisation(request: Request, asked: NewOrganisation, actor: Acting) -> Response:
+    now_ms = clock.now_ms()
+    organisation_id = await request.app.state.database.write(
+        lambda tx: people.create_organisation(tx, kind=asked.kind, name=asked.name, actor=actor, now_ms=now_ms)
+    )
+    data = {"id": organisation_id, "kind": asked.kind, "name": asked.name, "created_at": rfc3339(now_ms)}
+    return envelope(request, data, status=201)
+
+
+@router.get("/organisations")
+async def list_organisations(
+    request: Request, session: Reader, limit: Limit = 20, cursor: Cursor = None, kind: Kind | None = None
+) -> Response:
+    """Organisations, newest first."""
+    query = select(Organisation).order_by(Organisation.id.desc()).limit(limit)
+    if after := decode_cursor(cursor):
+        query = query.where(Organisation.id < after)
+    if kind:
+        query = query.where(Organisation.kind == kind)
+    rows = (await session.scalars(query)).all()
+    return envelope(request, [_organisation(row) for row in rows], next_cursor=_next(rows, limit))
+
+
+@router.get("/organisations/{organisation_id}")
+async def get_organisation(request: Request, organisation_id: str, session: Reader) -> Response:
+    row = await session.get(Organisation, organisation_id)
+    if row is None:
+        raise NotFound("No such organisation.", organisation_id=organisation_id)
+    return envelope(request, _organisation(row))
+
+
+@router.post("/people", status_code=201)
+async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Response:
+    """Invite somebody: a mail brings a link that works once, for 24 hours, to choose a password."""
+    new = Invitation(**asked.model_dump())
+    state, now_ms = request.app.state, clock.now_ms()
+    person_id = await state.database.write(
+        lambda tx: people.invite(tx, new, desk=state.mail_desk, actor=actor, now_ms=now_ms)
+    )
+    return envelope(request, await _shown(request, person_id), status=201)
+
+
+@router.get("/people")
+async def list_people(
+    request: Request,
+    session: Reader,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    organisation_id: Annotated[str | None, Query(max_length=64)] = None,
+    role: Role | None = None,
+    status: PersonState | None = None,
+    email: Annotated[str | None, Query(max_length=254)] = None,
+) -> Response:
+    """People, newest first."""
+    query = _people().order_by(Person.id.desc()).limit(limit)
+    if after := decode_cursor(cursor):
+        query = query.where(Person.id < after)
+    for column, wanted in ((Person.organisation_id, organisation_id), (Person.role, role), (Person.state, status)):
+        if wanted is not None:
+            query = query.where(column == str(wanted))
+    if email is not None:
+        query = query.where(Person.email == email.strip().lower())
+    rows = (await session.execute(query)).all()
+    shown = [_person(*row) for row in rows]
+    return envelope(request, shown, next_cursor=next_cursor([row[0].id for row in rows], limit))
+
+
+@router.get("/people/{person_id}")
+async def get_person(request: Request, person_id: str) -> Response:
+    return envelope(request, await _shown(request, person_id))
+
+
+@router.patch("/people/{person_id}")
+async def change_person(request: Request, person_id: str, asked: PersonChange, actor: Acting) -> Response:
+    """Change a name, a language or a role, disable or enable. Disabling ends sessions and keys at once."""
+    change, now_ms = Change(**asked.model_dump()), clock.now_ms()
+    await request.app.state.database.write(lambda tx: people.change(tx, person_id, change, actor=actor, now_ms=now_ms))
+    return envelope(request, await _shown(request, person_id))
+
+
+@router.post("/people/{person_id}/invite", status_code=202)
+async def invite_again(request: Request, person_id: str, actor: Acting) -> Response:
+    """Another invitation mail; the link of the one before stops working."""
+    state, now_ms = request.app.state, clock.now_ms()
+    await state.database.write(
+        lambda tx: people.invite_again(tx, person_id, desk=state.mail_desk, actor=actor, now_ms=now_ms)
+    )
+    return envelope(request, {"id": person_id, "invited": True}, status=202)
+
+
+@router.delete("/people/{person_id}/totp")
+async def remove_persons_totp(request: Request, person_id: str, actor: Acting) -> Response:
+    """For somebody who lost device and recovery codes. Their sessions end."""
+    now_ms = clock.now_ms()
+    await request.app.state.database.write(lambda tx: people.remove_totp(tx, person_id, actor=actor, now_ms=now_ms))
+    return envelope(request, {"id": person_id, "totp": False})
+
+
+@router.post("/api-keys", status_code=201)
+async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> Response:
+    """A key for a program of an organisation. It is shown this once. Two of a name may be active, to change over."""
+    state, now_ms = request.app.state, clock.now_ms()
+    new = api_keys.NewKey(
+        organisation_id=asked.organisation_id,
+        name=asked.name,
+        role=asked.role,
+        scopes=asked.scopes,
+        expires_at_ms=None if asked.expires_at is None else _ms(asked.expires_at),
+    )
+    usable = scopes_of(state.policy, state.scopes, asked.role)
+    key_id, key = await state.database.write(
+        lambda tx: api_keys.create(tx, new, usable=usable, actor=actor, now_ms=now_ms)
+    )
+    data = {"id": key_id, "api_key": key, "name": asked.name, "role": asked.role, "scopes": sorted(set(asked.scopes))}
+    return envelope(request, data, status=201, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/api-keys")
+async def list_api_keys(
+    request: Request,
+    session: Reader,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    organisation_id: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """API keys, newest first, revoked ones included. Never the keys themselves."""
+    query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
+    if after := decode_cursor(cursor):
+        query = query.where(ApiKey.id < after)
+    if organisation_id:
+        query = query.where(ApiKey.organisation_id == organisation_id)
+    rows = (await session.scalars(query)).all()
+    return envelope(request, [_api_key(row) for row in rows], next_cursor=_next(rows, limit))
+
+
+@router.get("/api-keys/{api_key_id}")
+async def get_api_key(request: Request, api_key_id: str, session: Reader) -> Response:
+    row = await session.get(ApiKey, api_key_id)
+    if row is None:
+        raise NotFound("No such API key.", api_key_id=api_key_id)
+    return envelope(request, _api_key(row))
+
+
+@router.delete("/api-keys/{api_key_id}")
+async def revoke_api_key(request: Request, api_key_id: str, actor: Acting) -> Response:
+    """Revoke a key: it stops working at once, and stays in the list."""
+    now_ms = clock.now_ms()
+    await request.app.state.database.write(lambda tx: api_keys.revoke(tx, api_key_id, actor=actor, now_ms=now_ms))
+    return envelope(request, {"id": api_key_id, "revoked": True})
+
+
+def _people() -> Any:
+    return select(Person, TotpSecret.confirmed_at_ms).outerjoin(TotpSecret, TotpSecret.person_id == Person.id)
+
+
+async def _shown(request: Request, person_id: str) -> dict[str, Any]:
+    async with db.reading(request.app.state.database) as session:
+        row = (await session.execute(_people().where(Person.id == person_id))).one_or_none()
+    if row is None:
+        raise NotFound("No such person.", person_id=person_id)
+    return _person(*row)
+
+
+def _person(person: Person, totp_since_ms: int | None) -> dict[str, Any]:
+    return {
+        "id": person.id,
+        "organisation_id": person.organisation_id,
+        "email": person.email,
+        "name": person.name,
+        "role": person.role,
+        "status": person.state,
+        "language": person.language,
+        "totp": totp_since_ms is not None,
+        "created_at": rfc3339(person.created_at_ms),
+    }
+
+
+def _organisation(row: Organisation) -> dict[str, Any]:
+    return {"id": row.id, "kind": row.kind, "name": row.name, "created_at": rfc3339(row.created_at_ms)}
+
+
+def _api_key(row: ApiKey) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "organisation_id": row.organisation_id,
+        "name": row.name,
+        "role": row.role,
+        "scopes": row.scopes.split(),
+        "created_by": row.created_by,
+        "created_at": rfc3339(row.created_at_ms),
+        "expires_at": rfc3339_or_none(row.expires_at_ms),
+        "revoked_at": rfc3339_or_none(row.revoked_at_ms),
+        "last_used_at": rfc3339_or_none(row.last_used_at_ms),
+    }
+
+
+def _next(rows: Sequence[Any], limit: int) -> str | None:
+    return next_cursor([row.id for row in rows], limit)
+
+
+def _ms(at: datetime) -> int:
+    return round(at.astimezone(UTC).timestamp() * 1000)
