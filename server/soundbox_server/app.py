@@ -13,6 +13,7 @@ from starlette.routing import Route
 from soundbox_server import health, http, logs, parts, seal
 from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import router as access
+from soundbox_server.alerts.routes import router as alerts
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
@@ -41,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     http.install(app, lean=lean)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
-    for router in (access, devices, payments, transactions):
+    for router in (access, alerts, devices, payments, transactions):
         app.include_router(router)
     return app
 

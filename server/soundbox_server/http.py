@@ -4,7 +4,7 @@ Middleware is plain ASGI: Starlette's BaseHTTPMiddleware costs four times as muc
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import asyncpg
@@ -211,11 +211,17 @@ async def _say_http_error(request: Request, error: Exception) -> Response:
 async def _say_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors: list[dict[str, object]] = [
-        {"field": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in error.errors()
+        {"field": _field(e["loc"]), "message": e["msg"].removeprefix("Value error, ")} for e in error.errors()
     ]
     return _problem_body(
         request, 400, "VALIDATION_FAILED", "Validation failed", "The request does not fit.", {}, errors=errors
     )
+
+
+def _field(loc: Sequence[int | str]) -> str:
+    """The field's own path: where it was sent (body, query, path) is plain to whoever sent it."""
+    within = loc[1:] if loc and loc[0] in ("body", "query", "path", "header") else loc
+    return ".".join(str(part) for part in within) or "body"
 
 
 async def _say_internal(request: Request, error: Exception) -> Response:

@@ -9,10 +9,12 @@ from sqlalchemy import Connection, NullPool, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import soundbox_server.access.models
+import soundbox_server.alerts.models
 import soundbox_server.audit.models
 import soundbox_server.broker.models
 import soundbox_server.devices.models
 import soundbox_server.fees.models
+import soundbox_server.idempotency
 import soundbox_server.ledger.models
 import soundbox_server.merchants.models
 import soundbox_server.outbox.models

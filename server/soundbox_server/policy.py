@@ -7,6 +7,7 @@ from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED, Policy
 
 _STAFF = frozenset({"platform_admin", "operator", "finance", "support"})
 _OPERATORS = frozenset({"platform_admin", "operator"})
+_FINANCE = frozenset({"platform_admin", "finance"})
 
 POLICY: Policy = {
     # Whoever has no token yet
@@ -25,6 +26,10 @@ POLICY: Policy = {
     ("POST", "/admin/devices/{device_id}/activation-code"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/bind"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/unbind"): _OPERATORS,
+    ("GET", "/admin/alerts"): _STAFF,
+    ("GET", "/admin/alerts/{alert_id}"): _STAFF,
+    ("POST", "/admin/alerts/{alert_id}/acknowledge"): _OPERATORS | _FINANCE,
+    ("POST", "/admin/alerts/{alert_id}/resolve"): _OPERATORS | _FINANCE,
     ("GET", "/admin/transactions"): _STAFF,
     ("GET", "/admin/transactions/{transaction_id}"): _STAFF,
     ("POST", "/admin/transactions/{transaction_id}/retry-notification"): _OPERATORS,

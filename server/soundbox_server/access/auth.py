@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from soundbox_server.access import service
 from soundbox_server.access.service import Principal
 from soundbox_server.audit.service import Actor
 from soundbox_server.errors import Forbidden, Unauthenticated
 from soundbox_server.http import request_id
+from soundbox_server.idempotency import HEADER, Once, once
 
 
 class Door(Enum):
@@ -70,5 +71,22 @@ def client_ip(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
+async def _once(
+    request: Request,
+    principal: Annotated[Principal, Depends(_caller)],
+    idempotency_key: Annotated[
+        str | None, Header(alias=HEADER, description="asked again: answered, not done again")
+    ] = None,
+) -> Once:
+    return once(
+        idempotency_key,
+        principal=principal.person_id,
+        method=request.method,
+        path=request.url.path,
+        body=await request.body(),
+    )
+
+
+AskedOnce = Annotated[Once, Depends(_once)]
 Caller = Annotated[Principal, Depends(_caller)]
 Acting = Annotated[Actor, Depends(_actor)]

@@ -15,6 +15,9 @@ from soundbox_server.policy import POLICY
 ROLES = (
     "platform_admin", "operator", "finance", "support", "merchant_owner", "merchant_staff", "bank", "partner"
 )  # fmt: skip
+NOWHERE = {
+    "{device_id}": "sbx_nowhere", "{transaction_id}": "txn_nowhere", "{alert_id}": "alr_nowhere",
+}  # fmt: skip
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -32,7 +35,9 @@ def token(hub: Hub, role: str) -> dict[str, str]:
 
 
 async def call(hub: Hub, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
-    filled = path.replace("{device_id}", "sbx_nowhere").replace("{transaction_id}", "txn_nowhere")
+    filled = path
+    for parameter, nowhere in NOWHERE.items():
+        filled = filled.replace(parameter, nowhere)
     assert "{" not in filled, f"say what stands for the parameters of {path}"
     return await hub.http.request(method, filled, headers=headers)
 
