@@ -19,6 +19,10 @@ from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
 from soundbox_server.devices.routes import HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
+from soundbox_server.merchants.document_routes import router as documents
+from soundbox_server.merchants.documents import LARGEST_FILE
+from soundbox_server.merchants.place_routes import router as places
+from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.routes import QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
@@ -26,6 +30,8 @@ from soundbox_server.policy import POLICY
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
+
+LARGER_BODIES = {"/admin/merchants/{merchant_id}/documents/file": LARGEST_FILE}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -39,10 +45,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.policy = POLICY
     lean = {"/integrations/qris/callback": qris_callback, "/device/heartbeat": heartbeat}
-    http.install(app, lean=lean)
+    http.install(app, lean=lean, larger_bodies=LARGER_BODIES)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
-    for router in (access, alerts, devices, payments, transactions):
+    for router in (access, alerts, merchants, places, documents, devices, payments, transactions):
         app.include_router(router)
     return app
 
@@ -68,6 +74,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     heartbeats = HeartbeatDesk(database)
     state = app.state
     state.database = database
+    state.documents_folder = settings.home / "documents"
     state.token_key = seal.token_signing_key(settings.master)
     state.telling = parts.telling(settings, owner=owner)
     state.hash_broker_password = hash_password

@@ -13,7 +13,10 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi marks, su
 
 
 class Body(BaseModel):
-    """What a caller of ours sends: a field that we do not know is a mistake of theirs, and 1 is no text."""
+    """What a caller of ours sends: a field that we do not know is a mistake of theirs, and 1 is no text.
+
+    Strict also towards enums, which a text is not: name their values with Literal.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

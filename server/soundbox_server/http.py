@@ -23,6 +23,7 @@ from soundbox_server.ids import REQUEST_ID, new_id
 
 BODY_LIMIT = 64 * 1024
 log = structlog.get_logger()
+_PARAMETER = re.compile(r"\{[a-z_]+\}")
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -96,30 +97,33 @@ def _wanted_id(scope: Scope) -> str | None:
 
 
 class BodyLimit:
-    """Bodies longer than the limit are refused before anybody reads them."""
+    """Bodies longer than the limit are refused before anybody reads them.
 
-    def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
+    `larger` are the doors that take files: path template → bytes.
+    """
+
+    def __init__(self, app: ASGIApp, larger: Mapping[str, int]) -> None:
         self._app = app
-        self._limit = limit
+        self._larger = [(re.compile(_PARAMETER.sub("[^/]+", path)), limit) for path, limit in larger.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
+        limit = next((most for path, most in self._larger if path.fullmatch(scope["path"])), BODY_LIMIT)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._limit:
-            await _problem(Request(scope), BodyTooLarge(f"The body is longer than {self._limit} bytes."))(
-                scope, receive, send
-            )
+        if length.isdigit() and int(length) > limit:
+            refusal = BodyTooLarge(f"The body is longer than {limit} bytes.")
+            await _problem(Request(scope), refusal)(scope, receive, send)
             return
-        left = self._limit
+        left = limit
 
         async def receive_some() -> Message:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise BodyTooLarge(f"The body is longer than {self._limit} bytes.")
+                raise BodyTooLarge(f"The body is longer than {limit} bytes.")
             return message
 
         await self._app(scope, receive_some, send)
@@ -238,8 +242,8 @@ async def _say_internal(request: Request, error: Exception) -> Response:
     )
 
 
-def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
-    """Request ids, body limit and error answers for this app; `lean` are the POST paths answered without routing."""
+def install(app: FastAPI, *, lean: Mapping[str, Door], larger_bodies: Mapping[str, int]) -> None:
+    """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing."""
     handlers: dict[Any, Any] = {
         SoundboxError: _say_soundbox_error,
         HTTPException: _say_http_error,
@@ -249,5 +253,5 @@ def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(LeanDoors, doors=lean)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, larger=larger_bodies)
     app.add_middleware(RequestContext)

@@ -121,7 +121,7 @@ def between(
     return query
 
 
-def beginning(column: InstrumentedAttribute[str], text: str) -> ColumnElement[bool]:
+def beginning(column: InstrumentedAttribute[Any], text: str) -> ColumnElement[bool]:
     """The column begins with this text, whatever the case; the text's own % and _ mean themselves."""
     return column.istartswith(text, autoescape=True)
 

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server.alerts.models import Alert
 from soundbox_server.alerts.state import AlertState, Severity, require
-from soundbox_server.db import Statements
+from soundbox_server.db import KEY_STAYS, Statements
 from soundbox_server.errors import NotFound
 from soundbox_server.ids import new_id
 
@@ -68,7 +68,7 @@ async def resolve(session: AsyncSession, alert_id: str, *, by: str | None, note:
 
 
 async def _lock(session: AsyncSession, alert_id: str) -> Alert:
-    alert = await session.get(Alert, alert_id, with_for_update=True)
+    alert = await session.get(Alert, alert_id, with_for_update=KEY_STAYS)
     if alert is None:
         raise NotFound("No such alert.", alert_id=alert_id)
     return alert

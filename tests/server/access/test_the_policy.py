@@ -17,6 +17,8 @@ ROLES = (
 )  # fmt: skip
 NOWHERE = {
     "{device_id}": "sbx_nowhere", "{transaction_id}": "txn_nowhere", "{alert_id}": "alr_nowhere",
+    "{merchant_id}": "mer_nowhere", "{change_id}": "acc_nowhere", "{document_id}": "doc_nowhere",
+    "{outlet_id}": "out_nowhere", "{terminal_id}": "term_nowhere",
 }  # fmt: skip
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
