@@ -14,11 +14,13 @@ from soundbox_server import health, http, logs, parts, seal
 from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import router as access
 from soundbox_server.alerts.routes import router as alerts
+from soundbox_server.audit.routes import router as audit
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
 from soundbox_server.devices.routes import HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
+from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.merchants.document_routes import router as documents
 from soundbox_server.merchants.documents import LARGEST_FILE
 from soundbox_server.merchants.place_routes import router as places
@@ -48,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     http.install(app, lean=lean, larger_bodies=LARGER_BODIES)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
-    for router in (access, alerts, merchants, places, documents, devices, payments, transactions):
+    for router in (access, audit, alerts, ledger, merchants, places, documents, devices, payments, transactions):
         app.include_router(router)
     return app
 

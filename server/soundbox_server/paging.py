@@ -26,6 +26,7 @@ CLOCK_SLACK_MS = 600_000  # a row's id and its time are made by the same process
 Limit = Annotated[int, Query(ge=1, le=100, description="rows a page")]
 Cursor = Annotated[str | None, Query(max_length=400, description="next_cursor of the page before")]
 Key = tuple[str | int, ...]
+Rows = Select[*tuple[Any, ...]]
 
 
 class Page(BaseModel):
@@ -49,7 +50,7 @@ class Listing(Generic[Asked]):
 
     asked: type[Asked]
     key: tuple[InstrumentedAttribute[Any], ...]
-    select: Callable[[Asked], Select[Any]]
+    select: Callable[[Asked], Rows]
     show: Callable[..., dict[str, Any]]
     newest_first: bool = True
 
@@ -105,14 +106,14 @@ def _beyond(listing: Listing[Any], after: Key) -> ColumnElement[bool]:
 
 
 def between(
-    query: Select[Any],
+    query: Rows,
     *,
     at: InstrumentedAttribute[int],
     id_: InstrumentedAttribute[str],
     prefix: str,
     from_ms: int | None,
     to_ms: int | None,
-) -> Select[Any]:
+) -> Rows:
     """Rows of `from_ms` ≤ time < `to_ms`, found by their ids: these sort by birth, and need no index of their own."""
     if from_ms is not None:
         query = query.where(at >= from_ms, id_ >= lowest_id(prefix, from_ms - CLOCK_SLACK_MS))

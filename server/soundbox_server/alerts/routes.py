@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from soundbox_server import clock
 from soundbox_server.access.auth import Acting
@@ -18,7 +18,7 @@ from soundbox_server.db import statements
 from soundbox_server.errors import NotFound
 from soundbox_server.fields import Body, Id, Moment, Reason
 from soundbox_server.http import Reader, Session, envelope
-from soundbox_server.paging import Listing, Page, between, page
+from soundbox_server.paging import Listing, Page, Rows, between, page
 
 router = APIRouter(tags=["operators"])
 
@@ -34,7 +34,7 @@ class AlertFilters(Page):
     raised_to: Moment | None = None
 
 
-def _select(asked: AlertFilters) -> Select[Any]:
+def _select(asked: AlertFilters) -> Rows:
     query = select(Alert)
     for column, value in (
         (Alert.state, asked.status), (Alert.severity, asked.severity), (Alert.kind, asked.kind),

@@ -1,11 +1,11 @@
 """Operators' doors to outlets and terminals."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
-from sqlalchemy import Select, or_, select
+from sqlalchemy import or_, select
 
 from soundbox_server import clock
 from soundbox_server.access.auth import Acting, AskedOnce
@@ -18,7 +18,7 @@ from soundbox_server.merchants import places
 from soundbox_server.merchants.models import Outlet, Terminal
 from soundbox_server.merchants.state import PlaceState
 from soundbox_server.merchants.views import outlet_view, terminal_view
-from soundbox_server.paging import Listing, Page, beginning, between, page
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, page
 
 router = APIRouter(tags=["operators"])
 
@@ -46,7 +46,7 @@ class OutletFilters(Page):
     created_to: Moment | None = None
 
 
-def _select_outlets(asked: OutletFilters) -> Select[Any]:
+def _select_outlets(asked: OutletFilters) -> Rows:
     query = select(Outlet)
     if asked.merchant_id:
         query = query.where(Outlet.merchant_id == asked.merchant_id)
@@ -128,7 +128,7 @@ class TerminalFilters(Page):
     created_to: Moment | None = None
 
 
-def _select_terminals(asked: TerminalFilters) -> Select[Any]:
+def _select_terminals(asked: TerminalFilters) -> Rows:
     query = select(Terminal)
     for column, value in (
         (Terminal.merchant_id, asked.merchant_id), (Terminal.outlet_id, asked.outlet_id),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import StringConstraints
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock
@@ -26,7 +26,7 @@ from soundbox_server.merchants.views import (
     outlet_view,
     terminal_view,
 )
-from soundbox_server.paging import Listing, Page, beginning, between, page
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, page
 
 router = APIRouter(tags=["operators"])
 
@@ -87,7 +87,7 @@ class MerchantFilters(Page):
     created_to: Moment | None = None
 
 
-def _select(asked: MerchantFilters) -> Select[Any]:
+def _select(asked: MerchantFilters) -> Rows:
     query = select(Merchant)
     for column, value in (
         (Merchant.status, asked.status), (Merchant.payout_mode, asked.payout_mode),
@@ -264,7 +264,7 @@ class AccountChangeFilters(Page):
     merchant_id: Id | None = None
 
 
-def _select_changes(asked: AccountChangeFilters) -> Select[Any]:
+def _select_changes(asked: AccountChangeFilters) -> Rows:
     query = select(AccountChange)
     if asked.status:
         query = query.where(AccountChange.state == asked.status.value)

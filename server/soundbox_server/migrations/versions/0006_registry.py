@@ -15,6 +15,9 @@ def upgrade() -> None:
     _documents()
     _account_changes()
     _first_fee_profile()
+    for name in ("label", "notes"):
+        op.add_column("device", sa.Column(name, sa.String(), nullable=True))
+    op.create_index("audit_entry_by_action", "audit_entry", ["action", "id"])
 
 
 def _alerts() -> None:
@@ -52,7 +55,7 @@ def _idempotency() -> None:
     op.create_table(
         "idempotency_key",
         sa.Column("scope", sa.String(), nullable=False),
-        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("key_sha256", sa.String(), nullable=False),
         sa.Column("body_sha256", sa.String(), nullable=False),
         sa.Column("lease_until_ms", sa.BigInteger(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
@@ -60,7 +63,7 @@ def _idempotency() -> None:
         sa.Column("body", sa.LargeBinary(), nullable=True),
         sa.Column("expires_at_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("(status IS NULL) = (body IS NULL)", name="idempotency_answer_is_whole"),
-        sa.PrimaryKeyConstraint("scope", "key"),
+        sa.PrimaryKeyConstraint("scope", "key_sha256"),
     )
     op.create_index("idempotency_key_expiring", "idempotency_key", ["expires_at_ms"])
 
