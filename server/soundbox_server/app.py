@@ -15,12 +15,19 @@ from soundbox_server.access.admin_routes import router as access
 from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import admin_account, merchant_account
 from soundbox_server.access.service import public_keys
+from soundbox_server.alerts.routes import router as alerts
+from soundbox_server.audit.routes import router as audit
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
+from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
+from soundbox_server.merchants.document_routes import router as documents
+from soundbox_server.merchants.documents import LARGEST_FILE
+from soundbox_server.merchants.place_routes import router as places
+from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
@@ -35,6 +42,7 @@ LEAN = {
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
 }
 DAY_MS = 24 * 3_600_000
+LARGER_BODIES = {"/admin/merchants/{merchant_id}/documents/file": LARGEST_FILE}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -50,14 +58,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.scopes = SCOPES
     app.state.open_without_totp = OPEN_WITHOUT_TOTP
     app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
-    http.install(app, lean={path: door for path, (door, _) in LEAN.items()})
+    http.install(app, lean={path: door for path, (door, _) in LEAN.items()}, larger_bodies=LARGER_BODIES)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
-    for router in (admin_account, merchant_account, access, mails, devices, payments, transactions):
+    for router in (
+        admin_account, merchant_account, access, audit, alerts, mails, ledger, merchants, places, documents, devices,
+        payments, transactions,
+    ):  # fmt: skip
         app.include_router(router)
     openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
     app.router.routes += documentation.routes(app)
-    guard.refuse_demo_doors(settings, app.openapi()["paths"])
+    guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
     return app
 
 
@@ -94,6 +105,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.limits = parts.limits(settings)
     state.trusted_proxies = settings.trusted_proxies
     state.mail_desk = parts.mail_desk(settings, owner=owner)
+    state.documents_folder = settings.home / "documents"
     state.telling = parts.telling(settings, owner=owner)
     state.hash_broker_password = hash_password
     state.probe_login = partial(parts.broker_lets_in, settings.broker_host, settings.broker_port)

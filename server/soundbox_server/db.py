@@ -32,6 +32,7 @@ import asyncpg
 import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -46,6 +47,8 @@ LOCK_TIMEOUT_MS = 2_000
 STATEMENT_TIMEOUT_MS = 5_000
 CLIENT_TIMEOUT_S = 10.0  # for a server that is frozen or unreachable, which enforces no timeout of its own
 HOT_CONNECTIONS = 4
+# with_for_update=…: a row that keeps its key. Rows that refer to it, a payment being made say, need not wait.
+KEY_STAYS: dict[str, bool] = {"key_share": True}
 
 
 class Base(DeclarativeBase):
@@ -386,6 +389,12 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def violated(error: IntegrityError) -> str:
+    """What a row collided with: the key's name on PostgreSQL, its columns on SQLite. Both hold the columns' names."""
+    cause = root_cause(error)
+    return str(getattr(cause, "constraint_name", None) or cause)
 
 
 def _wait_for_lock(file: int, *, within_s: float) -> bool:

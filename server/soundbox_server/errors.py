@@ -77,6 +77,18 @@ class DuplicateRequest(Conflict):
     code = "DUPLICATE_REQUEST"
 
 
+class MerchantIncomplete(Conflict):
+    """Facts are missing that every QR carries."""
+
+    code = "MERCHANT_INCOMPLETE"
+
+
+class FeeRuleMissing(Conflict):
+    """Nothing says what this merchant's payments cost."""
+
+    code = "FEE_RULE_MISSING"
+
+
 class IdempotencyKeyReused(SoundboxError):
     code = "IDEMPOTENCY_KEY_REUSED"
     status = 422

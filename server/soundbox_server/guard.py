@@ -78,9 +78,9 @@ async def refuse_unsafe_database(settings: Settings, database: Database) -> None
         raise UnsafeForProduction(found)
 
 
-def refuse_demo_doors(settings: Settings, paths: Iterable[str]) -> None:
+def refuse_demo_doors(settings: Settings, paths: Callable[[], Iterable[str]]) -> None:
     """Raises UnsafeForProduction when the API was put together with a door that only a demo has."""
-    if settings.environment == "production" and (found := DEMO_DOORS & set(paths)):
+    if settings.environment == "production" and (found := DEMO_DOORS & set(paths())):
         raise UnsafeForProduction(Problem("API", f"{path} is open", "Leave it out in production.") for path in found)
 
 

@@ -4,7 +4,7 @@ Middleware is plain ASGI: Starlette's BaseHTTPMiddleware costs four times as muc
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 import asyncpg
@@ -27,6 +27,7 @@ from soundbox_server.ids import REQUEST_ID, new_id
 BODY_LIMIT = 64 * 1024
 PROBLEM_JSON = "application/problem+json"
 log = structlog.get_logger()
+_PARAMETER = re.compile(r"\{[a-z_]+\}")
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -148,29 +149,32 @@ def _wanted_id(scope: Scope) -> str | None:
 
 
 class BodyLimit:
-    """Bodies longer than the limit are refused before anybody reads them."""
+    """Bodies longer than the limit are refused before anybody reads them.
 
-    def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
+    `larger` are the doors that take files: path template → bytes.
+    """
+
+    def __init__(self, app: ASGIApp, larger: Mapping[str, int]) -> None:
         self._app = app
-        self._limit = limit
+        self._larger = [(re.compile(_PARAMETER.sub("[^/]+", path)), limit) for path, limit in larger.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        if _announced_bytes(scope) > self._limit:
-            await _problem(Request(scope), BodyTooLarge(f"The body is longer than {self._limit} bytes."))(
-                scope, receive, send
-            )
+        limit = next((most for path, most in self._larger if path.fullmatch(scope["path"])), BODY_LIMIT)
+        if _announced_bytes(scope) > limit:
+            refusal = BodyTooLarge(f"The body is longer than {limit} bytes.")
+            await _problem(Request(scope), refusal)(scope, receive, send)
             return
-        left = self._limit
+        left = limit
 
         async def receive_some() -> Message:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise BodyTooLarge(f"The body is longer than {self._limit} bytes.")
+                raise BodyTooLarge(f"The body is longer than {limit} bytes.")
             return message
 
         await self._app(scope, receive_some, send)
@@ -285,7 +289,7 @@ async def _say_invalid(request: Request, error: Exception) -> Response:
     if request.headers.get("content-type", "") and not _is_json(request) and _body_was_not_read(error):
         return _problem(request, UnsupportedMediaType("Send the body as application/json."))
     errors: list[dict[str, object]] = [
-        {"field": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in error.errors()
+        {"field": _field(e["loc"]), "message": e["msg"].removeprefix("Value error, ")} for e in error.errors()
     ]
     return _problem_body(
         request, 400, "VALIDATION_FAILED", "Validation failed", "The request does not fit.", {}, errors=errors
@@ -299,6 +303,12 @@ def _is_json(request: Request) -> bool:
 
 def _body_was_not_read(error: RequestValidationError) -> bool:
     return any(tuple(e["loc"]) == ("body",) for e in error.errors())
+
+
+def _field(loc: Sequence[int | str]) -> str:
+    """The field's own path: where it was sent (body, query, path) is plain to whoever sent it."""
+    within = loc[1:] if loc and loc[0] in ("body", "query", "path", "header") else loc
+    return ".".join(str(part) for part in within) or "body"
 
 
 async def _say_internal(request: Request, error: Exception) -> Response:
@@ -318,8 +328,8 @@ async def _say_internal_outside(request: Request, error: Exception) -> Response:
     return response
 
 
-def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
-    """Request ids, body limit and error answers for this app; `lean` are the POST paths answered without routing."""
+def install(app: FastAPI, *, lean: Mapping[str, Door], larger_bodies: Mapping[str, int]) -> None:
+    """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing."""
     handlers: dict[Any, Any] = {
         SoundboxError: _say_soundbox_error,
         HTTPException: _say_http_error,
@@ -328,7 +338,7 @@ def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, larger=larger_bodies)
     app.add_middleware(RequestContext)
     layers = app.build_middleware_stack
     app.build_middleware_stack = lambda: LeanDoors(layers(), lean)  # type: ignore[method-assign]

@@ -64,3 +64,9 @@ def new_id(prefix: str) -> str:
         + pairs[bits >> 10 & 1023]
         + pairs[bits & 1023]
     )
+
+
+def lowest_id(prefix: str, at_ms: int) -> str:
+    """No id that was born at this millisecond or later sorts before this one."""
+    bits = max(0, min(at_ms, (1 << 48) - 1)) << 80
+    return f"{prefix}_" + "".join(_PAIRS[bits >> shift & 1023] for shift in range(120, -1, -10))

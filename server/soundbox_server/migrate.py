@@ -6,13 +6,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, inspect, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 import soundbox_server.access.models
+import soundbox_server.alerts.models
 import soundbox_server.audit.models
 import soundbox_server.broker.models
 import soundbox_server.devices.models
 import soundbox_server.fees.models
+import soundbox_server.idempotency
 import soundbox_server.ledger.models
 import soundbox_server.merchants.models
 import soundbox_server.outbox.models
@@ -40,14 +42,30 @@ def newest() -> str:
 async def upgrade(database: Database) -> None:
     """Idempotent, and safe to start in several processes at once."""
     if database.dialect == "sqlite":
-        async with database.engine.execution_options(soundbox_writes=True).begin() as connection:
-            await connection.run_sync(_upgrade)
+        async with database.engine.execution_options(soundbox_writes=True).connect() as connection:
+            await _upgrade_sqlite(connection)
         return
     # An engine without the product's timeouts: a migration takes what it takes, and a second one waits for the first.
     patient = create_async_engine(database.url.set(drivername="postgresql+asyncpg"), poolclass=NullPool)
     async with patient.begin() as connection:
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         await connection.run_sync(_upgrade)
+
+
+async def _upgrade_sqlite(connection: AsyncConnection) -> None:
+    """SQLite changes a table by making it anew, which takes the rows that others refer to away for a moment. So foreign
+    keys are not watched meanwhile, and all of them are checked before the commit."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    await driver.execute("PRAGMA foreign_keys=OFF")  # has no effect within a transaction
+    try:
+        async with connection.begin():
+            await connection.run_sync(_upgrade)
+            broken = (await connection.execute(text("PRAGMA foreign_key_check"))).all()
+            if broken:
+                raise RuntimeError(f"The migration would leave rows that refer to nothing: {broken[:3]}")
+    finally:
+        await driver.execute("PRAGMA foreign_keys=ON")
 
 
 def _upgrade(connection: Connection) -> None:

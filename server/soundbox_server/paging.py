@@ -1,30 +1,162 @@
-"""Keyset pages: stable while rows arrive, and as fast at the end as at the start."""
+"""Lists, page by page. Keyset pages: stable while rows arrive, and as fast at the end as at the start.
+
+A room describes a list once, as a `Listing`; its door serves a page of it, and an export reads it to the end.
+"""
 
 import base64
 import binascii
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Query
+import orjson
+from fastapi import Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from soundbox_server.errors import ValidationFailed
+from soundbox_server.http import envelope
+from soundbox_server.ids import lowest_id
+
+CLOCK_SLACK_MS = 600_000  # a row's id and its time are made by the same process, moments apart
 
 Limit = Annotated[int, Query(ge=1, le=100, description="rows a page")]
-Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")]
+Cursor = Annotated[str | None, Query(max_length=400, description="next_cursor of the page before")]
+Key = tuple[str | int, ...]
+Rows = Select[*tuple[Any, ...]]
 
 
-def encode_cursor(last_id: str) -> str:
-    return base64.urlsafe_b64encode(last_id.encode()).decode().rstrip("=")
+class Page(BaseModel):
+    """The query of a list. Its filters are fields of a subclass."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(20, ge=1, le=100, description="rows a page")
+    cursor: str | None = Field(None, max_length=400, description="next_cursor of the page before")
+
+
+Asked = TypeVar("Asked", bound=Page)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing(Generic[Asked]):
+    """A list: who may be asked for (`select`), in which order (`key`, unique), and how a row is shown.
+
+    `show` takes the columns of `select` and answers only what does not change from row to row in its names.
+    """
+
+    asked: type[Asked]
+    key: tuple[InstrumentedAttribute[Any], ...]
+    select: Callable[[Asked], Rows]
+    show: Callable[..., dict[str, Any]]
+    newest_first: bool = True
+
+
+async def page(
+    request: Request,
+    session: AsyncSession,
+    listing: Listing[Asked],
+    asked: Asked,
+    *,
+    beside: Callable[[Sequence[Any]], Awaitable[Sequence[Mapping[str, Any]]]] | None = None,
+) -> Response:
+    """`{data, next_cursor, …}`: one page. `beside(rows)` finds what to add to each row."""
+    found = await read(session, listing, asked, after=_decode(asked.cursor), limit=asked.limit + 1)
+    more = len(found) > asked.limit
+    rows = found[: asked.limit]
+    shown = [show(listing, row) for row in rows]
+    if beside is not None:
+        shown = [{**one, **extra} for one, extra in zip(shown, await beside(rows), strict=True)]
+    cursor = encode_cursor(*key_of(listing, rows[-1])) if more else None
+    return envelope(request, shown, next_cursor=cursor)
+
+
+async def read(
+    session: AsyncSession, listing: Listing[Asked], asked: Asked, *, after: Key | None, limit: int
+) -> Sequence[Any]:
+    """At most so many rows beyond this key, each with its key's columns at the end."""
+    query = listing.select(asked).add_columns(*listing.key).limit(limit)
+    query = query.order_by(*(column.desc() if listing.newest_first else column.asc() for column in listing.key))
+    if after is not None:
+        query = query.where(_beyond(listing, after))
+    return (await session.execute(query)).all()
+
+
+def show(listing: Listing[Any], row: Sequence[Any]) -> dict[str, Any]:
+    """One row that `read` found, as the list shows it."""
+    return listing.show(*row[: len(row) - len(listing.key)])
+
+
+def key_of(listing: Listing[Any], row: Sequence[Any]) -> Key:
+    """Where the next page begins when this row was the last."""
+    return tuple(row[len(row) - len(listing.key) :])
+
+
+def _beyond(listing: Listing[Any], after: Key) -> ColumnElement[bool]:
+    kinds = [column.type.python_type for column in listing.key]
+    if len(after) != len(kinds) or any(type(part) is not kind for part, kind in zip(after, kinds, strict=True)):
+        raise ValidationFailed("This is no cursor of this list.", field="cursor")
+    if len(listing.key) == 1:
+        return listing.key[0] < after[0] if listing.newest_first else listing.key[0] > after[0]
+    ours = tuple_(*listing.key)
+    return ours < after if listing.newest_first else ours > after
+
+
+def between(
+    query: Rows,
+    *,
+    at: InstrumentedAttribute[int],
+    id_: InstrumentedAttribute[str],
+    prefix: str,
+    from_ms: int | None,
+    to_ms: int | None,
+) -> Rows:
+    """Rows of `from_ms` ≤ time < `to_ms`, found by their ids: these sort by birth, and need no index of their own."""
+    if from_ms is not None:
+        query = query.where(at >= from_ms, id_ >= lowest_id(prefix, from_ms - CLOCK_SLACK_MS))
+    if to_ms is not None:
+        query = query.where(at < to_ms, id_ < lowest_id(prefix, to_ms + CLOCK_SLACK_MS))
+    return query
+
+
+def beginning(column: InstrumentedAttribute[Any], text: str) -> ColumnElement[bool]:
+    """The column begins with this text, whatever the case; the text's own % and _ mean themselves."""
+    return column.istartswith(text, autoescape=True)
+
+
+def encode_cursor(*key: str | int) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
+
+
+def _decode(cursor: str | None) -> Key | None:
+    if cursor is None:
+        return None
+    try:
+        key = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        raise ValidationFailed("This is no cursor of ours.", field="cursor") from None
+    if not isinstance(key, list) or not all(_fits(part) for part in key):
+        raise ValidationFailed("This is no cursor of ours.", field="cursor")
+    return tuple(key)
+
+
+def _fits(part: object) -> bool:
+    if isinstance(part, str):
+        return part.isprintable()
+    return type(part) is int and abs(part) < 1 << 62
 
 
 def decode_cursor(cursor: str | None) -> str | None:
     """The id after which the page begins. Raises ValidationFailed for what is no cursor of ours."""
-    if cursor is None:
+    key = _decode(cursor)
+    if key is None:
         return None
-    try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        raise ValidationFailed("This is no cursor of ours.", field="cursor") from None
+    if len(key) != 1 or not isinstance(key[0], str):
+        raise ValidationFailed("This is no cursor of this list.", field="cursor")
+    return key[0]
 
 
 def next_cursor(ids: Sequence[str], limit: int) -> str | None:

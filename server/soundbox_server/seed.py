@@ -79,9 +79,9 @@ async def _plant(tx: Statements, hashed: str, boxes: int, now_ms: int) -> list[d
     )
     await _plant_merchant(tx, now_ms)
     await tx.many(
-        "INSERT INTO terminal (id, outlet_id, merchant_id, terminal_code, qr_mode, status, created_at_ms) "
-        "VALUES ($1, $2, $3, $1, 'dynamic', 'active', $4) ON CONFLICT DO NOTHING",
-        [(till.terminal_id, OUTLET_ID, MERCHANT_ID, now_ms) for till in tills(boxes)],
+        "INSERT INTO terminal (id, outlet_id, merchant_id, terminal_code, qr_mode, status, is_default, created_at_ms) "
+        "VALUES ($1, $2, $3, $1, 'dynamic', 'active', $4, $5) ON CONFLICT DO NOTHING",
+        [(till.terminal_id, OUTLET_ID, MERCHANT_ID, n == 0, now_ms) for n, till in enumerate(tills(boxes))],
     )
     return [await _plant_device(tx, till, now_ms) for till in tills(boxes)]
 
@@ -90,17 +90,18 @@ async def _plant_merchant(tx: Statements, now_ms: int) -> None:
     await tx.execute(
         "INSERT INTO merchant (id, organisation_id, merchant_code, legal_name, brand_name, city, postal_code, mcc, "
         "nmid, criteria, fee_profile_id, settlement_account_reference, settlement_account_type, payout_mode, status, "
-        "created_at_ms) VALUES ($1, 'org_demo', 'm_demo', 'Warung Demo', 'Warung Demo', 'JAKARTA', '10110', '5812', "
-        "'ID1029384756012', 'UMI', 'fee_basic', 'bank:0000000000', 'merchant_bank_account', 'merchant_direct', "
-        "'approved', $2) ON CONFLICT DO NOTHING",
+        "approved_at_ms, created_at_ms) VALUES ($1, 'org_demo', 'm_demo', 'Warung Demo', 'Warung Demo', 'JAKARTA', "
+        "'10110', '5812', 'ID1029384756012', 'UMI', 'fee_basic', 'bank:0000000000', 'merchant_bank_account', "
+        "'merchant_direct', 'approved', $2, $2) ON CONFLICT DO NOTHING",
         MERCHANT_ID,
         now_ms,
     )
     await tx.execute(
-        "INSERT INTO outlet (id, merchant_id, outlet_code, name, address, status, created_at_ms) "
-        "VALUES ($1, $2, 'main', 'Warung Demo', 'Jl. Contoh 1, Jakarta', 'active', $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO outlet (id, merchant_id, outlet_code, name, address, status, is_default, created_at_ms) "
+        "VALUES ($1, $2, 'main', 'Warung Demo', 'Jl. Contoh 1, Jakarta', 'active', $3, $4) ON CONFLICT DO NOTHING",
         OUTLET_ID,
         MERCHANT_ID,
+        True,
         now_ms,
     )
 

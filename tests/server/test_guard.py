@@ -132,9 +132,9 @@ def test_development_is_refused_nothing(tmp_path: Path) -> None:
 
 def test_the_api_with_a_demos_door_is_not_put_together_for_production(production: Callable[..., Settings]) -> None:
     with pytest.raises(UnsafeForProduction, match="/admin/seed"):
-        guard.refuse_demo_doors(production(), ["/readyz", "/admin/seed"])
+        guard.refuse_demo_doors(production(), lambda: ["/readyz", "/admin/seed"])
 
-    guard.refuse_demo_doors(Settings(home=production().home), ["/admin/seed"])
+    guard.refuse_demo_doors(Settings(home=production().home), lambda: ["/admin/seed"])
     assert create_app(production()).title
 
 

@@ -68,6 +68,27 @@ class Hub:
         """Headers of the person of this role: `per_test_<role>` in `org_test_<kind>`, with an open session."""
         return self.headers_of(person_of(role), role, f"ses_test_{role}")
 
+    async def admit(self, person_id: str, role: str) -> dict[str, str]:
+        """Headers of somebody by this name, who is made when nobody is."""
+        kind = next(kind for kind, roles in ROLES_OF.items() if role in roles)
+        at_ms = now_ms()
+
+        async def plant(tx: Statements) -> None:
+            await tx.execute(
+                "INSERT INTO person (id, organisation_id, organisation_kind, email, name, role, state, language, "
+                "password_hash, created_at_ms) VALUES ($1, $2, $3, $4, $1, $5, 'active', 'en', 'nobody knows it', $6) "
+                "ON CONFLICT (id) DO UPDATE SET role = excluded.role",
+                person_id, f"org_test_{kind}", kind, f"{person_id}@shop.test", role, at_ms,
+            )  # fmt: skip
+            await tx.execute(
+                "INSERT INTO login_session (id, person_id, kind, created_at_ms, last_used_at_ms, expires_at_ms) "
+                "VALUES ($1, $2, 'token', $3, $3, $4) ON CONFLICT (id) DO NOTHING",
+                f"ses_{person_id}", person_id, at_ms, at_ms + 3_600_000,
+            )  # fmt: skip
+
+        await self.app.state.database.write(plant)
+        return self.headers_of(person_id, role, f"ses_{person_id}")
+
     def headers_of(self, person_id: str, role: str, session_id: str) -> dict[str, str]:
         kind = next(kind for kind, roles in ROLES_OF.items() if role in roles)
         someone = Principal(person_id=person_id, organisation_id=f"org_test_{kind}", role=role, session_id=session_id)

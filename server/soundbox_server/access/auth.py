@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 
 from soundbox_server import clock, db
 from soundbox_server.access import service
@@ -15,6 +15,7 @@ from soundbox_server.access.state import NEEDS_TOTP
 from soundbox_server.audit.service import Actor
 from soundbox_server.errors import Forbidden, MfaRequired, Unauthenticated
 from soundbox_server.http import request_id
+from soundbox_server.idempotency import HEADER, Once, once
 
 
 class Door(Enum):
@@ -122,12 +123,16 @@ def _caller(request: Request) -> Principal:
 def _actor(request: Request, principal: Annotated[Principal, Depends(_caller)]) -> Actor:
     return Actor(
         kind="person" if principal.api_key_id is None else "api_key",
-        id=principal.person_id if principal.api_key_id is None else principal.api_key_id,
+        id=_name(principal),
         organisation_id=principal.organisation_id,
         role=principal.role,
         ip=client_ip(request),
         request_id=request_id(request),
     )
+
+
+def _name(principal: Principal) -> str:
+    return str(principal.person_id if principal.api_key_id is None else principal.api_key_id)
 
 
 def client_ip(request: Request) -> str | None:
@@ -152,5 +157,22 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+async def _once(
+    request: Request,
+    principal: Annotated[Principal, Depends(_caller)],
+    idempotency_key: Annotated[
+        str | None, Header(alias=HEADER, description="asked again: answered, not done again")
+    ] = None,
+) -> Once:
+    return once(
+        idempotency_key,
+        principal=_name(principal),
+        method=request.method,
+        path=request.url.path,
+        body=await request.body(),
+    )
+
+
+AskedOnce = Annotated[Once, Depends(_once)]
 Caller = Annotated[Principal, Depends(_caller)]
 Acting = Annotated[Actor, Depends(_actor)]

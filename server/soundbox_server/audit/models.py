@@ -14,6 +14,7 @@ class AuditEntry(Base):
         Index("audit_entry_by_subject", "subject_kind", "subject_id", "id"),
         Index("audit_entry_by_actor", "actor_id", "id"),
         Index("audit_entry_by_organisation", "organisation_id", "id"),
+        Index("audit_entry_by_action", "action", "id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -26,6 +26,8 @@ class Device(Base):
     key_version: Mapped[int]
     last_seq: Mapped[int] = mapped_column(BigInteger)
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    label: Mapped[str | None]
+    notes: Mapped[str | None]
 
 
 class DeviceBinding(Base):

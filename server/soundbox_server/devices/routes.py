@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -9,21 +10,35 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
 from soundbox_server import clock
-from soundbox_server.clock import rfc3339, rfc3339_or_none
-from soundbox_server.db import Database, Statements
+from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.audit.service import Actor, record
+from soundbox_server.clock import rfc3339
+from soundbox_server.db import KEY_STAYS, Database, Statements, statements
 from soundbox_server.devices import service
 from soundbox_server.devices.auth import token_sha256
-from soundbox_server.devices.models import Device, DeviceBinding, DevicePresence
-from soundbox_server.devices.state import DeviceState
+from soundbox_server.devices.listings import (
+    DEVICES,
+    HEARTBEATS,
+    DeviceFilters,
+    HeartbeatFilters,
+    HeartbeatPage,
+    binding_view,
+    device_view,
+    devices,
+)
+from soundbox_server.devices.models import Device
 from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
+from soundbox_server.fields import Body, Moment, Name, Text
 from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import Reader, Session, envelope, read_body
 from soundbox_server.outbox.models import OutboxMessage
+from soundbox_server.outbox.state import Delivery
 from soundbox_server.outbox.views import notification
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, page
 from soundbox_server.seal import base64url
 from soundbox_server.uplinks import Uplink
 
@@ -31,6 +46,9 @@ log = structlog.get_logger()
 router = APIRouter()
 
 BROKER_WAIT_S = 2.5
+
+Vendor = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
 
 
 class Activation(BaseModel):
@@ -138,79 +156,127 @@ HEARTBEAT_OPERATION: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Registration(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Registration(Body):
     serial_number: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{3,64}$", examples=["SBX-2026-000001"])]
-    vendor: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")] = "native"
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "sbx-1"
+    vendor: Vendor = "native"
+    model: Model = "sbx-1"
     device_id: Annotated[str | None, Field(max_length=32, examples=["sbx_001"])] = None
+    label: Name | None = None
+    notes: Text | None = None
 
 
 @router.post("/admin/devices", tags=["operators"], status_code=201)
-async def register_device(request: Request, registration: Registration) -> Response:
+async def register_device(request: Request, registration: Registration, actor: Acting, once: AskedOnce) -> Response:
     """A new box and its activation code, which is shown this once and lives 24 hours."""
     now_ms = clock.now_ms()
-    device_id, code = await request.app.state.database.write(
-        lambda tx: service.register(
-            tx,
-            serial_number=registration.serial_number,
-            vendor=registration.vendor,
-            model=registration.model,
-            device_id=registration.device_id,
-            now_ms=now_ms,
-        )
+
+    async def work(tx: Statements) -> Response:
+        return await once.answer(tx, partial(_register, request, tx, registration, actor, now_ms=now_ms))
+
+    answered: Response = await request.app.state.database.write(work)
+    return answered
+
+
+async def _register(
+    request: Request, tx: Statements, registration: Registration, actor: Actor, *, now_ms: int
+) -> Response:
+    facts = registration.model_dump(exclude={"label", "notes"})
+    device_id, code = await service.register(tx, **facts, now_ms=now_ms)
+    await tx.execute(
+        "UPDATE device SET label = $2, notes = $3 WHERE id = $1", device_id, registration.label, registration.notes
     )
+    await record(tx, actor, "device.registered", ("device", device_id), details=registration.model_dump())
     data = {"id": device_id, "serial_number": registration.serial_number, "activation_code": code}
     return envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201)
 
 
 @router.get("/admin/devices", tags=["operators"])
-async def list_devices(
-    request: Request,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    status: DeviceState | None = None,
-    online: Annotated[bool | None, Query()] = None,
-) -> Response:
+async def list_devices(request: Request, session: Reader, asked: Annotated[DeviceFilters, Query()]) -> Response:
     """Boxes by id, each with where it stands and what it last said."""
-    query = _devices().order_by(Device.id).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(Device.id > after)
-    if status:
-        query = query.where(Device.state == status.value)
-    if online is not None:
-        query = query.where(DevicePresence.online.is_(True) if online else DevicePresence.online.is_not(True))
-    rows = (await session.execute(query)).all()
-    ids = [row[0].id for row in rows]
-    return envelope(request, [_device(*row) for row in rows], next_cursor=next_cursor(ids, limit))
+    return await page(request, session, DEVICES, asked)
 
 
 @router.get("/admin/devices/{device_id}", tags=["operators"])
 async def get_device(request: Request, device_id: str, session: Reader) -> Response:
-    row = (await session.execute(_devices().where(Device.id == device_id))).one_or_none()
+    return envelope(request, await _one(session, device_id))
+
+
+class DeviceChanges(Body):
+    """What people call a box. What it is and may do has doors of its own."""
+
+    vendor: Vendor = "native"
+    model: Model = "sbx-1"
+    label: Name | None = None
+    notes: Text | None = None
+
+
+@router.patch("/admin/devices/{device_id}", tags=["operators"])
+async def change_device(
+    request: Request, device_id: str, wanted: DeviceChanges, session: Session, actor: Acting
+) -> Response:
+    """Change what is named."""
+    device = await session.get(Device, device_id, with_for_update=KEY_STAYS)
+    if device is None:
+        raise NotFound("No such device.", device_id=device_id)
+    changes = wanted.model_dump(exclude_unset=True)
+    before = {name: getattr(device, name) for name, value in changes.items() if getattr(device, name) != value}
+    for name in before:
+        setattr(device, name, changes[name])
+    if before:
+        details = {"before": before, "after": {name: changes[name] for name in before}}
+        await record(await statements(session), actor, "device.changed", ("device", device_id), details=details)
+    return envelope(request, await _one(session, device_id))
+
+
+async def _one(session: AsyncSession, device_id: str) -> dict[str, Any]:
+    row = (await session.execute(devices().where(Device.id == device_id))).one_or_none()
     if row is None:
         raise NotFound("No such device.", device_id=device_id)
-    return envelope(request, _device(*row))
+    return device_view(*row)
+
+
+class NotificationFilters(Page):
+    status: Delivery | None = None
+    created_from: Moment | None = None
+    created_to: Moment | None = None
 
 
 @router.get("/admin/devices/{device_id}/notifications", tags=["operators"])
 async def list_notifications(
-    request: Request, device_id: str, session: Reader, limit: Limit = 20, cursor: Cursor = None
+    request: Request, device_id: str, session: Reader, asked: Annotated[NotificationFilters, Query()]
 ) -> Response:
     """What this box was told of payments and what became of it, newest first."""
+    await _require_device(session, device_id)
+
+    def of_this_box(asked: NotificationFilters) -> Rows:
+        query = select(OutboxMessage).where(
+            OutboxMessage.recipient_id == device_id, OutboxMessage.kind == "payment_success"
+        )
+        if asked.status:
+            query = query.where(OutboxMessage.state == asked.status.value)
+        if asked.created_from is not None:
+            query = query.where(OutboxMessage.created_at_ms >= asked.created_from)
+        if asked.created_to is not None:
+            query = query.where(OutboxMessage.created_at_ms < asked.created_to)
+        return query
+
+    listing = Listing(asked=NotificationFilters, key=(OutboxMessage.id,), select=of_this_box, show=notification)
+    return await page(request, session, listing, asked)
+
+
+async def _require_device(session: AsyncSession, device_id: str) -> None:
     if await session.get(Device, device_id) is None:
         raise NotFound("No such device.", device_id=device_id)
-    query = (
-        select(OutboxMessage)
-        .where(OutboxMessage.recipient_id == device_id, OutboxMessage.kind == "payment_success")
-        .order_by(OutboxMessage.id.desc()).limit(limit)
-    )  # fmt: skip
-    if after := decode_cursor(cursor):
-        query = query.where(OutboxMessage.id < after)
-    rows = (await session.scalars(query)).all()
-    return envelope(request, [notification(row) for row in rows], next_cursor=next_cursor([r.id for r in rows], limit))
+
+
+@router.get("/admin/devices/{device_id}/heartbeats", tags=["operators"])
+async def list_heartbeats(
+    request: Request, device_id: str, session: Reader, asked: Annotated[HeartbeatPage, Query()]
+) -> Response:
+    """What this box said of itself, newest first: read, and word for word to copy."""
+    await _require_device(session, device_id)
+    of_this_box = HeartbeatFilters.model_construct(**dict(asked), device_id=device_id)
+    return await page(request, session, HEARTBEATS, of_this_box)
 
 
 @router.post("/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201)
@@ -222,9 +288,7 @@ async def new_activation_code(request: Request, device_id: str) -> Response:
     return envelope(request, data, status=201)
 
 
-class Place(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Place(Body):
     terminal_id: str = Field(max_length=64, examples=["term_001"])
 
 
@@ -232,60 +296,10 @@ class Place(BaseModel):
 async def bind(request: Request, device_id: str, place: Place, session: Session) -> Response:
     """Put an activated box at a terminal; from now on it speaks that terminal's payments."""
     binding = await service.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=clock.now_ms())
-    return envelope(request, _binding(binding))
+    return envelope(request, binding_view(binding))
 
 
 @router.post("/admin/devices/{device_id}/unbind", tags=["operators"])
 async def unbind(request: Request, device_id: str, session: Session) -> Response:
     await service.unbind(session, device_id=device_id, now_ms=clock.now_ms())
     return envelope(request, {"device_id": device_id, "bound": False})
-
-
-def _devices() -> Any:
-    return (
-        select(Device, DeviceBinding, DevicePresence)
-        .outerjoin(DeviceBinding, (DeviceBinding.device_id == Device.id) & DeviceBinding.unbound_at_ms.is_(None))
-        .outerjoin(DevicePresence, DevicePresence.device_id == Device.id)
-    )
-
-
-def _device(device: Device, binding: DeviceBinding | None, presence: DevicePresence | None) -> dict[str, Any]:
-    return {
-        "id": device.id,
-        "serial_number": device.serial_number,
-        "vendor": device.vendor,
-        "model": device.model,
-        "status": device.state,
-        "key_version": device.key_version,
-        "last_announcement_seq": device.last_seq,
-        "created_at": rfc3339(device.created_at_ms),
-        "binding": _binding(binding) if binding else None,
-        "presence": _presence(presence) if presence else None,
-    }
-
-
-def _binding(binding: DeviceBinding) -> dict[str, Any]:
-    return {
-        "device_id": binding.device_id,
-        "merchant_id": binding.merchant_id,
-        "outlet_id": binding.outlet_id,
-        "terminal_id": binding.terminal_id,
-        "bound_at": rfc3339(binding.bound_at_ms),
-    }
-
-
-def _presence(presence: DevicePresence) -> dict[str, Any]:
-    return {
-        "online": presence.online,
-        "session_epoch": presence.session_epoch,
-        "last_seen_at": rfc3339(presence.last_seen_at_ms),
-        "changed_at": rfc3339(presence.changed_at_ms),
-        "heartbeat_at": rfc3339_or_none(presence.heartbeat_at_ms),
-        "firmware_version": presence.firmware_version,
-        "max_payload_bytes": presence.max_payload_bytes,
-        "verifies_signatures": presence.verifies_signatures,
-        "network_strength": presence.network_strength,
-        "battery_level": presence.battery_level,
-        "state": presence.state,
-        "volume": presence.volume,
-    }

@@ -158,8 +158,10 @@ def _require_amount(ask: Ask) -> None:
 async def _place_of(tx: Statements, ask: Ask) -> Row:
     """Where the box stands, or why it may not ask."""
     rows = await tx.fetch(
-        "SELECT b.merchant_id, b.outlet_id, b.terminal_id, d.state, m.status FROM device_binding b "
-        "JOIN device d ON d.id = b.device_id JOIN merchant m ON m.id = b.merchant_id "
+        "SELECT b.merchant_id, b.outlet_id, b.terminal_id, d.state, m.status, t.status AS terminal_status, "
+        "o.status AS outlet_status FROM device_binding b JOIN device d ON d.id = b.device_id "
+        "JOIN merchant m ON m.id = b.merchant_id JOIN terminal t ON t.id = b.terminal_id "
+        "JOIN outlet o ON o.id = b.outlet_id "
         "WHERE b.device_id = $1 AND b.unbound_at_ms IS NULL",
         ask.device_id,
     )
@@ -167,6 +169,8 @@ async def _place_of(tx: Statements, ask: Ask) -> Row:
         raise DeviceNotBound("This device is not bound to that terminal.", terminal_id=ask.terminal_id)
     if rows[0]["status"] != "approved":
         raise Forbidden("This merchant is not approved to take payments.")
+    if "disabled" in (rows[0]["terminal_status"], rows[0]["outlet_status"]):
+        raise Forbidden("This terminal is disabled.")
     return rows[0]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ from soundbox_server.devices.auth import AuthenticatedDevice
 from soundbox_server.errors import DeviceUnauthorized, InvalidSignature, SoundboxError
 from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import answer, read_body, request_id
+from soundbox_server.idempotency import HEADER, Once, begin, keep, once, release
 from soundbox_server.ids import new_id
 from soundbox_server.payments import dynamic_qr
 from soundbox_server.payments.service import Received, Taken, take_reports
@@ -195,12 +196,17 @@ class DynamicQrAsk(BaseModel):
 
 
 @router.post("/device/transactions/dynamic-qr")
-async def create_dynamic_qr(request: Request, ask: DynamicQrAsk, device: AuthenticatedDevice) -> Response:
+async def create_dynamic_qr(
+    request: Request,
+    ask: DynamicQrAsk,
+    device: AuthenticatedDevice,
+    idempotency_key: Annotated[str | None, Header(alias=HEADER, description="without it, request_id does")] = None,
+) -> Response:
     """A QR for one amount, flat as in the contract. The same request_id gets the same answer."""
     if ask.device_id != device.id:
         raise DeviceUnauthorized("The token belongs to another device.")
     desk: QrDesk = request.app.state.qr_desk
-    pending = await desk.issue(
+    return await desk.issue(
         dynamic_qr.Ask(
             device_id=device.id,
             terminal_id=ask.terminal_id,
@@ -209,8 +215,14 @@ async def create_dynamic_qr(request: Request, ask: DynamicQrAsk, device: Authent
             request_id=ask.request_id,
             door="http",
             trace_id=request_id(request),
-        )
+        ),
+        once=once(
+            idempotency_key, principal=device.id, method="POST", path=request.url.path, body=await request.body()
+        ),
     )
+
+
+def _shown(pending: dynamic_qr.Pending) -> Response:
     return answer(
         {
             "request_id": pending.request_id,
@@ -232,29 +244,43 @@ class QrDesk:
         self._desk = desk
         self._qr_life_ms = qr_life_ms
 
-    async def issue(self, ask: dynamic_qr.Ask) -> dynamic_qr.Pending:
+    async def issue(self, ask: dynamic_qr.Ask, *, once: Once) -> Response:
         """The payment with its QR. Raises PartnerTimeout (ask again with the same request_id) or GatewayError."""
-        pending = await self._database.write(
-            lambda tx: dynamic_qr.open_payment(
-                tx, ask, provider=self._provider.name, qr_life_ms=self._qr_life_ms, now_ms=clock.now_ms()
-            )
-        )
+        opened = await self._database.write(lambda tx: self._open(tx, ask, once))
         failpoints.reached("qr.stored")
-        if pending.qr_payload is not None:
-            return pending
-        if pending.ended:
-            raise dynamic_qr.stored_failure(pending)
-        answered = await dynamic_qr.ask_provider(self._provider, pending)
+        if isinstance(opened, Response):
+            return opened
+        answered = await dynamic_qr.ask_provider(self._provider, opened)
         failpoints.reached("qr.created_at_provider")
         if answered.report is not None:
             await self._desk.take(answered.report, asked=new_id("qry"))
-        found = await self._database.write(lambda tx: self._record(tx, answered))
+        response = await self._database.write(lambda tx: self._record(tx, answered, once))
         failpoints.reached("qr.answer_committed")
         if answered.error is not None:
             raise answered.error
-        return found
+        return response
 
-    async def _record(self, tx: Statements, answered: dynamic_qr.Answered) -> dynamic_qr.Pending:
+    async def _open(self, tx: Statements, ask: dynamic_qr.Ask, once: Once) -> Response | dynamic_qr.Pending:
+        """What was answered before, or the payment that the provider is still to be asked about."""
+        now_ms = clock.now_ms()
+        if (stored := await begin(tx, once, now_ms=now_ms, lease_ms=dynamic_qr.LEASE_MS)) is not None:
+            return stored
+        pending = await dynamic_qr.open_payment(
+            tx, ask, provider=self._provider.name, qr_life_ms=self._qr_life_ms, now_ms=now_ms
+        )
+        if pending.qr_payload is not None:
+            await keep(tx, once, response := _shown(pending))
+            return response
+        if pending.ended:
+            raise dynamic_qr.stored_failure(pending)
+        return pending
+
+    async def _record(self, tx: Statements, answered: dynamic_qr.Answered, once: Once) -> Response:
         found = await dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms())
+        response = _shown(found)
+        if answered.error is None:
+            await keep(tx, once, response)
+        else:
+            await release(tx, once)
         failpoints.reached("qr.before_answer_commit")
-        return found
+        return response

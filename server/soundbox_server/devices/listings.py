@@ -1,0 +1,146 @@
+"""The lists of boxes and of what they said, for their doors and for exports."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy import and_, or_, select
+
+from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
+from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.devices.models import Device, DeviceBinding, DeviceHeartbeat, DevicePresence
+from soundbox_server.devices.state import DeviceState
+from soundbox_server.fields import Id, Moment, Search
+from soundbox_server.paging import Listing, Page, Rows, beginning, between
+
+
+class DeviceFilters(Page):
+    status: DeviceState | None = None
+    online: bool | None = None
+    merchant_id: Id | None = None
+    outlet_id: Id | None = None
+    terminal_id: Id | None = None
+    vendor: Id | None = None
+    model: Id | None = None
+    q: Annotated[Search | None, Field(description="beginning of an id, serial number or label")] = None
+    last_seen_before: Annotated[Moment | None, Field(description="also boxes that were never heard of")] = None
+
+
+def devices() -> Rows:
+    """Each box with its binding in force and what it last said."""
+    query: Rows = (
+        select(Device, DeviceBinding, DevicePresence)
+        .outerjoin(DeviceBinding, and_(DeviceBinding.device_id == Device.id, DeviceBinding.unbound_at_ms.is_(None)))
+        .outerjoin(DevicePresence, DevicePresence.device_id == Device.id)
+    )
+    return query
+
+
+def _select(asked: DeviceFilters) -> Rows:
+    query = devices()
+    for column, value in (
+        (Device.state, asked.status), (Device.vendor, asked.vendor), (Device.model, asked.model),
+        (DeviceBinding.merchant_id, asked.merchant_id), (DeviceBinding.outlet_id, asked.outlet_id),
+        (DeviceBinding.terminal_id, asked.terminal_id),
+    ):  # fmt: skip
+        if value is not None:
+            query = query.where(column == str(value))
+    if asked.online is not None:
+        query = query.where(DevicePresence.online.is_(True) if asked.online else DevicePresence.online.is_not(True))
+    if asked.q:
+        query = query.where(
+            or_(*(beginning(column, asked.q) for column in (Device.id, Device.serial_number, Device.label)))
+        )
+    if asked.last_seen_before is not None:
+        seen = DevicePresence.last_seen_at_ms
+        query = query.where(or_(seen.is_(None), seen < asked.last_seen_before))
+    return query
+
+
+def device_view(device: Device, binding: DeviceBinding | None, presence: DevicePresence | None) -> dict[str, Any]:
+    return {
+        "id": device.id,
+        "serial_number": device.serial_number,
+        "vendor": device.vendor,
+        "model": device.model,
+        "label": device.label,
+        "notes": device.notes,
+        "status": device.state,
+        "key_version": device.key_version,
+        "last_announcement_seq": device.last_seq,
+        "created_at": rfc3339(device.created_at_ms),
+        "binding": binding_view(binding) if binding else None,
+        "presence": _presence(presence) if presence else None,
+    }
+
+
+def binding_view(binding: DeviceBinding) -> dict[str, Any]:
+    return {
+        "device_id": binding.device_id,
+        "merchant_id": binding.merchant_id,
+        "outlet_id": binding.outlet_id,
+        "terminal_id": binding.terminal_id,
+        "bound_at": rfc3339(binding.bound_at_ms),
+    }
+
+
+def _presence(presence: DevicePresence) -> dict[str, Any]:
+    return {
+        "online": presence.online,
+        "session_epoch": presence.session_epoch,
+        "last_seen_at": rfc3339(presence.last_seen_at_ms),
+        "changed_at": rfc3339(presence.changed_at_ms),
+        "heartbeat_at": rfc3339_or_none(presence.heartbeat_at_ms),
+        "firmware_version": presence.firmware_version,
+        "max_payload_bytes": presence.max_payload_bytes,
+        "verifies_signatures": presence.verifies_signatures,
+        "network_strength": presence.network_strength,
+        "battery_level": presence.battery_level,
+        "state": presence.state,
+        "volume": presence.volume,
+    }
+
+
+DEVICES = Listing(asked=DeviceFilters, key=(Device.id,), select=_select, show=device_view, newest_first=False)
+
+
+class HeartbeatPage(Page):
+    received_from: Moment | None = None
+    received_to: Moment | None = None
+
+
+class HeartbeatFilters(HeartbeatPage):
+    device_id: Id | None = None
+
+
+def _select_heartbeats(asked: HeartbeatFilters) -> Rows:
+    query = select(DeviceHeartbeat)
+    if asked.device_id:
+        query = query.where(DeviceHeartbeat.device_id == asked.device_id)
+    return between(
+        query, at=DeviceHeartbeat.received_at_ms, id_=DeviceHeartbeat.id, prefix="hbt",
+        from_ms=asked.received_from, to_ms=asked.received_to,
+    )  # fmt: skip
+
+
+def _heartbeat(row: DeviceHeartbeat) -> dict[str, Any]:
+    """The payload stays readable however strange it is: what it says is None where it cannot be read."""
+    try:
+        said = decode(Heartbeat, row.payload, message_type_optional=True)
+    except MalformedMessage:
+        said = None
+    return {
+        "id": row.id,
+        "device_id": row.device_id,
+        "received_at": rfc3339(row.received_at_ms),
+        "source": row.source,
+        "sent_at": said.timestamp if said else None,
+        "firmware_version": said.firmware_version if said else None,
+        "network_strength": said.network_strength if said else None,
+        "battery_level": said.battery_level if said else None,
+        "state": said.state if said else None,
+        "volume": said.volume if said else None,
+        "payload": row.payload.decode("utf-8", "replace"),
+    }
+
+
+HEARTBEATS = Listing(asked=HeartbeatFilters, key=(DeviceHeartbeat.id,), select=_select_heartbeats, show=_heartbeat)

@@ -1,0 +1,96 @@
+"""The ledger, as staff read it: one entry for each posting, seen from one account."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import Field
+from sqlalchemy import column, literal, or_, select, table, union_all
+
+from soundbox_server.clock import rfc3339
+from soundbox_server.fields import Id, Moment
+from soundbox_server.http import Reader
+from soundbox_server.ledger.models import Journal, Posting
+from soundbox_server.paging import Listing, Page, Rows, between, page
+
+router = APIRouter(tags=["operators"])
+
+PAYABLE = "merchant_payable:"
+_ENTRY_TYPES = {"merchant_payable": "payment", "fees": "fee", "suspense": "suspense"}
+# Whose payments they are is known a floor above; only these two columns of it are needed here.
+_payment = table("payment", column("id"), column("merchant_id"))
+
+
+class LedgerFilters(Page):
+    account: Annotated[Id | None, Field(examples=["merchant_payable:mer_demo"])] = None
+    merchant_id: Id | None = None
+    transaction_id: Id | None = None
+    kind: Literal["capture", "suspense"] | None = None
+    booked_from: Moment | None = None
+    booked_to: Moment | None = None
+
+
+def _select(asked: LedgerFilters) -> Rows:
+    """No index on accounts: each would cost every callback two pages of its commit. A merchant's postings are found
+    through its payments; of the few other accounts nearly every journal, or every suspense journal, has one."""
+    query: Rows = select(Posting, Journal, literal(asked.account)).join(Journal, Journal.id == Posting.journal_id)
+    if asked.account:
+        query = query.where(or_(Posting.source == asked.account, Posting.destination == asked.account))
+    if asked.account and asked.account.startswith(PAYABLE):
+        query = query.where(_of_merchant(asked.account.removeprefix(PAYABLE)))
+    elif asked.account and asked.account.startswith("suspense:"):
+        query = query.where(Journal.kind == "suspense")
+    if asked.merchant_id:
+        query = query.where(_of_merchant(asked.merchant_id))
+    if asked.transaction_id:
+        query = query.where(Journal.id.in_(_journals_of([asked.transaction_id])))
+    if asked.kind:
+        query = query.where(Journal.kind == asked.kind)
+    return between(
+        query, at=Journal.booked_at_ms, id_=Posting.journal_id, prefix="jrn",
+        from_ms=asked.booked_from, to_ms=asked.booked_to,
+    )  # fmt: skip
+
+
+def _of_merchant(merchant_id: str) -> Any:
+    return Journal.id.in_(_journals_of(select(_payment.c.id).where(_payment.c.merchant_id == merchant_id)))
+
+
+def _journals_of(payments: Any) -> Any:
+    """Both kinds by themselves, so that each finds its own partial index."""
+    return union_all(
+        *(select(Journal.id).where(Journal.kind == kind, Journal.payment_id.in_(payments))
+          for kind in ("capture", "suspense"))
+    )  # fmt: skip
+
+
+def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str, Any]:
+    """Seen from the account that was asked for, else from the merchant's, else from where the money went."""
+    ends = (posting.source, posting.destination)
+    seen_from = account or next((end for end in ends if end.startswith(PAYABLE)), posting.destination)
+    credit = seen_from == posting.destination
+    return {
+        "id": f"{posting.journal_id}:{posting.position}",
+        "journal_id": posting.journal_id,
+        "kind": journal.kind,
+        "entry_type": _ENTRY_TYPES.get(posting.destination.partition(":")[0], journal.kind),
+        "transaction_id": journal.payment_id,
+        "merchant_id": next((end.removeprefix(PAYABLE) for end in ends if end.startswith(PAYABLE)), None),
+        "account": seen_from,
+        "direction": "credit" if credit else "debit",
+        "amount": posting.amount,
+        "balance_effect": posting.amount if credit else -posting.amount,
+        "unit": posting.unit,
+        "source": posting.source,
+        "destination": posting.destination,
+        "created_at": rfc3339(journal.booked_at_ms),
+    }
+
+
+LEDGER_ENTRIES = Listing(asked=LedgerFilters, key=(Posting.journal_id, Posting.position), select=_select, show=_entry)
+
+
+@router.get("/admin/ledger-entries")
+async def list_ledger_entries(request: Request, session: Reader, asked: Annotated[LedgerFilters, Query()]) -> Response:
+    """Postings, newest first. `direction` and `balance_effect` are those of `account`."""
+    return await page(request, session, LEDGER_ENTRIES, asked)

@@ -1,0 +1,318 @@
+"""Asked twice, done once: the same key and body get the first answer, byte for byte."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import Response
+from support.hub import Hub, open_hub
+from support.registry import WHOLE
+from support.shop import NOW, Shop, execute, open_shop, report, row, rows, take
+from support.staff import Staff, audited
+
+from soundbox_server import idempotency
+from soundbox_server.db import Database, Statements
+from soundbox_server.errors import DuplicateRequest, ValidationFailed
+from soundbox_server.idempotency import KEPT_MS, Once, once
+from soundbox_server.payments.routes import QrDesk
+from soundbox_server.providers.base import Charge, ChargeRequest, ChargeStatus, PaymentReport
+from soundbox_server.sandbox.qr import issue
+
+LEASE_MS = 30_000
+
+
+@pytest.fixture
+async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Hub]:
+    async with open_hub(database_url, tmp_path / "home") as hub:
+        yield hub
+
+
+@pytest.fixture
+def operator(hub: Hub) -> Staff:
+    return Staff(hub, "per_operator", "operator")
+
+
+def same(first: httpx.Response, second: httpx.Response) -> bool:
+    return (
+        (first.status_code, first.content) == (second.status_code, second.content)
+        and first.headers["content-type"] == second.headers["content-type"]
+        and "idempotent-replayed" not in first.headers
+        and second.headers["idempotent-replayed"] == "true"
+    )
+
+
+async def test_a_merchant_asked_for_twice_is_made_once(operator: Staff, database: Database) -> None:
+    first = await operator.call("POST", "/admin/merchants", json=WHOLE, key="order-1")
+    second = await operator.call("POST", "/admin/merchants", json=WHOLE, key="order-1")
+
+    assert first.status_code == 201
+    assert same(first, second)
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+    assert len(await rows(database, "SELECT id FROM merchant")) == 1
+    assert len(await audited(database, "merchant.created")) == 1
+
+
+async def test_every_create_at_its_door(operator: Staff, database: Database) -> None:
+    merchant = await operator.post("/admin/merchants", WHOLE, status=201)
+    outlet = await operator.post(f"/admin/merchants/{merchant['id']}/outlets", {"name": "Utara"}, status=201)
+    paid = await a_paid_payment(await open_shop(database))
+    paper = {"document_type": "deed", "document_url": "https://papers.test/1"}
+    creates: list[tuple[str, Any, int]] = [
+        (f"/admin/merchants/{merchant['id']}/outlets", {"name": "Selatan"}, 201),
+        (f"/admin/outlets/{outlet['id']}/terminals", {}, 201),
+        (f"/admin/merchants/{merchant['id']}/approve", None, 200),
+        (f"/admin/merchants/{merchant['id']}/documents", paper, 201),
+        ("/admin/devices", {"serial_number": "SBX-77"}, 201),
+        (f"/admin/transactions/{paid}/retry-notification", None, 202),
+    ]  # fmt: skip
+
+    for path, body, status in creates:
+        first = await operator.call("POST", path, json=body, key="k")
+        second = await operator.call("POST", path, json=body, key="k")
+        assert first.status_code == status, first.text
+        assert same(first, second), path
+    told = await rows(database, "SELECT id FROM outbox_message WHERE original_id IS NOT NULL")
+    assert len(told) == 1
+
+
+async def a_paid_payment(shop: Shop) -> str:
+    payment = await shop.payment(await shop.box())
+    await take(shop.database, report(payment))
+    return payment.payment_id
+
+
+async def test_another_body_under_the_same_key_is_refused(operator: Staff, database: Database) -> None:
+    await operator.call("POST", "/admin/merchants", json=WHOLE, key="order-1")
+
+    answer = await operator.call("POST", "/admin/merchants", json=WHOLE | {"brand_name": "Other"}, key="order-1")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert len(await rows(database, "SELECT id FROM merchant")) == 1
+
+
+async def test_a_key_is_its_callers_and_its_doors_own(operator: Staff, database: Database) -> None:
+    await operator.call("POST", "/admin/merchants", json=WHOLE, key="order-1")
+
+    other_person = await operator.another("per_other").call("POST", "/admin/merchants", json=WHOLE, key="order-1")
+    other_door = await operator.call("POST", "/admin/devices", json={"serial_number": "SBX-1"}, key="order-1")
+
+    assert (other_person.status_code, other_door.status_code) == (201, 201)
+    assert "idempotent-replayed" not in other_person.headers
+    assert len(await rows(database, "SELECT id FROM merchant")) == 2
+
+
+async def test_what_was_refused_may_be_asked_again_with_the_same_key(operator: Staff) -> None:
+    await operator.post("/admin/devices", {"serial_number": "SBX-1"}, status=201)
+
+    refused = await operator.call("POST", "/admin/devices", json={"serial_number": "SBX-1"}, key="k")
+    again = await operator.call("POST", "/admin/devices", json={"serial_number": "SBX-2"}, key="k")
+
+    assert (refused.status_code, again.status_code) == (409, 201)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "ä", "x" * 256, "tab\tbed"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_key_is_visible_ascii_of_a_bounded_length(operator: Staff, database: Database, key: str) -> None:
+    answer = await operator.call(
+        "POST", "/admin/merchants", json=WHOLE, headers={"idempotency-key": key.encode("latin-1")}
+    )
+
+    assert (answer.status_code, answer.json()["details"]) == (400, {"field": "Idempotency-Key"})
+    assert await rows(database, "SELECT id FROM merchant") == []
+
+
+async def test_of_twenty_at_once_over_two_processes_connections_one_merchant_is_made(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    async with open_hub(database_url, tmp_path / "home") as one, open_hub(database_url, tmp_path / "home") as two:
+        staff = [Staff(one, "per_operator", "operator"), Staff(two, "per_operator", "operator")]
+
+        answers = await asyncio.gather(
+            *(staff[n % 2].call("POST", "/admin/merchants", json=WHOLE, key="order-1") for n in range(20))
+        )
+
+    made = [answer for answer in answers if answer.status_code == 201]
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert len([answer for answer in made if "idempotent-replayed" not in answer.headers]) == 1
+    assert len({answer.content for answer in made}) == 1
+    for late in (answer for answer in answers if answer.status_code == 409):
+        assert late.json()["code"] == "DUPLICATE_REQUEST"
+    assert len(await rows(database, "SELECT id FROM merchant")) == 1
+    assert len(await rows(database, "SELECT scope FROM idempotency_key")) == 1
+
+
+async def test_of_twenty_registrations_at_once_one_box_is_made(operator: Staff, database: Database) -> None:
+    answers = await asyncio.gather(
+        *(operator.call("POST", "/admin/devices", json={"serial_number": "SBX-1"}, key="k") for _ in range(20))
+    )
+
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"DUPLICATE_REQUEST"}
+    assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
+    assert len(await rows(database, "SELECT id FROM device")) == 1
+
+
+async def test_neither_the_key_nor_the_answer_can_be_read_in_the_database(operator: Staff, database: Database) -> None:
+    answer = await operator.call("POST", "/admin/devices", json={"serial_number": "SBX-1"}, key="a-secret-key")
+
+    (stored,) = await rows(database, "SELECT * FROM idempotency_key")
+    assert "a-secret-key" not in str(stored)
+    assert answer.json()["data"]["activation_code"].encode() not in bytes(stored["body"])
+    assert b"SBX-1" not in bytes(stored["body"])
+
+
+# A door that asks somebody else between its two transactions.
+
+
+def asked(body: bytes = b"{}") -> Once:
+    return once("k", principal="sbx_1", method="POST", path="/x", body=body)
+
+
+async def begin(database: Database, wanted: Once, *, now_ms: int = NOW) -> Response | None:
+    return await database.write(lambda tx: idempotency.begin(tx, wanted, now_ms=now_ms, lease_ms=LEASE_MS))
+
+
+async def test_while_the_first_is_under_way_the_second_is_told_to_wait(database: Database) -> None:
+    assert await begin(database, asked()) is None
+
+    with pytest.raises(DuplicateRequest):
+        await begin(database, asked(), now_ms=NOW + LEASE_MS - 1)
+
+
+async def test_after_the_lease_somebody_else_goes_on(database: Database) -> None:
+    await begin(database, asked())
+
+    assert await begin(database, asked(), now_ms=NOW + LEASE_MS) is None
+    with pytest.raises(DuplicateRequest):
+        await begin(database, asked(), now_ms=NOW + LEASE_MS + 1)
+
+
+async def test_the_answer_is_kept_and_a_failure_is_forgotten(database: Database) -> None:
+    await begin(database, asked())
+    await database.write(lambda tx: idempotency.release(tx, asked()))
+    assert await begin(database, asked()) is None
+
+    await database.write(lambda tx: idempotency.keep(tx, asked(), Response(b"done", 202, media_type="text/plain")))
+    stored = await begin(database, asked())
+
+    assert stored is not None
+    assert (stored.body, stored.status_code, stored.media_type) == (b"done", 202, "text/plain")
+
+
+async def test_a_key_is_forgotten_after_72_hours(database: Database) -> None:
+    await begin(database, asked())
+
+    async def purge(at_ms: int) -> int:
+        return await database.write(lambda tx: idempotency.purge(tx, now_ms=at_ms))
+
+    assert [await purge(NOW + KEPT_MS - 1), await purge(NOW + KEPT_MS), await purge(NOW + KEPT_MS)] == [0, 1, 0]
+
+
+async def test_without_a_key_a_deed_is_done_each_time(database: Database) -> None:
+    done = []
+
+    async def deed() -> Response:
+        done.append(1)
+        return Response(b"done")
+
+    async def work(tx: Statements) -> Response:
+        return await once(None, principal="p", method="POST", path="/x", body=b"").answer(tx, deed)
+
+    for _ in range(2):
+        await database.write(work)
+
+    assert len(done) == 2
+    assert await rows(database, "SELECT scope FROM idempotency_key") == []
+
+
+def test_a_strange_key_is_named() -> None:
+    with pytest.raises(ValidationFailed):
+        once("two words", principal="p", method="POST", path="/x", body=b"")
+
+
+# A box's QR: its own request_id does, and a key does besides.
+
+
+class Acquirer:
+    """A provider that issues at once, in this process."""
+
+    name = "sandbox"
+
+    async def create(self, request: ChargeRequest) -> Charge:
+        payload = issue(request.merchant, amount_idr=request.amount_idr, transaction_id="ptx_1")
+        return Charge(
+            provider=self.name, reference=request.reference, provider_transaction_id="ptx_1",
+            amount_idr=request.amount_idr, qr_payload=payload, expires_at_ms=request.expires_at_ms, body=b"{}",
+        )  # fmt: skip
+
+    async def query(self, reference: str) -> ChargeStatus:
+        raise AssertionError("nobody asks about what is known")
+
+    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
+        raise AssertionError("nobody calls back")
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def issuing(hub: Hub, database: Database) -> None:
+    hub.app.state.qr_desk = QrDesk(database, Acquirer(), hub.app.state.callback_desk, qr_life_ms=300_000)
+
+
+async def ask_for_qr(hub: Hub, shop: Shop, device: tuple[str, str], request_id: str, key: str | None) -> httpx.Response:
+    body = {
+        "device_id": device[0], "terminal_id": shop.terminal_id, "amount": 5_000, "currency": "IDR",
+        "request_id": request_id,
+    }  # fmt: skip
+    headers = {"authorization": f"Bearer {device[1]}"} | ({"idempotency-key": key} if key else {})
+    return await hub.http.post("/device/transactions/dynamic-qr", json=body, headers=headers)
+
+
+async def test_a_qr_under_a_key_is_answered_again_byte_for_byte(hub: Hub, database: Database, issuing: None) -> None:
+    shop = await open_shop(database)
+    device = await shop.box_with_token()
+
+    first = await ask_for_qr(hub, shop, device, "req-1", "k")
+    second = await ask_for_qr(hub, shop, device, "req-1", "k")
+    no_key = await ask_for_qr(hub, shop, device, "req-1", None)
+    other_body = await ask_for_qr(hub, shop, device, "req-2", "k")
+
+    assert first.status_code == 200, first.text
+    assert same(first, second)
+    assert no_key.json()["transaction_id"] == first.json()["transaction_id"]
+    assert (other_body.status_code, other_body.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert len(await rows(database, "SELECT id FROM payment")) == 1
+
+
+async def test_a_qr_that_the_provider_refused_leaves_the_key_free(hub: Hub, database: Database) -> None:
+    """No provider listens here: nothing was charged, and the next try with this key is told the same, not to wait."""
+    shop = await open_shop(database)
+    device = await shop.box_with_token()
+
+    first = await ask_for_qr(hub, shop, device, "req-1", "k")
+    second = await ask_for_qr(hub, shop, device, "req-1", "k")
+
+    assert (first.status_code, second.status_code) == (502, 502)
+    assert await rows(database, "SELECT scope FROM idempotency_key") == []
+
+
+async def test_a_qr_that_a_crash_left_unanswered_is_resumed_after_the_lease(
+    hub: Hub, database: Database, issuing: None
+) -> None:
+    shop = await open_shop(database)
+    device = await shop.box_with_token()
+    await ask_for_qr(hub, shop, device, "req-1", "k")
+    await execute(database, "UPDATE idempotency_key SET status = NULL, body = NULL")  # as if it had died before
+    waits = await ask_for_qr(hub, shop, device, "req-1", "k")
+    await execute(database, "UPDATE idempotency_key SET lease_until_ms = 1")
+
+    resumed = await ask_for_qr(hub, shop, device, "req-1", "k")
+
+    assert (waits.status_code, waits.json()["code"]) == (409, "DUPLICATE_REQUEST")
+    assert resumed.status_code == 200
+    assert (await row(database, "SELECT status FROM idempotency_key"))["status"] == 200
+    assert len(await rows(database, "SELECT id FROM payment_attempt")) == 1
