@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from soundbox_server import clock, guard, migrate
 from soundbox_server.broker import embedded
-from soundbox_server.broker.health import read_health
+from soundbox_server.broker.health import PROVISIONING_FILE_NAME, read_health
 from soundbox_server.broker.mosquitto import files_in, find_mosquitto, mosquitto_version
 from soundbox_server.broker.probe import login
 from soundbox_server.broker.provisioning import reached_at
@@ -68,6 +68,7 @@ async def examine(settings: Settings, *, production: bool = False) -> list[Findi
         await _mosquitto(settings),
         await _broker(settings),
         *await _tls(settings),
+        *_provisioning(settings),
         *_open_files(settings),
         *await asyncio.gather(
             *(_listener(*listener) for listener in (
@@ -280,6 +281,19 @@ def _as_a_box(settings: Settings) -> ssl.SSLContext:
     if settings.broker_tls_certificate is None:
         return ssl.create_default_context(cadata=development_authority(settings.home))  # it exists: it has signed
     return ssl.create_default_context(cafile=settings.broker_tls_ca)
+
+
+def _provisioning(settings: Settings) -> list[Finding]:
+    """The second broker, as its supervisor sees it."""
+    if not settings.broker_provision_port:
+        return []
+    health = read_health(settings.home, file_name=PROVISIONING_FILE_NAME)
+    if health is None or not health.is_fresh(at_ms=clock.now_ms()):
+        return [Finding("provisioning", "note", "no broker for boxes without a name runs", "soundbox broker")]
+    if not health.answering:
+        last = health.last_error or "it does not answer"
+        return [Finding("provisioning", "broken", f"port {health.port}: {last}", "Look at the broker's log.")]
+    return [Finding("provisioning", "fine", f"answers at {health.host}:{health.port}")]
 
 
 def _open_files(settings: Settings) -> list[Finding]:

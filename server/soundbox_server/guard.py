@@ -91,7 +91,12 @@ def _master_key(settings: Settings) -> Iterator[Problem]:
         mend = "soundbox keys new > a file of mode 0600; name it in SOUNDBOX_MASTER_KEY_FILE, and back it up."
         yield Problem("master key", what, mend)
         return
-    for about, keys in (("master key", [settings.master]), ("sealing keys", settings.sealing_ring.keys)):
+    try:
+        kinds = (("master key", (settings.master,)), ("sealing keys", settings.sealing_ring.keys))
+    except ValueError as problem:
+        yield Problem("master key", str(problem), "Put the right keys back from the backup.")
+        return
+    for about, keys in kinds:
         if any(len(set(key)) < LEAST_DIFFERENT_BYTES for key in keys):
             yield Problem(about, "one of them is not random", "Make another with soundbox keys new.")
 

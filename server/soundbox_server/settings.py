@@ -198,11 +198,11 @@ class Settings(BaseSettings):
 
     @property
     def sealing_ring(self) -> seal.Ring:
-        """The keys for sealed secrets in the database."""
+        """The keys for sealed secrets in the database. Raises ValueError when one of them is none."""
         return seal.ring(
             self.master,
-            sealing_keys=_keys(self.sealing_keys),
-            previous_masters=_keys(self.master_key_previous),
+            sealing_keys=_keys(self.sealing_keys, "SOUNDBOX_SEALING_KEYS"),
+            previous_masters=_keys(self.master_key_previous, "SOUNDBOX_MASTER_KEY_PREVIOUS"),
         )
 
     def secrets_of(self, partner: str) -> list[bytes]:
@@ -227,8 +227,11 @@ class Settings(BaseSettings):
         return seal.base64url(seal.derive(self.master, "soundbox/sandbox/api-key/v1"))
 
 
-def _keys(setting: SecretStr) -> list[bytes]:
-    return [seal.parse_master_key(text) for text in setting.get_secret_value().split(",") if text.strip()]
+def _keys(setting: SecretStr, variable: str) -> list[bytes]:
+    try:
+        return [seal.parse_master_key(text) for text in setting.get_secret_value().split(",") if text.strip()]
+    except ValueError as problem:
+        raise ValueError(f"{variable}: each key is 32 bytes as base64url") from problem
 
 
 @lru_cache(maxsize=8)

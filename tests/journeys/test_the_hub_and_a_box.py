@@ -206,9 +206,9 @@ async def test_what_waits_for_an_offline_box_goes_out_at_its_birth(hub: Stack, b
         }  # fmt: skip
         made = (await client.post("/device/transactions/dynamic-qr", json=asked)).json()
     assert await _pay(hub, made["transaction_id"], 12_000, "e1") == "applied"
-    assert await hub.query("SELECT state, due_at_ms FROM outbox_message WHERE recipient_id = $1", box.device_id) == [
-        ("queued", None)
-    ]
+    assert await hub.query(
+        "SELECT state, due_at_ms FROM outbox_message WHERE recipient_id = $1", box.device_id
+    ) == [("queued", None)]
 
     async with line(hub, box) as wire:
         await wire.birth(1)

@@ -5,13 +5,15 @@ import json
 import ssl
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from soundbox_server import guard, seal
+from soundbox_server import clock, guard, seal
 from soundbox_server.broker.certificates import issue
+from soundbox_server.broker.health import PROVISIONING_FILE_NAME, Health
 from soundbox_server.broker.mosquitto import files_in, write_atomically
 from soundbox_server.doctor import Finding, examine
 from soundbox_server.settings import Settings
@@ -76,6 +78,23 @@ async def test_the_listener_is_asked_as_a_box_would(
 
     assert found.verdict == verdict
     assert sent_to in found.what
+
+
+@pytest.mark.parametrize(
+    ("answering", "age_ms", "verdict"), [(True, 0, "fine"), (False, 0, "broken"), (True, 60_000, "note")]
+)
+async def test_the_broker_for_boxes_without_a_name_is_told_of(
+    tmp_path: Path, answering: bool, age_ms: int, verdict: str
+) -> None:
+    health = Health(
+        engine="mosquitto 2.0.11", host="127.0.0.1", port=8884, supervisor_pid=1, answering=answering,
+        updated_at_ms=clock.now_ms() - age_ms,
+    )  # fmt: skip
+    (tmp_path / PROVISIONING_FILE_NAME).write_text(json.dumps(asdict(health)))
+
+    found = await about(Settings(home=tmp_path, broker_tls_port=1, broker_provision_port=8884), "provisioning")
+
+    assert found.verdict == verdict
 
 
 async def test_production_shows_the_guards_own_findings_and_development_one_note(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_a_set_up_that_is_right_is_not_refused(production: Callable[..., Setting
         ({"master_key": ""}, "master key", "none is given"),
         ({"master_key": seal.base64url(bytes(32))}, "master key", "not random"),
         ({"master_key": seal.base64url(b"0123" * 8)}, "master key", "not random"),
+        ({"master_key": "c2hvcnQ"}, "master key", "32 bytes"),
+        ({"sealing_keys": f"{seal.new_key()},c2hvcnQ"}, "master key", "SOUNDBOX_SEALING_KEYS"),
         ({"sealing_keys": seal.base64url(b"a" * 32)}, "sealing keys", "not random"),
         ({"partner_secrets": {"acme": ["short-one"]}}, "partner secrets", "acme"),
         ({"partner_secrets": {"acme": ["changeme-changeme"]}}, "partner secrets", "acme"),

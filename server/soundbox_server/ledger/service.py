@@ -37,7 +37,9 @@ def capture(
     return Journal(kind="capture", payment_id=payment_id, provider_event_id=provider_event_id, postings=postings)
 
 
-def suspense(*, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str) -> Journal:
+def suspense(
+    *, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str
+) -> Journal:
     """Money came that fits no payment: it is kept apart until an operator decides."""
     posting = Posting(f"provider_receivable:{provider}", f"suspense:{provider}", amount)
     return Journal(
