@@ -92,13 +92,24 @@ def test_no_other_algorithm_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_tokens_of_the_master_key_before_get_in_until_it_is_forgotten(database_url: str, tmp_path: Path) -> None:
+async def test_tokens_of_the_key_before_get_in_until_it_is_forgotten(database_url: str, tmp_path: Path) -> None:
     old, new = seal.new_key(), seal.new_key()
-    async with open_hub(database_url, tmp_path / "home", master_key=old) as hub:
+    async with open_hub(database_url, tmp_path / "home", token_signing_keys=old) as hub:
         headers = hub.operator()
     answers = []
-    for kept in (old, ""):
-        async with open_hub(database_url, tmp_path / "home", master_key=new, master_key_previous=kept) as hub:
+    for keys in (f"{new},{old}", new, ""):
+        async with open_hub(database_url, tmp_path / "home", token_signing_keys=keys) as hub:
             answers.append((await hub.http.get("/admin/me", headers=headers)).status_code)
 
-    assert answers == [200, 401]
+    assert answers == [200, 401, 401]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_master_key_that_leaked_signs_for_nobody(database_url: str, tmp_path: Path) -> None:
+    leaked, new = seal.new_key(), seal.new_key()
+    async with open_hub(database_url, tmp_path / "home", master_key=leaked) as hub:
+        headers = hub.operator()
+    async with open_hub(database_url, tmp_path / "home", master_key=new, master_key_previous=leaked) as hub:
+        answered = await hub.http.get("/admin/me", headers=headers)
+
+    assert answered.status_code == 401
