@@ -90,6 +90,7 @@ def api() -> None:
         http="httptools",
         access_log=False,  # the app logs what matters, with its request id
         log_config=None,
+        proxy_headers=False,  # uvicorn would believe whoever connects from this machine; SOUNDBOX_TRUSTED_PROXIES says
         server_header=False,
         proxy_headers=False,  # access/auth.py: client_ip reads them, where it matters who calls
         timeout_graceful_shutdown=GRACE_S,
@@ -182,6 +183,20 @@ def seed(
         raise Refused("There is one seed, and it is asked for by name: soundbox seed --demo")
     world = asyncio.run(_plant(settings))
     typer.echo(json.dumps(world, indent=2) if as_json else "\n".join(_told(world)))
+
+
+@app.command("create-admin")
+def create_admin(
+    email: Annotated[str, typer.Option(help="Their e-mail address, which they log in with.")],
+    name: Annotated[str, typer.Option(help="Their name.")],
+    link: Annotated[
+        bool, typer.Option("--link", help="Print a one-time link; its token also fits POST /admin/reset-password.")
+    ] = False,
+) -> None:
+    """Let somebody in who can let in all others. The password is asked for, or read from standard input."""
+    settings = _settings(with_keys=True)
+    told = asyncio.run(_create_admin(settings, email=email, name=name, password=None if link else _asked_password()))
+    typer.echo(told or f"{email} can log in now.")
 
 
 @app.command()
@@ -442,6 +457,34 @@ async def _plant(settings: "Settings") -> dict[str, Any]:
     await _require_migrated(settings)
     async with _database(settings) as database:
         return dict(await seed.plant(database, settings, now_ms=clock.now_ms()))
+
+
+def _asked_password() -> str:
+    """Typed twice and not shown, or one line of standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+async def _create_admin(settings: "Settings", *, email: str, name: str, password: str | None) -> str | None:
+    """The one-time link when there is no password."""
+    from soundbox_server import clock, parts
+    from soundbox_server.access import people
+    from soundbox_server.access.passwords import require_strong
+
+    await _require_migrated(settings)
+    hashed = None
+    if password is not None:
+        require_strong(password, email=email, name=name)
+        hashed = parts.passwords(settings).hash(password)
+    desk = parts.mail_desk(settings, owner=parts.owner_name("cli"))
+    address, shown = people.readable_address(email), people.readable_name(name)
+    async with _database(settings) as database:
+        return await database.write(
+            lambda tx: people.create_administrator(
+                tx, email=address, name=shown, hashed=hashed, desk=desk, now_ms=clock.now_ms()
+            )
+        )
 
 
 async def _verify_audit_log(settings: "Settings", expect: str) -> dict[str, Any]:

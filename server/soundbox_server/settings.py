@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     )
     broker_shard: int = _setting(0, "number of the broker shard this worker serves")
     access_token_minutes: int = _setting(10, "life of an access token", references="JWT_ACCESS_TOKEN_EXPIRY")
+    token_signing_keys: SecretStr = _setting(
+        SecretStr(""),
+        "32-byte keys as base64url (soundbox keys new), comma-separated: the first signs access tokens, all prove "
+        "them; default: one derived from the master key",
+    )
     refresh_token_days: int = _setting(
         7, "how long a session lives without a refresh", references="JWT_REFRESH_TOKEN_EXPIRY"
     )
@@ -219,8 +224,10 @@ class Settings(BaseSettings):
 
     @property
     def token_keys(self) -> list[Ed25519PrivateKey]:
-        """The key that signs access tokens, then those that signed them under earlier master keys."""
-        return [seal.token_signing_key(master) for master in (self.master, *_keys(self.master_key_previous))]
+        """The key that signs access tokens, then others that prove them. An earlier master key's is none of them: after
+        a leak it could sign for anybody."""
+        given = [Ed25519PrivateKey.from_private_bytes(key) for key in _keys(self.token_signing_keys)]
+        return given or [seal.token_signing_key(self.master)]
 
     @property
     def sandbox_api_key(self) -> str:

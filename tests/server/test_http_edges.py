@@ -181,3 +181,30 @@ async def test_the_figures_can_be_scraped(client: httpx.AsyncClient) -> None:
 
     for name in ("soundbox_outbox_depth", "soundbox_devices_online", "soundbox_announcement_seconds"):
         assert name in page
+
+
+async def test_wrong_activation_codes_from_one_address_are_limited_and_right_ones_are_not(
+    settings: Settings, client: httpx.AsyncClient, app: FastAPI
+) -> None:
+    async def activate(code: str, serial: str = "SBX-DEMO-0001") -> int:
+        body = {"activation_code": code, "serial_number": serial}
+        return (await client.post("/device/provision/activate", json=body)).status_code
+
+    async def let_in(_user: str, _password: str) -> bool:
+        return True
+
+    app.state.probe_login = let_in  # no broker runs here, and each activation would wait for one
+    codes = {}
+    for n in range(12):
+        registered = await client.post(
+            "/admin/devices", json={"serial_number": f"SBX-SHELF-{n}"}, headers=_bearer(settings, "operator")
+        )
+        codes[f"SBX-SHELF-{n}"] = registered.json()["data"]["activation_code"]
+    *shelf, last = codes
+    right = [await activate(codes[serial], serial) for serial in shelf]
+    wrong = [await activate(f"WRONG{n}") for n in range(11)]
+    right_too = await activate(codes[last], last)
+
+    assert right == [200] * 11
+    assert wrong == [401] * 10 + [429]
+    assert right_too == 429

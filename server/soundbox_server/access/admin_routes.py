@@ -27,12 +27,10 @@ Role = Literal[
     "platform_admin", "operator", "finance", "support", "merchant_owner", "merchant_staff", "bank", "partner"
 ]
 Language = Literal["id", "en"]
-# No control characters and none that turn the direction of writing: names are shown, mailed and logged.
-_VISIBLE = "^[^\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]+$"
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_VISIBLE, examples=["Siti Rahma"])]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=people.VISIBLE, examples=["Siti Rahma"])]
 Email = Annotated[
     str,
-    Field(max_length=254, pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$",
+    Field(max_length=254, pattern=people.ADDRESS,
           examples=["siti@warung.test"]),
     AfterValidator(str.lower),
 ]  # fmt: skip

@@ -60,7 +60,7 @@ async def rate_limit(
     """Count a try of `key`: `limit` are free in a window that begins with the first.
 
     What comes beyond waits for the window's end, or with `delay_ms` for that long, then twice as long, at most a
-    window. A try that is refused is not counted and writes nothing.
+    window; then only a window without tries begins the count anew. A refused try is not counted and writes nothing.
     """
     counted = await _locked(tx, key, now_ms + window_ms)
     if counted["resets_at_ms"] <= now_ms:
@@ -73,7 +73,7 @@ async def rate_limit(
     if hits >= limit:
         delay = min(delay_ms << min(hits - limit, 20), window_ms)
         blocked_until_ms = now_ms + delay if delay_ms else resets_at_ms
-        resets_at_ms = max(resets_at_ms, now_ms + window_ms) if delay_ms else resets_at_ms
+        resets_at_ms = blocked_until_ms + window_ms if delay_ms else resets_at_ms
     await tx.execute(
         "UPDATE rate_counter SET hits = $2, resets_at_ms = $3, blocked_until_ms = $4 WHERE key = $1",
         key, hits, resets_at_ms, blocked_until_ms,

@@ -79,14 +79,15 @@ async def set_password(tx: Statements, token: str, hashed: str, *, actor: Actor,
 
     Raises ValidationFailed for a token that does not work any more; of those who bring it at once, one succeeds.
     """
+    owner = await owner_of_token(tx, token, now_ms=now_ms)
+    person = await sessions.locked_person(tx, owner["id"]) if owner else None  # before the token, as everywhere
     used = await tx.fetch(
         "UPDATE one_time_token SET used_at_ms = $2 WHERE token_sha256 = $1 AND used_at_ms IS NULL "
-        "AND expires_at_ms > $2 RETURNING person_id, purpose",
+        "AND expires_at_ms > $2 RETURNING person_id",
         sha256(token),
         now_ms,
     )
-    person = await sessions.locked_person(tx, used[0]["person_id"]) if used else None
-    if person is None or person["state"] == PersonState.DISABLED:
+    if not used or person is None or person["state"] == PersonState.DISABLED:
         raise ValidationFailed(LINK_IS_OVER, field="token")
     await tx.execute("UPDATE person SET password_hash = $2, state = 'active' WHERE id = $1", person["id"], hashed)
     await _void_tokens(tx, person["id"], now_ms)

@@ -15,6 +15,7 @@ from soundbox_server.errors import ValidationFailed
 Result = TypeVar("Result")
 
 SHORTEST, LONGEST = 12, 256
+MOST_BESIDE = 3  # letters beside common words that do not make a password of them
 SHORTEST_NUMBER = 16  # telephone numbers, dates and what is counted up are shorter
 # A hash takes 64 MiB and all it can get of a core: at most two at once, and never on the event loop.
 _hashing = ThreadPoolExecutor(2, thread_name_prefix="argon2")
@@ -75,10 +76,11 @@ def require_strong(password: str, *, email: str, name: str) -> None:
     plain = password.casefold()
     if _repeats(plain) or any(plain in walk for walk in _WALKS):
         raise ValidationFailed("This password is a pattern that is easily guessed.", field="password")
-    if plain.isdigit() and len(plain) < SHORTEST_NUMBER:
+    signs = [sign for sign in plain if sign.isalnum()]
+    if len(signs) < SHORTEST_NUMBER and all(sign.isdigit() for sign in signs):
         raise ValidationFailed("A number of this length is easily guessed.", field="password")
     own = {word for word in re.split(r"[^\w]+", f"{email} {name}".casefold()) if len(word) >= 3}
-    if not plain.isdigit() and not _left_of(plain, own | _COMMON):
+    if _is_words(plain, own | _COMMON):
         raise ValidationFailed("This password is made of words that are guessed first.", field="password")
 
 
@@ -87,10 +89,11 @@ def _repeats(plain: str) -> bool:
     return any(plain == (plain[:size] * len(plain))[: len(plain)] for size in range(1, 5))
 
 
-def _left_of(plain: str, words: set[str] | frozenset[str]) -> bool:
-    """Whether more than three letters are left without the words, also where digits stand for letters."""
+def _is_words(plain: str, words: set[str] | frozenset[str]) -> bool:
+    """Whether it is some of these words, also spelled with digits for letters, and hardly a letter beside them."""
     longest_first = re.compile("|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)))
-    return all(
-        len([sign for sign in longest_first.sub("", spelled) if sign.isalpha()]) > 3
-        for spelled in (plain, plain.translate(_LEET))
-    )
+    for spelled in (plain, plain.translate(_LEET)):
+        found = {at for match in longest_first.finditer(spelled) for at in range(*match.span())}
+        if found and sum(sign.isalpha() for at, sign in enumerate(plain) if at not in found) <= MOST_BESIDE:
+            return True
+    return False

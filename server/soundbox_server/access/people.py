@@ -1,14 +1,33 @@
 """Organisations and the people in them: created, invited, changed, disabled."""
 
+import re
 from dataclasses import dataclass
 
 from soundbox_server.access import api_keys, one_time, sessions, totp
 from soundbox_server.access.mails import Addressee, Desk
 from soundbox_server.access.state import MAY_GIVE_KEYS, MAY_INVITE, ROLES_OF, PersonState
-from soundbox_server.audit.service import Actor, record
+from soundbox_server.audit.service import SYSTEM, Actor, record
 from soundbox_server.db import Row, Statements
 from soundbox_server.errors import Conflict, Forbidden, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
+
+# No control characters and none that turn the direction of writing: names are shown, mailed and logged.
+VISIBLE = "^[^\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]+$"
+ADDRESS = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$"
+
+
+def readable_address(email: str) -> str:
+    """In lower case. Raises ValidationFailed for what is none."""
+    if len(email) > 254 or not re.fullmatch(ADDRESS, email):
+        raise ValidationFailed("This is no e-mail address.", field="email")
+    return email.lower()
+
+
+def readable_name(name: str) -> str:
+    """Raises ValidationFailed for what cannot be shown."""
+    if not 1 <= len(name) <= 100 or not re.fullmatch(VISIBLE, name):
+        raise ValidationFailed("A name has 1 to 100 visible characters.", field="name")
+    return name
 
 
 async def create_organisation(tx: Statements, *, kind: str, name: str, actor: Actor, now_ms: int) -> str:
@@ -60,6 +79,26 @@ async def add(tx: Statements, new: Invitation, *, actor: Actor, now_ms: int) -> 
     details = {"organisation_id": new.organisation_id, "role": new.role}
     await record(tx, actor, "person.invited", ("person", person_id), details=details)
     return person_id
+
+
+async def create_administrator(
+    tx: Statements, *, email: str, name: str, hashed: str | None, desk: Desk, now_ms: int
+) -> str | None:
+    """An administrator of the platform, by whoever may run commands on its machines: with a password, or with the
+    one-time link to set one, which is returned. Raises Conflict for an address that is known."""
+    await tx.execute(
+        "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ('org_platform', 'platform', 'Platform', $1) "
+        "ON CONFLICT DO NOTHING",
+        now_ms,
+    )
+    new = Invitation(organisation_id="org_platform", email=email, name=name, role="platform_admin", language="en")
+    person_id = await add(tx, new, actor=SYSTEM, now_ms=now_ms)
+    if hashed is None:
+        token = await one_time.issue_token(tx, person_id, purpose="invitation", now_ms=now_ms)
+        return desk.link("platform", token)
+    await tx.execute("UPDATE person SET password_hash = $2, state = 'active' WHERE id = $1", person_id, hashed)
+    await record(tx, SYSTEM, "person.activated", ("person", person_id))
+    return None
 
 
 async def invite_again(tx: Statements, person_id: str, *, desk: Desk, actor: Actor, now_ms: int) -> None:

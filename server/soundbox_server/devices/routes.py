@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
 from soundbox_server import clock
-from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.access import limits
+from soundbox_server.access.auth import Acting, AskedOnce, client_ip
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339
 from soundbox_server.db import KEY_STAYS, Database, Statements, statements
@@ -61,17 +62,28 @@ class Activation(BaseModel):
 @router.post("/device/provision/activate", tags=["devices"])
 async def activate(request: Request, activation: Activation) -> Response:
     """Trade a one-time code for credentials. They are shown once; the code works once, whoever is first."""
-    state = request.app.state
-    now_ms = clock.now_ms()
-    activated = await state.database.write(
-        lambda tx: service.activate(
+    state, now_ms = request.app.state, clock.now_ms()
+    tries = f"activation:{limits.network(client_ip(request))}"
+
+    async def work(tx: Statements) -> tuple[limits.Standing, service.Activated | None]:
+        standing = await limits.rate_limit(
+            tx, tries, limit=state.limits.activation_failures_per_minute, window_ms=limits.MINUTE_MS, now_ms=now_ms
+        )
+        if not standing.allowed:
+            return standing, None
+        activated = await service.activate(
             tx,
             code=activation.activation_code,
             serial_number=activation.serial_number,
             hash_password=state.hash_broker_password,
             now_ms=now_ms,
         )
-    )
+        if activated is not None:  # only failures count: a shelf of new boxes comes from one address
+            await limits.take_back(tx, tries)
+        return standing, activated
+
+    standing, activated = await state.database.write(work)
+    limits.require(standing)
     if activated is None:
         raise Unauthenticated(service.WRONG_CODE)
     log.info("device.activated", device_id=activated.device_id, key_version=activated.key_version)

@@ -204,3 +204,21 @@ def test_the_doctor_names_a_database_that_is_behind(tmp_path: Path) -> None:
     assert answer.returncode == 1
     assert findings["database"]["verdict"] == "broken"
     assert findings["database"]["mend"] == "soundbox migrate"
+
+
+def create_admin(home: Path, *options: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return run("create-admin", "--name", "Ibu Sari", "--email", "sari@platform.test", *options, home=home, stdin=stdin)
+
+
+def test_the_first_administrator_is_let_in_with_a_password_or_a_link(tmp_path: Path) -> None:
+    run("migrate", home=tmp_path)
+    weak = create_admin(tmp_path, stdin="password1234\n")
+    made = create_admin(tmp_path, stdin="kuda putih tujuh awan\n")
+    again = create_admin(tmp_path, "--link")
+    other = run("create-admin", "--link", "--name", "B", "--email", "b@platform.test", home=tmp_path)
+
+    assert_refused(weak, "guessed")
+    assert (made.returncode, made.stdout) == (0, "sari@platform.test can log in now.\n")
+    assert "kuda" not in made.stdout + made.stderr
+    assert_refused(again, "exists already")
+    assert "/console/set-password#" in other.stdout

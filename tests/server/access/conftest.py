@@ -1,0 +1,11 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.hub import Hub, open_hub
+
+
+@pytest.fixture
+async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Hub]:
+    async with open_hub(database_url, tmp_path / "home") as hub:
+        yield hub
