@@ -16,6 +16,7 @@ from soundbox_server.access.routes import router as access
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
+from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.payments.admin_routes import router as transactions
@@ -41,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     http.install(app, lean=lean)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
-    for router in (access, devices, payments, transactions):
+    for router in (access, devices, provisioning, payments, transactions):
         app.include_router(router)
     return app
 

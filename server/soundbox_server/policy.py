@@ -13,6 +13,7 @@ POLICY: Policy = {
     ("POST", "/admin/login"): PUBLIC,
     # Boxes, by their own token
     ("POST", "/device/provision/activate"): PUBLIC,
+    ("POST", "/device/provision/refresh-credential"): DEVICE,
     ("POST", "/device/heartbeat"): DEVICE,
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
     # Providers, by their signature
@@ -23,6 +24,12 @@ POLICY: Policy = {
     ("GET", "/admin/devices/{device_id}"): _STAFF,
     ("GET", "/admin/devices/{device_id}/notifications"): _STAFF,
     ("POST", "/admin/devices/{device_id}/activation-code"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/credentials"): _STAFF,
+    ("POST", "/admin/devices/{device_id}/credentials/rotate"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/credentials/revoke"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/suspend"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/resume"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/retire"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/bind"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/unbind"): _OPERATORS,
     ("GET", "/admin/transactions"): _STAFF,

@@ -12,11 +12,15 @@ from sqlalchemy import select
 
 from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
 from soundbox_server import clock
+from soundbox_server.access.auth import Acting
+from soundbox_server.audit import service as audit
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Database, Statements
-from soundbox_server.devices import service
+from soundbox_server.devices import credentials, service
 from soundbox_server.devices.auth import token_sha256
+from soundbox_server.devices.credentials import Token
 from soundbox_server.devices.models import Device, DeviceBinding, DevicePresence
+from soundbox_server.devices.provisioning_routes import device_actor
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
 from soundbox_server.group_commit import GroupCommit
@@ -45,15 +49,22 @@ async def activate(request: Request, activation: Activation) -> Response:
     """Trade a one-time code for credentials. They are shown once; the code works once, whoever is first."""
     state = request.app.state
     now_ms = clock.now_ms()
-    activated = await state.database.write(
-        lambda tx: service.activate(
+
+    async def work(tx: Statements) -> service.Activated | None:
+        got_in = await service.activate(
             tx,
             code=activation.activation_code,
             serial_number=activation.serial_number,
             hash_password=state.hash_broker_password,
             now_ms=now_ms,
         )
-    )
+        if got_in is not None:
+            subject, details = ("device", got_in.device_id), {"key_version": got_in.key_version}
+            actor = device_actor(request, got_in.device_id)
+            await audit.record(tx, actor, "device.activated", subject, details=details)
+        return got_in
+
+    activated = await state.database.write(work)
     if activated is None:
         raise Unauthenticated(service.WRONG_CODE)
     log.info("device.activated", device_id=activated.device_id, key_version=activated.key_version)
@@ -87,20 +98,29 @@ class HeartbeatDesk:
     """Heartbeats over HTTP, committed in groups. A token that belongs to nobody harms only its own request."""
 
     def __init__(self, database: Database) -> None:
-        self._group: GroupCommit[tuple[str, service.Vitals], bool] = GroupCommit(database, self._apply)
+        self._group: GroupCommit[tuple[str, service.Vitals], Token | None] = GroupCommit(database, self._apply)
 
-    async def take(self, token_hash: str, beat: service.Vitals) -> None:
-        if not await self._group.submit((token_hash, beat)):
+    async def take(self, token_hash: str, beat: service.Vitals) -> Token:
+        token = await self._group.submit((token_hash, beat))
+        if token is None:
             raise DeviceUnauthorized("The device token is missing, not valid, or another device's.")
+        return token
 
     async def drain(self) -> None:
         await self._group.drain()
 
-    async def _apply(self, tx: Statements, items: Sequence[tuple[str, service.Vitals]]) -> Sequence[bool]:
-        owners = await service.devices_of_tokens(tx, [hashed for hashed, _ in items])
-        fits = [owners.get(hashed) == beat.device_id for hashed, beat in items]
-        await service.take_heartbeats(tx, [beat for (_, beat), fit in zip(items, fits, strict=True) if fit])
-        return fits
+    async def _apply(self, tx: Statements, items: Sequence[tuple[str, service.Vitals]]) -> Sequence[Token | None]:
+        now_ms = clock.now_ms()
+        known = await credentials.known_tokens(tx, [hashed for hashed, _ in items], now_ms=now_ms)
+        tokens = [_if_its_own(known.get(hashed), beat) for hashed, beat in items]
+        first_used = [token.credential_id for token in tokens if token and token.first_use]
+        await credentials.note_first_use(tx, first_used, now_ms=now_ms)
+        await service.take_heartbeats(tx, [beat for (_, beat), token in zip(items, tokens, strict=True) if token])
+        return tokens
+
+
+def _if_its_own(token: Token | None, beat: service.Vitals) -> Token | None:
+    return token if token is not None and token.device_id == beat.device_id else None
 
 
 async def heartbeat(request: Request) -> Response:
@@ -113,8 +133,9 @@ async def heartbeat(request: Request) -> Response:
     except MalformedMessage as error:
         raise ValidationFailed("The heartbeat cannot be read.", error=str(error)) from None
     uplink = Uplink(device_id=beat.device_id, message=beat, payload=body, received_at_ms=at_ms)
-    await request.app.state.heartbeat_desk.take(hashed, service.vitals(uplink, source="http"))
-    return envelope(request, {"device_id": beat.device_id, "server_time": rfc3339(at_ms)})
+    token = await request.app.state.heartbeat_desk.take(hashed, service.vitals(uplink, source="http"))
+    wish = {"rotate_credential": True} if token.rotate else {}
+    return envelope(request, {"device_id": beat.device_id, "server_time": rfc3339(at_ms), **wish})
 
 
 class Registration(BaseModel):
@@ -193,10 +214,16 @@ async def list_notifications(
 
 
 @router.post("/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201)
-async def new_activation_code(request: Request, device_id: str) -> Response:
+async def new_activation_code(request: Request, device_id: str, actor: Acting) -> Response:
     """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""
     now_ms = clock.now_ms()
-    code = await request.app.state.database.write(lambda tx: service.issue_new_code(tx, device_id, now_ms=now_ms))
+
+    async def work(tx: Statements) -> str:
+        code = await service.issue_new_code(tx, device_id, now_ms=now_ms)
+        await audit.record(tx, actor, "device.activation_code_issued", ("device", device_id))
+        return code
+
+    code = await request.app.state.database.write(work)
     data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
     return envelope(request, data, status=201)
 
@@ -235,6 +262,8 @@ def _device(device: Device, binding: DeviceBinding | None, presence: DevicePrese
         "vendor": device.vendor,
         "model": device.model,
         "status": device.state,
+        "status_reason": device.state_reason,
+        "label": device.label,
         "key_version": device.key_version,
         "last_announcement_seq": device.last_seq,
         "created_at": rfc3339(device.created_at_ms),

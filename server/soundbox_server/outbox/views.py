@@ -10,7 +10,7 @@ def notification(row: OutboxMessage) -> dict[str, Any]:
     """An announcement and when it took each hop; `published` is our own hand-over, the rest is the box's word."""
     return {
         "event_id": row.id,
-        "device_id": None if row.state == "suppressed" else row.recipient_id,
+        "device_id": None if row.reason == "no_device" else row.recipient_id,
         "transaction_id": row.subject_id,
         "original_event_id": row.original_id,
         "seq": row.seq,
