@@ -115,7 +115,9 @@ async def confirm(tx: Statements, device_id: str, credential_id: str, *, now_ms:
     if state == CredentialState.ACTIVE:
         return False
     if state != CredentialState.ISSUED:
-        raise Conflict("This credential has been replaced. Ask for a new one.", state=state)
+        raise Conflict(
+            "This credential has been replaced. Ask for a new one.", credential_id=credential_id, state=state
+        )
     await tx.execute(
         "UPDATE device_credential SET state = 'superseded', expires_at_ms = $2 "
         "WHERE device_id = $1 AND state = 'active'",
