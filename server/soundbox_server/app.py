@@ -16,6 +16,8 @@ from soundbox_server.access.routes import router as access
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
+from soundbox_server.devices.bulk_routes import LARGEST_FILE
+from soundbox_server.devices.bulk_routes import router as bulk
 from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
@@ -26,6 +28,8 @@ from soundbox_server.policy import POLICY
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
+
+LARGER_BODIES = {"/admin/devices/bulk": LARGEST_FILE}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -39,10 +43,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.policy = POLICY
     lean = {"/integrations/qris/callback": qris_callback, "/device/heartbeat": heartbeat}
-    http.install(app, lean=lean)
+    http.install(app, lean=lean, larger_bodies=LARGER_BODIES)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
-    for router in (access, devices, provisioning, payments, transactions):
+    for router in (access, devices, provisioning, bulk, payments, transactions):
         app.include_router(router)
     return app
 

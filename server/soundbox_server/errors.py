@@ -7,6 +7,7 @@ Each class carries the `code` of the API contract and its HTTP `status`; one han
 class SoundboxError(Exception):
     code = "INTERNAL"
     status = 500
+    errors: list[dict[str, object]] | None = None  # for an answer that names several mistakes
 
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)
@@ -83,6 +84,11 @@ class CapabilityNotSupported(SoundboxError):
 class BodyTooLarge(SoundboxError):
     code = "PAYLOAD_TOO_LARGE"
     status = 413
+
+
+class UnsupportedMediaType(SoundboxError):
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    status = 415
 
 
 class RateLimited(SoundboxError):

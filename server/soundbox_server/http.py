@@ -96,30 +96,31 @@ def _wanted_id(scope: Scope) -> str | None:
 
 
 class BodyLimit:
-    """Bodies longer than the limit are refused before anybody reads them."""
+    """Bodies longer than the limit are refused before anybody reads them. `larger` are the doors that take files."""
 
-    def __init__(self, app: ASGIApp, limit: int = BODY_LIMIT) -> None:
+    def __init__(self, app: ASGIApp, larger: Mapping[str, int]) -> None:
         self._app = app
-        self._limit = limit
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
+        limit = self._larger.get(scope["path"], BODY_LIMIT)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._limit:
-            await _problem(Request(scope), BodyTooLarge(f"The body is longer than {self._limit} bytes."))(
+        if length.isdigit() and int(length) > limit:
+            await _problem(Request(scope), BodyTooLarge(f"The body is longer than {limit} bytes."))(
                 scope, receive, send
             )
             return
-        left = self._limit
+        left = limit
 
         async def receive_some() -> Message:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise BodyTooLarge(f"The body is longer than {self._limit} bytes.")
+                raise BodyTooLarge(f"The body is longer than {limit} bytes.")
             return message
 
         await self._app(scope, receive_some, send)
@@ -158,7 +159,9 @@ _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
 def _problem(request: Request, error: SoundboxError, *, headers: Mapping[str, str] | None = None) -> Response:
     """RFC 9457 and the contract's error envelope in one body."""
     title = _TITLES.sub(" ", type(error).__name__).capitalize()
-    return _problem_body(request, error.status, error.code, title, error.message, error.facts, headers=headers)
+    return _problem_body(
+        request, error.status, error.code, title, error.message, error.facts, errors=error.errors, headers=headers
+    )
 
 
 def _problem_body(
@@ -232,8 +235,9 @@ async def _say_internal(request: Request, error: Exception) -> Response:
     )
 
 
-def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
-    """Request ids, body limit and error answers for this app; `lean` are the POST paths answered without routing."""
+def install(app: FastAPI, *, lean: Mapping[str, Door], larger_bodies: Mapping[str, int]) -> None:
+    """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing,
+    `larger_bodies` the paths that take more than BODY_LIMIT bytes, and how many."""
     handlers: dict[Any, Any] = {
         SoundboxError: _say_soundbox_error,
         HTTPException: _say_http_error,
@@ -243,5 +247,5 @@ def install(app: FastAPI, *, lean: Mapping[str, Door]) -> None:
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(LeanDoors, doors=lean)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, larger=larger_bodies)
     app.add_middleware(RequestContext)

@@ -20,6 +20,7 @@ POLICY: Policy = {
     ("POST", "/integrations/qris/callback"): SIGNED,
     # Operators
     ("POST", "/admin/devices"): _OPERATORS,
+    ("POST", "/admin/devices/bulk"): _OPERATORS,
     ("GET", "/admin/devices"): _STAFF,
     ("GET", "/admin/devices/{device_id}"): _STAFF,
     ("GET", "/admin/devices/{device_id}/notifications"): _STAFF,

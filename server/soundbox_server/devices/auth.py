@@ -26,8 +26,13 @@ def token_sha256(authorization: str | None) -> str:
     return credentials.sha256(token.strip())
 
 
+def bearer_sha256(request: Request) -> str:
+    """The hash of the request's device token, whatever it is worth."""
+    return token_sha256(request.headers.get("authorization"))
+
+
 async def current_device(request: Request) -> CurrentDevice:
-    hashed, now_ms = token_sha256(request.headers.get("authorization")), clock.now_ms()
+    hashed, now_ms = bearer_sha256(request), clock.now_ms()
     database: Database = request.app.state.database
     known = await database.read(lambda tx: credentials.known_tokens(tx, [hashed], now_ms=now_ms))
     token = known.get(hashed)
@@ -38,4 +43,5 @@ async def current_device(request: Request) -> CurrentDevice:
     return CurrentDevice(id=token.device_id, state=token.device_state)
 
 
+DeviceTokenHash = Annotated[str, Depends(bearer_sha256)]
 AuthenticatedDevice = Annotated[CurrentDevice, Depends(current_device)]

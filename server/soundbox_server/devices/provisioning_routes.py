@@ -16,7 +16,7 @@ from soundbox_server.audit.service import Actor
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Statements
 from soundbox_server.devices import credentials, lifecycle
-from soundbox_server.devices.auth import token_sha256
+from soundbox_server.devices.auth import DeviceTokenHash
 from soundbox_server.devices.lifecycle import Move
 from soundbox_server.devices.models import Device, DeviceCredential
 from soundbox_server.errors import NotFound
@@ -41,7 +41,7 @@ class Refresh(BaseModel):
 
 
 @router.post("/device/provision/refresh-credential", tags=["devices"])
-async def refresh_credential(request: Request, refresh: Refresh | None = None) -> Response:
+async def refresh_credential(request: Request, hashed: DeviceTokenHash, refresh: Refresh | None = None) -> Response:
     """A new token and a new broker password, in two calls.
 
     Without `confirm`: they are issued beside what is in force, and shown once. With `confirm`, once they are stored:
@@ -49,7 +49,6 @@ async def refresh_credential(request: Request, refresh: Refresh | None = None) -
     404 and 409 say that this credential has no future: forget it and begin again. The old token keeps working until the
     new one is first used, or for 24 hours; the old broker password ends when the broker has read the new one.
     """
-    hashed = token_sha256(request.headers.get("authorization"))
     if refresh is not None and refresh.confirm:
         return await _confirm(request, hashed, refresh.confirm)
     return await _issue(request, hashed)
