@@ -343,6 +343,7 @@ async def _plant(settings: "Settings") -> dict[str, Any]:
 async def _run_broker(settings: "Settings") -> None:
     from soundbox_server.broker import embedded, supervisor
     from soundbox_server.broker.mosquitto import find_mosquitto
+    from soundbox_server.broker.report import report_until
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -355,13 +356,18 @@ async def _run_broker(settings: "Settings") -> None:
         await embedded.supervise(**where)  # type: ignore[arg-type]
         return
     async with _database(settings) as database:
-        await supervisor.supervise(
-            **where,  # type: ignore[arg-type]
-            mosquitto=mosquitto,
-            load_users=lambda: _ask_devices(database, "broker_users"),
-            revision=lambda: _ask_devices(database, "credential_revision"),
-            master_key=settings.master,
-        )
+        reporting = asyncio.create_task(report_until(stop, database, settings.home, shard=settings.broker_shard))
+        try:
+            await supervisor.supervise(
+                **where,  # type: ignore[arg-type]
+                mosquitto=mosquitto,
+                load_users=lambda: _ask_devices(database, "broker_users"),
+                revision=lambda: _ask_devices(database, "credential_revision"),
+                master_key=settings.master,
+            )
+        finally:
+            stop.set()
+            await reporting
 
 
 async def _ask_devices(database: "Database", question: str) -> Any:

@@ -16,6 +16,7 @@ from soundbox_server.clock import rfc3339
 from soundbox_server.db import Statements
 from soundbox_server.devices import bulk, sheet
 from soundbox_server.devices.bulk import FileRefused, NewBox, Registered
+from soundbox_server.devices.provisioning_routes import unstored
 from soundbox_server.errors import UnsupportedMediaType, ValidationFailed
 from soundbox_server.http import envelope, read_body
 from soundbox_server.ids import new_id
@@ -71,9 +72,7 @@ async def register_many(
 
     registered = await database.write(work)
     log.info("device.registered_in_bulk", batch_id=batch_id, count=len(registered))
-    answer = await _written(request, form, registered, batch_id)
-    answer.headers["cache-control"] = "no-store"
-    return answer
+    return unstored(await _written(request, form, registered, batch_id))
 
 
 def _require_csv(request: Request) -> None:

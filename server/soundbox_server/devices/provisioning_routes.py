@@ -34,6 +34,12 @@ def device_actor(request: Request, device_id: str) -> Actor:
     return Actor(kind="device", id=device_id, ip=client_ip(request), request_id=request_id(request))
 
 
+def unstored(response: Response) -> Response:
+    """An answer that shows a secret once is not for anybody's cache."""
+    response.headers["cache-control"] = "no-store"
+    return response
+
+
 class Refresh(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
@@ -73,7 +79,7 @@ async def _issue(request: Request, hashed: str) -> Response:
         "broker": state.broker_address | login,
         "server_time": rfc3339(now_ms),
     }
-    return envelope(request, data)
+    return unstored(envelope(request, data))
 
 
 async def _confirm(request: Request, hashed: str, credential_id: str) -> Response:

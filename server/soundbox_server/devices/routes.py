@@ -20,7 +20,7 @@ from soundbox_server.devices import credentials, service
 from soundbox_server.devices.auth import token_sha256
 from soundbox_server.devices.credentials import Token
 from soundbox_server.devices.models import Device, DeviceBinding, DevicePresence
-from soundbox_server.devices.provisioning_routes import device_actor
+from soundbox_server.devices.provisioning_routes import device_actor, unstored
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
 from soundbox_server.group_commit import GroupCommit
@@ -81,7 +81,7 @@ async def activate(request: Request, activation: Activation) -> Response:
     }
     if not ready:
         data["retry_after_s"] = 5
-    return envelope(request, data)
+    return unstored(envelope(request, data))
 
 
 async def _broker_lets_in(state: Any, activated: service.Activated) -> bool:
@@ -162,7 +162,7 @@ async def register_device(request: Request, registration: Registration) -> Respo
         )
     )
     data = {"id": device_id, "serial_number": registration.serial_number, "activation_code": code}
-    return envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201)
+    return unstored(envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201))
 
 
 @router.get("/admin/devices", tags=["operators"])
@@ -225,7 +225,7 @@ async def new_activation_code(request: Request, device_id: str, actor: Acting) -
 
     code = await request.app.state.database.write(work)
     data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
-    return envelope(request, data, status=201)
+    return unstored(envelope(request, data, status=201))
 
 
 class Place(BaseModel):

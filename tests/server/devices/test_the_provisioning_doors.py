@@ -47,12 +47,14 @@ async def deeds(database: Database) -> list[tuple[str, str, str | None]]:
 async def test_a_box_gets_a_new_credential_and_confirms_it(hub: Hub, database: Database, shop: Shop) -> None:
     device, old = await shop.box_with_token()
 
-    issued = (await refresh(hub, old)).json()["data"]
+    answer = await refresh(hub, old)
+    issued = answer.json()["data"]
     confirmed = await refresh(hub, issued["device_token"], {"confirm": issued["credential_id"]})
     repeated = await refresh(hub, issued["device_token"], {"confirm": issued["credential_id"]})
 
     assert issued["broker"]["username"] == issued["broker"]["client_id"] == device
     assert len({old, issued["device_token"], issued["broker"]["password"]}) == 3
+    assert answer.headers["cache-control"] == "no-store"
     assert [one.json()["data"]["status"] for one in (confirmed, repeated)] == ["active", "active"]
     assert (await beat(hub, issued["device_token"], device)).status_code == 200
     assert (await beat(hub, old, device)).status_code == 401
