@@ -33,8 +33,20 @@ class BrokerAddress(BaseModel):
     ca_pem: str | None = None  # who signed the broker's certificate, where no public authority did
 
 
+class NextCredential(BaseModel):
+    """A token and a broker password that will take the place of those in force, or have done so already."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    credential_id: str
+    device_token: str
+    password: str
+
+
 class Credentials(BaseModel):
-    """What activation hands over, and for whom it was asked. Kept in the box's folder, readable by its owner only."""
+    """What activation hands over, and for whom it was asked. Kept in the box's folder, readable by its owner only.
+
+    `next` is there from the moment a rotation begins until the broker has let the box in with it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     device_id: str
@@ -45,6 +57,7 @@ class Credentials(BaseModel):
     server: str
     serial_number: str
     code_sha256: str
+    next: NextCredential | None = None
 
     @property
     def key(self) -> bytes:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
 
+ROTATION_STEPS = ("answered", "stored", "confirmed", "let-in")
+
 
 @dataclass(frozen=True, slots=True)
 class Faults:
@@ -27,6 +29,9 @@ class Faults:
     """How far the box's own clock is ahead of the truth, in milliseconds."""
     no_clock: bool = False
     """The box does not know what time it is until the hub tells it."""
+    rotation_cut: str = ""
+    """The power is cut once, when a rotation of the credential comes to this step: answered, stored, confirmed, let-in.
+    What the step brought is lost with it."""
 
 
 NAMES = tuple(field.name.replace("_", "-") for field in fields(Faults))
@@ -59,10 +64,18 @@ def _value(name: str, kind: type, text: str) -> Any:
         return text != "false"
     if kind is int:
         return _whole(name, text)
+    if kind is str:
+        return _step(name, text)
     chance = float(text or "1")
     if not 0 <= chance <= 1:
         raise ValueError(f"{name} is a chance between 0 and 1, not {text}")
     return chance
+
+
+def _step(name: str, text: str) -> str:
+    if text not in ROTATION_STEPS:
+        raise ValueError(f"{name} is one of {', '.join(ROTATION_STEPS)}, not {text!r}")
+    return text
 
 
 def _whole(name: str, text: str) -> int:

@@ -17,6 +17,7 @@ from soundbox_sim.box import Box, BoxSettings, Language, Tell
 from soundbox_sim.faults import Faults, read_faults
 from soundbox_sim.journal import Journal, JournalInUse
 from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
+from soundbox_sim.rotation import Keyring
 from soundbox_sim.voice import SilentVoice, Voice, WavVoice, find_player
 
 T = TypeVar("T")
@@ -89,8 +90,9 @@ async def run_box(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> None:
         faults=faults,
         tls=tls,
         broker_tls=_broker_tls(plan, credentials),
-        heartbeats=_heartbeats(plan, credentials),
+        heartbeats=Heartbeats(plan.heartbeat_every, _heartbeat_url(plan, credentials)),
         backoff=Backoff(first_s=plan.backoff),
+        keyring=Keyring(plan.home, credentials),
     )
     await _until_first_ends(radio.run(stop), _sell(radio, plan, random))
 
@@ -155,9 +157,8 @@ def _power_on(plan: BoxPlan, credentials: Credentials, faults: Faults, now_ms: i
     )
 
 
-def _heartbeats(plan: BoxPlan, credentials: Credentials) -> Heartbeats:
-    url = f"{credentials.server}/device/heartbeat" if plan.heartbeat_http else None
-    return Heartbeats(plan.heartbeat_every, url, credentials.device_token)
+def _heartbeat_url(plan: BoxPlan, credentials: Credentials) -> str | None:
+    return f"{credentials.server}/device/heartbeat" if plan.heartbeat_http else None
 
 
 def _broker_tls(plan: BoxPlan, credentials: Credentials) -> ssl.SSLContext | None:

@@ -23,6 +23,7 @@ from soundbox_protocol.topics import downlink_filter
 from soundbox_sim.activation import BrokerAddress
 from soundbox_sim.box import Action, Box, Publish, Speak, Tell
 from soundbox_sim.faults import Faults, copies_in_ms
+from soundbox_sim.rotation import Keyring, RotationRefused, rotate
 from soundbox_sim.voice import AudioFault, Voice
 
 INBOUND = 64  # More than that at once is dropped here and sent again by the hub.
@@ -31,6 +32,7 @@ ANSWER_S = 10.0
 DRAIN_S = 5.0
 STEADY_S = 10.0  # A session this long was a good one: the next pause starts small again.
 NOTHING_DUE_S = 3600.0
+REFUSED_LOGIN = (4, 5, 134, 135)  # bad name or password, not authorised: in MQTT 3.1.1 and in MQTT 5
 
 Air = asyncio.PriorityQueue[tuple[float, int, str, bytes]]  # Downlinks on their way: due, number, topic, payload.
 _arrivals = itertools.count()
@@ -51,7 +53,10 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeats:
-    """How often the box shows that it lives, and whether over MQTT or, with `http_url`, over HTTP."""
+    """How often the box shows that it lives, and whether over MQTT or, with `http_url`, over HTTP.
+
+    `token` is for a box without a keyring, whose token never changes.
+    """
 
     every_s: float = 30.0
     http_url: str | None = None
@@ -76,7 +81,8 @@ class Radio:
     """Runs one box until it is told to stop.
 
     `power_on` reads the journal and makes the box: it is called again after each power cut. `watch` hears everything
-    the box tells. `tls` is for the hub's HTTP, `broker_tls` for the broker. All calls into the box go through
+    the box tells. `tls` is for the hub's HTTP, `broker_tls` for the broker. With a `keyring` the box can change its
+    credential; without one `broker.password` is the only one it ever has. All calls into the box go through
     `_with_box`, one at a time and off the event loop, because the journal waits for the disk.
     """
 
@@ -95,12 +101,15 @@ class Radio:
         heartbeats: Heartbeats | None = None,
         backoff: Backoff | None = None,
         keepalive_s: int = 30,
+        keyring: Keyring | None = None,
     ) -> None:
         self._power_on, self._broker, self._voice, self._watch = power_on, broker, voice, watch
         self._now_ms, self._random, self._keepalive_s = now_ms, random, keepalive_s
         self._tls, self._broker_tls = tls, broker_tls
         self._faults, self._heartbeats = faults or Faults(), heartbeats or Heartbeats()
         self._backoff = backoff or Backoff()
+        self._keyring, self._cut_rotation_at = keyring, self._faults.rotation_cut
+        self._rotate_now = asyncio.Event()
         self._lock = asyncio.Lock()
         self._outbox: asyncio.Queue[Publish] = asyncio.Queue(OUTBOUND)
         self._utterances: asyncio.Queue[Speak] = asyncio.Queue()  # The box hands out one at a time.
@@ -112,6 +121,8 @@ class Radio:
         """Until `stop`: then finish the sentence, say goodbye to the broker and return."""
         while not stop.is_set():
             box = await asyncio.to_thread(self._power_on)
+            if self._keyring is not None:
+                self._keyring.read_again()
             self._outbox, self._utterances = asyncio.Queue(OUTBOUND), asyncio.Queue()
             self._power_is_cut.clear()
             self.box = box
@@ -130,6 +141,10 @@ class Radio:
             with contextlib.suppress(OSError):  # The other side hung up first.
                 self._wire.shutdown(socket.SHUT_RDWR)
 
+    def rotate_credential(self) -> None:
+        """The hub wants the token and the broker password changed: in the background, and again until it is done."""
+        self._rotate_now.set()
+
     async def ask_qr(self, amount_idr: int) -> bool:
         """The merchant typed an amount. False when there is no connection to ask over."""
         box = self.box
@@ -139,7 +154,9 @@ class Radio:
         return True
 
     async def _on_power(self, box: Box, stop: asyncio.Event) -> None:
-        own_life = (self._speak(box), self._follow_clock(box), self._beat(box), self._power_is_cut.wait())
+        own_life = (
+            self._speak(box), self._follow_clock(box), self._beat(box), self._renew(box), self._power_is_cut.wait()
+        )  # fmt: skip
         async with _running(*own_life) as parts, _running(self._stay_connected(box, stop)) as session:
             stopped = asyncio.create_task(stop.wait())
             done, _ = await asyncio.wait([*parts, *session, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -220,15 +237,67 @@ class Radio:
                 await self._with_box(lambda now_ms: [box.heartbeat(now_ms)])
 
     async def _beat_over_http(self, box: Box, url: str) -> None:
-        headers = {"authorization": f"Bearer {self._heartbeats.token}", "content-type": "application/json"}
-        async with httpx.AsyncClient(timeout=ANSWER_S, verify=self._tls or True, headers=headers) as client:
+        async with self._http() as client:
             while True:
                 await asyncio.sleep(self._heartbeats.every_s)
                 try:
-                    answer = await client.post(url, content=box.heartbeat(self._now_ms()).payload)
+                    answer = await self._post_heartbeat(client, url, box.heartbeat(self._now_ms()).payload)
                     answer.raise_for_status()
                 except httpx.HTTPError as problem:
                     self._watch(box, Tell("heartbeat_failed", {"reason": str(problem)}))
+                else:
+                    if _asks_for_rotation(answer):
+                        self.rotate_credential()
+
+    async def _post_heartbeat(self, client: httpx.AsyncClient, url: str, payload: bytes) -> httpx.Response:
+        """With the token in force, and during a rotation with the next one when that is refused."""
+        tokens = self._keyring.tokens if self._keyring is not None else (self._heartbeats.token,)
+        for token in tokens:
+            headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+            answer = await client.post(url, content=payload, headers=headers)
+            if answer.status_code != 401:
+                break
+        return answer
+
+    def _http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=ANSWER_S, verify=self._tls or True)
+
+    # The credential.
+
+    async def _renew(self, box: Box) -> None:
+        """Carry each rotation to its end, also one that a power cut left half-way."""
+        keyring = self._keyring
+        if keyring is None:
+            await asyncio.Event().wait()
+            return
+        if keyring.is_rotating:
+            self.rotate_credential()
+        async with self._http() as client:
+            while True:
+                await self._rotate_now.wait()
+                self._rotate_now.clear()
+                await self._renew_once(box, keyring, client)
+
+    async def _renew_once(self, box: Box, keyring: Keyring, client: httpx.AsyncClient) -> None:
+        for attempt in itertools.count():
+            try:
+                confirmed = await rotate(keyring, client, step=self._rotation_step)
+            except RotationRefused as refusal:
+                self._watch(box, Tell("rotation_refused", {"reason": str(refusal)}))
+                return
+            except httpx.HTTPError as problem:  # Once begun it must end: until it has, the box holds two credentials.
+                self._watch(box, Tell("rotation_waits", {"reason": str(problem) or type(problem).__name__}))
+                await asyncio.sleep(self._backoff.pause_s(attempt, self._random))
+            else:
+                self._watch(box, Tell("rotation_confirmed", {"credential_id": confirmed}))
+                return
+
+    async def _rotation_step(self, name: str) -> None:
+        """A rotation has come this far. Where the fault says so the power is cut, and nothing after this line runs."""
+        if name == self._cut_rotation_at:
+            self._cut_rotation_at = ""
+            self.cut_power()
+            await asyncio.Event().wait()
 
     # The session.
 
@@ -253,7 +322,8 @@ class Radio:
         """One connection, from the will to the goodbye. Raises MqttError when it breaks."""
         async with self._lock:
             will = await asyncio.to_thread(box.connect, self._now_ms())
-        async with self._client(box, will) as client:
+        async with contextlib.AsyncExitStack() as connection:
+            client = await self._get_in(box, will, connection)
             self._wire = _socket_of(client)
             try:
                 await client.subscribe(downlink_filter(box.device_id), qos=1)
@@ -263,6 +333,23 @@ class Radio:
                 await self._say_goodbye(box, client)
             finally:
                 self._wire = None
+
+    async def _get_in(self, box: Box, will: Publish, connection: contextlib.AsyncExitStack) -> aiomqtt.Client:
+        """During a rotation the next password is tried first, then the one in force: one of the two is right."""
+        keyring = self._keyring
+        if keyring is not None and (new := keyring.next_password) is not None:
+            try:
+                client = await connection.enter_async_context(self._client(box, will, new))
+            except aiomqtt.MqttError as error:
+                if not _login_was_refused(error):
+                    raise
+            else:
+                await self._rotation_step("let-in")
+                await asyncio.to_thread(keyring.settle)
+                self._watch(box, Tell("credential_rotated", {}))
+                return client
+        password = keyring.password if keyring is not None else self._broker.password
+        return await connection.enter_async_context(self._client(box, will, password))
 
     async def _serve(self, box: Box, client: aiomqtt.Client, stop: asyncio.Event) -> None:
         air: Air = asyncio.PriorityQueue(INBOUND)
@@ -309,13 +396,13 @@ class Radio:
                 await asyncio.sleep(early_s)
             await self._with_box(partial(box.hear, topic, payload))
 
-    def _client(self, box: Box, will: Publish) -> aiomqtt.Client:
+    def _client(self, box: Box, will: Publish, password: str) -> aiomqtt.Client:
         return aiomqtt.Client(
             self._broker.host,
             self._broker.port,
             identifier=box.device_id,
             username=self._broker.username,
-            password=self._broker.password,
+            password=password,
             clean_session=False,
             will=aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
             keepalive=self._keepalive_s,
@@ -330,6 +417,20 @@ class Radio:
 def _taken(box: Box, number: int, _now_ms: int) -> Sequence[Action]:
     box.ack_taken(number)
     return ()
+
+
+def _login_was_refused(error: aiomqtt.MqttError) -> bool:
+    code = getattr(error, "rc", None)
+    return getattr(code, "value", code) in REFUSED_LOGIN
+
+
+def _asks_for_rotation(answer: httpx.Response) -> bool:
+    try:
+        said = answer.json()
+    except ValueError:
+        return False
+    data = said.get("data") if isinstance(said, dict) else None
+    return isinstance(data, dict) and data.get("rotate_credential") is True
 
 
 def _socket_of(client: aiomqtt.Client) -> socket.socket | None:

@@ -20,12 +20,15 @@ from soundbox_server.audit.routes import router as audit
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
 from soundbox_server.db import Database
+from soundbox_server.devices.bulk_routes import LARGEST_FILE as LARGEST_LIST
+from soundbox_server.devices.bulk_routes import router as bulk
+from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
-from soundbox_server.merchants.documents import LARGEST_FILE
+from soundbox_server.merchants.documents import LARGEST_FILE as LARGEST_DOCUMENT
 from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
@@ -42,7 +45,10 @@ LEAN = {
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
 }
 DAY_MS = 24 * 3_600_000
-LARGER_BODIES = {"/admin/merchants/{merchant_id}/documents/file": LARGEST_FILE}
+LARGER_BODIES = {
+    "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
+    "/admin/devices/bulk": LARGEST_LIST,
+}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -63,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, mails, ledger, merchants, places, documents, devices,
-        payments, transactions,
+        provisioning, bulk, payments, transactions,
     ):  # fmt: skip
         app.include_router(router)
     openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)

@@ -92,7 +92,6 @@ def api() -> None:
         log_config=None,
         proxy_headers=False,  # uvicorn would believe whoever connects from this machine; SOUNDBOX_TRUSTED_PROXIES says
         server_header=False,
-        proxy_headers=False,  # access/auth.py: client_ip reads them, where it matters who calls
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)
@@ -554,6 +553,7 @@ async def _run_broker(settings: "Settings") -> None:
     from soundbox_server import parts
     from soundbox_server.broker import embedded, supervisor
     from soundbox_server.broker.mosquitto import find_mosquitto
+    from soundbox_server.broker.report import report_until
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -568,15 +568,20 @@ async def _run_broker(settings: "Settings") -> None:
         await embedded.supervise(**where)  # type: ignore[arg-type]
         return
     async with _database(settings) as database:
-        await supervisor.supervise(
-            **where,  # type: ignore[arg-type]
-            mosquitto=mosquitto,
-            load_users=lambda: _ask_devices(database, "broker_users"),
-            revision=lambda: _ask_devices(database, "credential_revision"),
-            master_key=settings.master,
-            tls=parts.tls_setup(settings),
-            shards=settings.broker_shard + 1,
-        )
+        reporting = asyncio.create_task(report_until(stop, database, settings.home, shard=settings.broker_shard))
+        try:
+            await supervisor.supervise(
+                **where,  # type: ignore[arg-type]
+                mosquitto=mosquitto,
+                load_users=lambda: _ask_devices(database, "broker_users"),
+                revision=lambda: _ask_devices(database, "credential_revision"),
+                master_key=settings.master,
+                tls=parts.tls_setup(settings),
+                shards=settings.broker_shard + 1,
+            )
+        finally:
+            stop.set()
+            await reporting
 
 
 async def _ask_devices(database: "Database", question: str) -> Any:

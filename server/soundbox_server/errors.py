@@ -7,6 +7,7 @@ Each class carries the `code` of the API contract and its HTTP `status`; one han
 class SoundboxError(Exception):
     code = "INTERNAL"
     status = 500
+    errors: list[dict[str, object]] | None = None  # for an answer that names several mistakes
 
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)

@@ -23,6 +23,8 @@ NAMES = (
     "uplink.acknowledged",
     "sweep.claimed",
     "sweep.published",
+    "refresh.issued",
+    "refresh.confirmed",
 )
 
 _armed, _, _count = os.environ.get("SOUNDBOX_FAILPOINT", "").partition(":")

@@ -220,7 +220,8 @@ _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
 def _problem(request: Request, error: SoundboxError, *, headers: Mapping[str, str] | None = None) -> Response:
     """RFC 9457 and the contract's error envelope in one body."""
     return _problem_body(
-        request, error.status, error.code, _title(type(error)), error.message, error.facts, headers=headers
+        request, error.status, error.code, _title(type(error)), error.message, error.facts, errors=error.errors,
+        headers=headers,
     )
 
 

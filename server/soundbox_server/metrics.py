@@ -46,6 +46,12 @@ uplinks = Counter(
 mails = Counter(
     "soundbox_mails_total", "Mails by what became of a try: sent, put_off, dead.", ["outcome"], registry=registry
 )
+broker_differences = Counter(
+    "soundbox_broker_differences_total",
+    "Times a broker was found not to let in exactly whom the database has in force, by what was wrong.",
+    ["kind"],
+    registry=registry,
+)
 outbox_depth = Gauge(
     "soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry
 )

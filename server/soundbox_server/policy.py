@@ -23,6 +23,7 @@ POLICY: Policy = {
     ("POST", "/merchant/reset-password"): PUBLIC,
     # Boxes, by their own token
     ("POST", "/device/provision/activate"): PUBLIC,
+    ("POST", "/device/provision/refresh-credential"): DEVICE,
     ("POST", "/device/heartbeat"): DEVICE,
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
     # Providers, by their signature
@@ -85,12 +86,19 @@ POLICY: Policy = {
     ("PATCH", "/admin/terminals/{terminal_id}"): _OPERATORS,
     # Operators: boxes and payments
     ("POST", "/admin/devices"): _OPERATORS,
+    ("POST", "/admin/devices/bulk"): _OPERATORS,
     ("GET", "/admin/devices"): _STAFF,
     ("GET", "/admin/devices/{device_id}"): _STAFF,
     ("PATCH", "/admin/devices/{device_id}"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/heartbeats"): _STAFF,
     ("GET", "/admin/devices/{device_id}/notifications"): _STAFF,
     ("POST", "/admin/devices/{device_id}/activation-code"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/credentials"): _STAFF,
+    ("POST", "/admin/devices/{device_id}/credentials/rotate"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/credentials/revoke"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/suspend"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/resume"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/retire"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/bind"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/unbind"): _OPERATORS,
     ("GET", "/admin/alerts"): _STAFF,

@@ -226,7 +226,8 @@ class Settings(BaseSettings):
     def token_keys(self) -> list[Ed25519PrivateKey]:
         """The key that signs access tokens, then others that prove them. An earlier master key's is none of them: after
         a leak it could sign for anybody."""
-        given = [Ed25519PrivateKey.from_private_bytes(key) for key in _keys(self.token_signing_keys)]
+        keys = _keys(self.token_signing_keys, "SOUNDBOX_TOKEN_SIGNING_KEYS")
+        given = [Ed25519PrivateKey.from_private_bytes(key) for key in keys]
         return given or [seal.token_signing_key(self.master)]
 
     @property

@@ -25,6 +25,7 @@ from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
 from soundbox_server.broker.users import hub_password, shard_user
 from soundbox_server.db import Database, Statements, will_pass
+from soundbox_server.devices import jobs as device_jobs
 from soundbox_server.devices import mqtt as devices
 from soundbox_server.devices.service import online_among
 from soundbox_server.ids import new_id
@@ -41,6 +42,8 @@ log = structlog.get_logger()
 SWEEP_EVERY_S = 0.5
 JOBS_EVERY_S = 1.0
 FORGET_EVERY_S = 3_600.0
+OVERDUE_EVERY_S = 10.0
+RECONCILE_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
 SWEEP_LIMIT = 200
 ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
@@ -135,6 +138,8 @@ class Worker:
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
                     self._repeat(self._forget, FORGET_EVERY_S),
+                    self._repeat(self._end_overdue_credentials, OVERDUE_EVERY_S),
+                    self._repeat(self._compare_brokers, RECONCILE_EVERY_S),
                 )
             ]
             try:
@@ -255,6 +260,12 @@ class Worker:
 
     async def _link_audit_log(self) -> None:
         await link_entries(self._database)
+
+    async def _end_overdue_credentials(self) -> None:
+        await device_jobs.end_overdue_credentials(self._database)
+
+    async def _compare_brokers(self) -> None:
+        await device_jobs.compare_brokers(self._database)
 
     async def _take_report(self, report: PaymentReport) -> None:
         await self._desk.take(report, asked=new_id("qry"))

@@ -31,6 +31,7 @@ ASKING_OVER_HTTP = ("qr.stored", "qr.created_at_provider", "qr.before_answer_com
 ASKING_OVER_MQTT = ("qr.created_at_provider", "qr.before_answer_commit", "qr.answer_committed")
 TAKING_IN_ACKS = ("uplink.handled", "uplink.committed", "uplink.acknowledged")
 SENDING_AGAIN = ("sweep.claimed", "sweep.published")
+ROTATING = ("refresh.issued", "refresh.confirmed")  # in test_cut_while_rotating.py
 
 # Two boxes say hello and ask for the time: at most four groups. Payments follow one by one, so there are more of them.
 FIRST_GROUP_OF_ACKS = 5
@@ -39,9 +40,8 @@ Note = Callable[[str, str], None]
 
 
 def test_every_failpoint_is_reached_by_a_test() -> None:
-    assert {*IN_A_CALLBACK, *ASKING_OVER_HTTP, *ASKING_OVER_MQTT, *TAKING_IN_ACKS, *SENDING_AGAIN} == set(
-        failpoints.NAMES
-    )
+    reached = {*IN_A_CALLBACK, *ASKING_OVER_HTTP, *ASKING_OVER_MQTT, *TAKING_IN_ACKS, *SENDING_AGAIN, *ROTATING}
+    assert reached == set(failpoints.NAMES)
 
 
 @pytest.mark.parametrize("failpoint", IN_A_CALLBACK)

@@ -1,7 +1,9 @@
 """What a box says to the hub over a real broker, and what it hears back."""
 
 import asyncio
+import base64
 import shutil
+from dataclasses import replace
 
 import aiomqtt
 import httpx
@@ -300,3 +302,44 @@ async def _publish(login: list[str], box: Credentials, kind: str, fields: str) -
     topic = f"devices/{box.device_id}/uplink/{channel}"
     done = await asyncio.create_subprocess_exec("mosquitto_pub", *login, "-q", "1", "-t", topic, "-m", said)
     assert await done.wait() == 0
+
+
+async def test_a_box_that_was_reset_begins_anew_and_its_old_self_is_cut_off(hub: Stack, box: Credentials) -> None:
+    async with httpx.AsyncClient(base_url=hub.url, headers=await hub.login(), timeout=20) as operator:
+        path = f"/admin/devices/{box.device_id}"
+        serial = (await operator.get(path)).json()["data"]["serial_number"]
+        code = (await operator.post(f"{path}/activation-code")).json()["data"]["activation_code"]
+        first = await _asked_for(hub, box, "r1", 12_000)
+        assert await _pay(hub, first, 12_000, "e1") == "applied"  # for the old self, which is not on the air
+        async with line(hub, box) as old_self:
+            asked = {"activation_code": code, "serial_number": serial}
+            data = (await operator.post("/device/provision/activate", json=asked)).json()["data"]
+            with pytest.raises((aiomqtt.MqttError, StopAsyncIteration)):
+                await old_self.hear(within_s=5)
+    key = base64.urlsafe_b64decode(data["announcement_key"] + "=")
+    new_self = replace(box, token=data["device_token"], password=data["broker"]["password"], key=key)
+
+    with pytest.raises(aiomqtt.MqttError):
+        async with line(hub, box):
+            pass
+    async with line(hub, new_self) as wire:
+        await wire.birth(1)
+        second = await _asked_for(hub, new_self, "r2", 15_000)
+        assert await _pay(hub, second, 15_000, "e2") == "applied"
+        _, paid = await wire.hear()
+
+    assert (paid.transaction_id, paid.seq) == (second, 1)
+    assert new_self.key != box.key
+    told = await hub.query("SELECT subject_id, state, reason FROM outbox_message WHERE subject_id = $1", first)
+    assert told == [(first, "expired", "activated_again")]
+
+
+async def _asked_for(hub: Stack, box: Credentials, request_id: str, amount: int) -> str:
+    async with httpx.AsyncClient(base_url=hub.url, headers=box.bearer, timeout=20) as client:
+        asked = {
+            "device_id": box.device_id, "terminal_id": box.terminal_id, "amount": amount, "currency": "IDR",
+            "request_id": request_id,
+        }  # fmt: skip
+        made = await client.post("/device/transactions/dynamic-qr", json=asked)
+        assert made.status_code == 200, made.text
+        return str(made.json()["transaction_id"])

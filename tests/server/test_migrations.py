@@ -33,7 +33,7 @@ async def test_a_shop_that_was_there_before_the_registry_keeps_its_rows(tmp_path
     database = Database(f"sqlite:///{tmp_path / 'old.db'}")
     try:
         async with database.engine.execution_options(soundbox_writes=True).begin() as connection:
-            await connection.run_sync(lambda old: command.upgrade(migrate.config(old), "0004"))
+            await connection.run_sync(lambda old: command.upgrade(migrate.config(old), "0003"))
         await execute(
             database, "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ('org', 'merchant', 'T', 7)"
         )

@@ -10,11 +10,24 @@ def test_switches_are_read_as_they_are_written() -> None:
 
     assert read == Faults(drop=0.1, delay=500, duplicate=1.0, reboot=0.5, clock_skew=-45_000, no_clock=True)
     assert read_faults(["refuse-ack"]).refuse_ack == 1.0
+    assert read_faults(["rotation-cut=let-in"]).rotation_cut == "let-in"
     assert read_faults([]) == Faults()
 
 
 @pytest.mark.parametrize(
-    "switch", ["explode", "drop=2", "drop=-0.1", "drop=nan", "delay=-1", "delay=soon", "no-clock=maybe", "clock_skew=1"]
+    "switch",
+    [
+        "explode",
+        "drop=2",
+        "drop=-0.1",
+        "drop=nan",
+        "delay=-1",
+        "delay=soon",
+        "no-clock=maybe",
+        "clock_skew=1",
+        "rotation-cut",
+        "rotation-cut=soon",
+    ],
 )
 def test_a_switch_that_means_nothing_is_refused(switch: str) -> None:
     with pytest.raises(ValueError):
@@ -38,4 +51,4 @@ def test_chances_are_chances() -> None:
     arrived = sum(len(copies_in_ms(Faults(drop=0.5), random)) for _ in range(1_000))
 
     assert 400 < arrived < 600
-    assert len(NAMES) == 7
+    assert len(NAMES) == 8

@@ -45,9 +45,9 @@ class Telling:
 
 
 _LISTENERS = """
-SELECT d.id, d.key_version, d.last_seq, b.terminal_id, p.online
+SELECT d.id, d.key_version, d.last_seq, d.state, b.terminal_id, p.online
 FROM device_binding b JOIN device d ON d.id = b.device_id LEFT JOIN device_presence p ON p.device_id = d.id
-WHERE b.terminal_id {among} AND b.unbound_at_ms IS NULL AND d.state = 'bound'
+WHERE b.terminal_id {among} AND b.unbound_at_ms IS NULL AND d.state IN ('bound', 'suspended')
 ORDER BY d.id {lock}
 """
 
@@ -60,13 +60,15 @@ class _Listener:
     id: str
     key_version: int
     last_seq: int
+    suspended: bool
     online: bool
 
 
 async def queue_payment_announcement(
     tx: Statements, payments: Sequence[Announced], *, telling: Telling, now_ms: int
 ) -> None:
-    """One announcement for each payment and each box in service at its terminal; none there leaves a suppressed row.
+    """One announcement for each payment and each box at its terminal. A terminal without a box leaves a suppressed row,
+    and so does a suspended box.
 
     The boxes' rows stay locked until the commit, so their numbers have no gap and no double.
     """
@@ -90,7 +92,8 @@ async def queue_payment_announcement(
 def _by_terminal(rows: Sequence[Row]) -> defaultdict[str, list[_Listener]]:
     found: defaultdict[str, list[_Listener]] = defaultdict(list)
     for row in rows:
-        found[row["terminal_id"]].append(_Listener(row["id"], row["key_version"], row["last_seq"], bool(row["online"])))
+        suspended, online = row["state"] == "suspended", bool(row["online"])
+        found[row["terminal_id"]].append(_Listener(row["id"], row["key_version"], row["last_seq"], suspended, online))
     return found
 
 
@@ -99,8 +102,14 @@ def _messages(
 ) -> list[outbox.Message]:
     heard_by = [box for box in listeners if payment.device_id in (None, box.id)]
     if not heard_by:
-        return [_nobody_to_tell(payment, now_ms)]
-    return [_message(payment, box, telling, now_ms) for box in heard_by]
+        nobody = payment.device_id or f"terminal:{payment.terminal_id}"
+        return [_not_told(payment, nobody, reason="no_device", now_ms=now_ms)]
+    return [
+        _not_told(payment, box.id, reason="device_suspended", now_ms=now_ms)
+        if box.suspended
+        else _message(payment, box, telling, now_ms)
+        for box in heard_by
+    ]
 
 
 def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) -> outbox.Message:
@@ -144,11 +153,11 @@ def _born(payment: Announced, box: _Listener) -> Delivery:
     return Delivery.PUBLISHED if box.online else Delivery.QUEUED
 
 
-def _nobody_to_tell(payment: Announced, now_ms: int) -> outbox.Message:
+def _not_told(payment: Announced, recipient_id: str, *, reason: str, now_ms: int) -> outbox.Message:
     return outbox.Message(
         id=new_id("ann"),
         kind="payment_success",
-        recipient_id=payment.device_id or f"terminal:{payment.terminal_id}",
+        recipient_id=recipient_id,
         address="",
         body=b"",
         created_at_ms=now_ms,
@@ -157,5 +166,5 @@ def _nobody_to_tell(payment: Announced, now_ms: int) -> outbox.Message:
         subject_id=payment.payment_id,
         original_id=payment.original_id,
         state=Delivery.SUPPRESSED,
-        reason="no_device",
+        reason=reason,
     )

@@ -153,10 +153,11 @@ class Roster:
         while True:
             seen = await self._ask(revision)
             overdue = loop.time() - compared_at >= self._pace.reconcile
-            if seen is not None and (overdue or self._wanted is None or seen != self._wanted[0]):
+            moved = seen is not None and (self._wanted is None or seen != self._wanted[0])
+            if moved or (overdue and seen is not None):
                 loaded = await self._ask(load_users)
                 self._wanted = self._wanted if loaded is None else self._checked(loaded)
-            if overdue:
+            if moved or overdue:  # a worker that sees the file differ moves the number to have it looked at
                 compared_at = loop.time()
                 await self._mend_file()
             await self._apply_when_due(loop.time())

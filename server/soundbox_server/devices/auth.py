@@ -1,18 +1,15 @@
 """Which box makes an HTTP request: its bearer token, known to us by SHA-256 alone."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import select
 
-from soundbox_server import db
-from soundbox_server.devices.models import Device, DeviceCredential
+from soundbox_server import clock
+from soundbox_server.db import Database
+from soundbox_server.devices import credentials
+from soundbox_server.devices.credentials import NOT_KNOWN
 from soundbox_server.errors import DeviceUnauthorized
-
-IN_SERVICE = ("activated", "bound")
-_NOT_KNOWN = "The device token is missing or not valid."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,22 +22,26 @@ def token_sha256(authorization: str | None) -> str:
     """The hash of `Bearer <token>`. Raises DeviceUnauthorized when there is none."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise DeviceUnauthorized(_NOT_KNOWN)
-    return hashlib.sha256(token.strip().encode()).hexdigest()
+        raise DeviceUnauthorized(NOT_KNOWN)
+    return credentials.sha256(token.strip())
+
+
+def bearer_sha256(request: Request) -> str:
+    """The hash of the request's device token, whatever it is worth."""
+    return token_sha256(request.headers.get("authorization"))
 
 
 async def current_device(request: Request) -> CurrentDevice:
-    hashed = token_sha256(request.headers.get("authorization"))
-    async with db.reading(request.app.state.database) as session:
-        found = await session.execute(
-            select(Device.id, Device.state)
-            .join(DeviceCredential, DeviceCredential.device_id == Device.id)
-            .where(DeviceCredential.token_sha256 == hashed, DeviceCredential.state == "active")
-        )
-        row = found.one_or_none()
-    if row is None or row.state not in IN_SERVICE:
-        raise DeviceUnauthorized(_NOT_KNOWN)
-    return CurrentDevice(id=row.id, state=row.state)
+    hashed, now_ms = bearer_sha256(request), clock.now_ms()
+    database: Database = request.app.state.database
+    known = await database.read(lambda tx: credentials.known_tokens(tx, [hashed], now_ms=now_ms))
+    token = known.get(hashed)
+    if token is None:
+        raise DeviceUnauthorized(NOT_KNOWN)
+    if token.first_use:
+        await database.write(lambda tx: credentials.note_first_use(tx, [token.credential_id], now_ms=now_ms))
+    return CurrentDevice(id=token.device_id, state=token.device_state)
 
 
+DeviceTokenHash = Annotated[str, Depends(bearer_sha256)]
 AuthenticatedDevice = Annotated[CurrentDevice, Depends(current_device)]

@@ -65,6 +65,7 @@ def device_view(device: Device, binding: DeviceBinding | None, presence: DeviceP
         "label": device.label,
         "notes": device.notes,
         "status": device.state,
+        "status_reason": device.state_reason,
         "key_version": device.key_version,
         "last_announcement_seq": device.last_seq,
         "created_at": rfc3339(device.created_at_ms),

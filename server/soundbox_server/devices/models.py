@@ -2,11 +2,14 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
-from soundbox_server.devices.state import DeviceState
+from soundbox_server.devices.state import CredentialState, DeviceState
 
 _STATES = ", ".join(f"'{state}'" for state in DeviceState)
+_CREDENTIAL_STATES = ", ".join(f"'{state}'" for state in CredentialState)
 _ACTIVE = text("unbound_at_ms IS NULL")
 _IN_FORCE = text("state = 'active'")
+_UNCONFIRMED = text("state = 'issued'")
+_DUE = text("state = 'active' AND rotate_by_ms IS NOT NULL")
 
 
 class Device(Base):
@@ -22,7 +25,9 @@ class Device(Base):
     serial_number: Mapped[str] = mapped_column(unique=True)
     vendor: Mapped[str]
     model: Mapped[str]
+    batch_id: Mapped[str | None]  # the file it was registered with
     state: Mapped[str]
+    state_reason: Mapped[str | None]  # what the operator said who suspended, revoked or retired it
     key_version: Mapped[int]
     last_seq: Mapped[int] = mapped_column(BigInteger)
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
@@ -62,14 +67,26 @@ class ActivationCode(Base):
 
 
 class DeviceCredential(Base):
-    """What a box proves itself with: a token over HTTP (its SHA-256) and a password at the broker ($7$ hash)."""
+    """What a box proves itself with: a token over HTTP (its SHA-256) and a password at the broker ($7$ hash).
+
+    A rotation has two of them for a while: the new one is `issued` until the box confirms that it has stored it, then
+    the old one is `superseded`, and its token works until the new one is first used or until `expires_at_ms`.
+    """
 
     __tablename__ = "device_credential"
     __table_args__ = (
-        CheckConstraint("state IN ('issued', 'active', 'superseded', 'revoked')", name="device_credential_state"),
+        CheckConstraint(f"state IN ({_CREDENTIAL_STATES})", name="device_credential_state"),
         Index(
             "device_credential_in_force", "device_id", unique=True, sqlite_where=_IN_FORCE, postgresql_where=_IN_FORCE
         ),
+        Index(
+            "device_credential_unconfirmed",
+            "device_id",
+            unique=True,
+            sqlite_where=_UNCONFIRMED,
+            postgresql_where=_UNCONFIRMED,
+        ),
+        Index("device_credential_overdue", "rotate_by_ms", sqlite_where=_DUE, postgresql_where=_DUE),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -78,6 +95,10 @@ class DeviceCredential(Base):
     broker_hash: Mapped[str]
     state: Mapped[str]
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    first_used_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # over HTTP, since it is in force
+    expires_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # of a superseded one's token; none: at once
+    rotate_asked_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    rotate_by_ms: Mapped[int | None] = mapped_column(BigInteger)  # revoked when it is still in force then
 
 
 class CredentialRevision(Base):
@@ -88,6 +109,19 @@ class CredentialRevision(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     revision: Mapped[int] = mapped_column(BigInteger)
+    changed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class BrokerReport(Base):
+    """What each supervised broker last said it lets in: the worker that compares may run on another machine."""
+
+    __tablename__ = "broker_report"
+
+    shard: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    revision: Mapped[int | None] = mapped_column(BigInteger)  # that the running broker has read; None: none yet
+    users: Mapped[int]
+    digest: Mapped[str]  # SHA-256 over the devices' lines of its password file
+    reported_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class DevicePresence(Base):

@@ -19,8 +19,9 @@ from soundbox_server.access.auth import Acting, AskedOnce, client_ip
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339
 from soundbox_server.db import KEY_STAYS, Database, Statements, statements
-from soundbox_server.devices import service
+from soundbox_server.devices import credentials, service
 from soundbox_server.devices.auth import token_sha256
+from soundbox_server.devices.credentials import Token
 from soundbox_server.devices.listings import (
     DEVICES,
     HEARTBEATS,
@@ -32,6 +33,7 @@ from soundbox_server.devices.listings import (
     devices,
 )
 from soundbox_server.devices.models import Device
+from soundbox_server.devices.provisioning_routes import device_actor, unstored
 from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
 from soundbox_server.fields import Body, Moment, Name, Text
 from soundbox_server.group_commit import GroupCommit
@@ -80,6 +82,8 @@ async def activate(request: Request, activation: Activation) -> Response:
         )
         if activated is not None:  # only failures count: a shelf of new boxes comes from one address
             await limits.take_back(tx, tries)
+            subject, details = ("device", activated.device_id), {"key_version": activated.key_version}
+            await record(tx, device_actor(request, activated.device_id), "device.activated", subject, details=details)
         return standing, activated
 
     standing, activated = await state.database.write(work)
@@ -100,7 +104,7 @@ async def activate(request: Request, activation: Activation) -> Response:
     }
     if not ready:
         data["retry_after_s"] = 5
-    return envelope(request, data)
+    return unstored(envelope(request, data))
 
 
 async def _broker_lets_in(state: Any, activated: service.Activated) -> bool:
@@ -117,20 +121,29 @@ class HeartbeatDesk:
     """Heartbeats over HTTP, committed in groups. A token that belongs to nobody harms only its own request."""
 
     def __init__(self, database: Database) -> None:
-        self._group: GroupCommit[tuple[str, service.Vitals], bool] = GroupCommit(database, self._apply)
+        self._group: GroupCommit[tuple[str, service.Vitals], Token | None] = GroupCommit(database, self._apply)
 
-    async def take(self, token_hash: str, beat: service.Vitals) -> None:
-        if not await self._group.submit((token_hash, beat)):
+    async def take(self, token_hash: str, beat: service.Vitals) -> Token:
+        token = await self._group.submit((token_hash, beat))
+        if token is None:
             raise DeviceUnauthorized("The device token is missing, not valid, or another device's.")
+        return token
 
     async def drain(self) -> None:
         await self._group.drain()
 
-    async def _apply(self, tx: Statements, items: Sequence[tuple[str, service.Vitals]]) -> Sequence[bool]:
-        owners = await service.devices_of_tokens(tx, [hashed for hashed, _ in items])
-        fits = [owners.get(hashed) == beat.device_id for hashed, beat in items]
-        await service.take_heartbeats(tx, [beat for (_, beat), fit in zip(items, fits, strict=True) if fit])
-        return fits
+    async def _apply(self, tx: Statements, items: Sequence[tuple[str, service.Vitals]]) -> Sequence[Token | None]:
+        now_ms = clock.now_ms()
+        known = await credentials.known_tokens(tx, [hashed for hashed, _ in items], now_ms=now_ms)
+        tokens = [_if_its_own(known.get(hashed), beat) for hashed, beat in items]
+        first_used = [token.credential_id for token in tokens if token and token.first_use]
+        await credentials.note_first_use(tx, first_used, now_ms=now_ms)
+        await service.take_heartbeats(tx, [beat for (_, beat), token in zip(items, tokens, strict=True) if token])
+        return tokens
+
+
+def _if_its_own(token: Token | None, beat: service.Vitals) -> Token | None:
+    return token if token is not None and token.device_id == beat.device_id else None
 
 
 async def heartbeat(request: Request) -> Response:
@@ -143,8 +156,9 @@ async def heartbeat(request: Request) -> Response:
     except MalformedMessage as error:
         raise ValidationFailed("The heartbeat cannot be read.", error=str(error)) from None
     uplink = Uplink(device_id=beat.device_id, message=beat, payload=body, received_at_ms=at_ms)
-    await request.app.state.heartbeat_desk.take(hashed, service.vitals(uplink, source="http"))
-    return envelope(request, {"device_id": beat.device_id, "server_time": rfc3339(at_ms)})
+    token = await request.app.state.heartbeat_desk.take(hashed, service.vitals(uplink, source="http"))
+    wish = {"rotate_credential": True} if token.rotate else {}
+    return envelope(request, {"device_id": beat.device_id, "server_time": rfc3339(at_ms), **wish})
 
 
 HEARTBEAT_OPERATION: dict[str, Any] = {
@@ -199,7 +213,7 @@ async def _register(
     )
     await record(tx, actor, "device.registered", ("device", device_id), details=registration.model_dump())
     data = {"id": device_id, "serial_number": registration.serial_number, "activation_code": code}
-    return envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201)
+    return unstored(envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201))
 
 
 @router.get("/admin/devices", tags=["operators"])
@@ -292,12 +306,18 @@ async def list_heartbeats(
 
 
 @router.post("/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201)
-async def new_activation_code(request: Request, device_id: str) -> Response:
+async def new_activation_code(request: Request, device_id: str, actor: Acting) -> Response:
     """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""
     now_ms = clock.now_ms()
-    code = await request.app.state.database.write(lambda tx: service.issue_new_code(tx, device_id, now_ms=now_ms))
+
+    async def work(tx: Statements) -> str:
+        code = await service.issue_new_code(tx, device_id, now_ms=now_ms)
+        await record(tx, actor, "device.activation_code_issued", ("device", device_id))
+        return code
+
+    code = await request.app.state.database.write(work)
     data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
-    return envelope(request, data, status=201)
+    return unstored(envelope(request, data, status=201))
 
 
 class Place(Body):

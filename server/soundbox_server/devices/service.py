@@ -12,7 +12,7 @@ from soundbox_protocol.messages import Heartbeat
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.db import Statements
 from soundbox_server.devices.models import Device, DeviceBinding
-from soundbox_server.devices.state import DeviceState, require
+from soundbox_server.devices.state import IN_SERVICE, MAY_ACTIVATE, DeviceState, require
 from soundbox_server.errors import Conflict, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Terminal
@@ -24,6 +24,8 @@ CODE_FAILURES = 5
 _CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: no I, L, O, U to misread
 _MISREAD = str.maketrans("ILO", "110")
 WRONG_CODE = "The activation code does not fit this serial number."
+_IN_SERVICE = ", ".join(f"'{state}'" for state in IN_SERVICE)
+_MAY_ACTIVATE = ", ".join(f"'{state}'" for state in MAY_ACTIVATE)
 
 
 def new_activation_code() -> str:
@@ -78,7 +80,7 @@ async def issue_new_code(tx: Statements, device_id: str, *, now_ms: int) -> str:
     rows = await tx.fetch("SELECT state FROM device WHERE id = $1 " + tx.lock("device"), device_id)
     if not rows:
         raise NotFound("No such device.", device_id=device_id)
-    if rows[0]["state"] not in (DeviceState.REGISTERED, DeviceState.ACTIVATED, DeviceState.BOUND):
+    if rows[0]["state"] not in MAY_ACTIVATE:
         raise Conflict("This device is out of service.", state=rows[0]["state"])
     return await issue_code(tx, device_id, now_ms=now_ms)
 
@@ -102,8 +104,8 @@ async def activate(
     """
     used = await tx.fetch(
         "UPDATE activation_code SET consumed_at_ms = $3 WHERE code_sha256 = $1 AND consumed_at_ms IS NULL "
-        "AND expires_at_ms > $3 AND failures < $4 "
-        "AND device_id = (SELECT id FROM device WHERE serial_number = $2) RETURNING device_id",
+        "AND expires_at_ms > $3 AND failures < $4 AND device_id = "
+        f"(SELECT id FROM device WHERE serial_number = $2 AND state IN ({_MAY_ACTIVATE})) RETURNING device_id",
         code_sha256(code),
         serial_number,
         now_ms,
@@ -135,8 +137,11 @@ async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[
         key_version,
     )
     await tx.execute(
-        "UPDATE device_credential SET state = 'superseded' WHERE device_id = $1 AND state = 'active'", device_id
+        "UPDATE device_credential SET state = 'superseded', expires_at_ms = NULL WHERE device_id = $1 "
+        "AND state IN ('active', 'superseded')",
+        device_id,
     )
+    await tx.execute("DELETE FROM device_credential WHERE device_id = $1 AND state = 'issued'", device_id)
     await tx.execute(
         "INSERT INTO device_credential (id, device_id, token_sha256, broker_hash, state, created_at_ms) "
         "VALUES ($1, $2, $3, $4, 'active', $5)",
@@ -147,24 +152,29 @@ async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[
         now_ms,
     )
     # Its journal begins anew, so nothing signed under the old key or numbered in the old row may still reach it.
-    await tx.execute(
-        "UPDATE outbox_message SET state = 'expired', reason = 'activated_again', due_at_ms = NULL, "
-        "finished_at_ms = $2 "
-        "WHERE recipient_id = $1 AND state IN ('queued', 'published')",
-        device_id,
-        now_ms,
-    )
+    await end_what_waits(tx, device_id, reason="activated_again", now_ms=now_ms)
     await tx.execute(
         "UPDATE device_presence SET session_epoch = 0, online = $2, changed_at_ms = $3 WHERE device_id = $1",
         device_id, False, now_ms,
     )  # fmt: skip
-    await _credentials_changed(tx)
+    await credentials_changed(tx, now_ms=now_ms)
     return Activated(device_id=device_id, device_token=token, broker_password=password, key_version=key_version)
 
 
-async def _credentials_changed(tx: Statements) -> None:
-    """Last in the transaction: the one row is locked until the commit."""
-    await tx.execute("UPDATE credential_revision SET revision = revision + 1 WHERE id = 1")
+async def end_what_waits(tx: Statements, device_id: str, *, reason: str, now_ms: int) -> None:
+    """What still waited for this box will never be sent; operators see why."""
+    await tx.execute(
+        "UPDATE outbox_message SET state = 'expired', reason = $3, due_at_ms = NULL, finished_at_ms = $2 "
+        "WHERE recipient_id = $1 AND state IN ('queued', 'published')",
+        device_id,
+        now_ms,
+        reason,
+    )
+
+
+async def credentials_changed(tx: Statements, *, now_ms: int) -> None:
+    """The broker has to learn of something. Last in the transaction: the one row is locked until the commit."""
+    await tx.execute("UPDATE credential_revision SET revision = revision + 1, changed_at_ms = $1 WHERE id = 1", now_ms)
 
 
 async def bind(session: AsyncSession, *, device_id: str, terminal_id: str, now_ms: int) -> DeviceBinding:
@@ -175,6 +185,8 @@ async def bind(session: AsyncSession, *, device_id: str, terminal_id: str, now_m
     terminal = await session.get(Terminal, terminal_id)
     if terminal is None:
         raise NotFound("No such terminal.", terminal_id=terminal_id)
+    if device.state == DeviceState.SUSPENDED:
+        raise Conflict("This device is suspended. Resume it first.")
     standing = await _binding_in_force(session, device_id)
     if standing is not None:
         if standing.terminal_id == terminal_id:
@@ -203,7 +215,8 @@ async def unbind(session: AsyncSession, *, device_id: str, now_ms: int) -> None:
     if standing is None:
         raise Conflict("This device is not bound.")
     standing.unbound_at_ms = now_ms
-    device.state = require(device.state, DeviceState.ACTIVATED)
+    if device.state != DeviceState.SUSPENDED:  # taken from its terminal, it is no less suspended
+        device.state = require(device.state, DeviceState.ACTIVATED)
 
 
 async def _binding_in_force(session: AsyncSession, device_id: str) -> DeviceBinding | None:
@@ -326,7 +339,7 @@ async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> None:
 async def in_service(tx: Statements, device_ids: Sequence[str]) -> set[str]:
     """Those of these ids that are boxes in service."""
     rows = await tx.fetch(
-        f"SELECT id FROM device WHERE id {tx.among(1)} AND state IN ('activated', 'bound')", sorted(set(device_ids))
+        f"SELECT id FROM device WHERE id {tx.among(1)} AND state IN ({_IN_SERVICE})", sorted(set(device_ids))
     )
     return {row["id"] for row in rows}
 
@@ -337,22 +350,12 @@ async def key_versions(tx: Statements, device_ids: Sequence[str]) -> dict[str, i
     return {row["id"]: row["key_version"] for row in rows}
 
 
-async def devices_of_tokens(tx: Statements, token_hashes: Sequence[str]) -> dict[str, str]:
-    """token hash -> id of the box in service that it belongs to."""
-    rows = await tx.fetch(
-        "SELECT c.token_sha256, c.device_id FROM device_credential c JOIN device d ON d.id = c.device_id "
-        f"WHERE c.token_sha256 {tx.among(1)} AND c.state = 'active' AND d.state IN ('activated', 'bound')",
-        sorted(set(token_hashes)),
-    )
-    return {row["token_sha256"]: row["device_id"] for row in rows}
-
-
 async def broker_users(tx: Statements) -> tuple[int, list[tuple[str, str]]]:
     """What the broker's password file should hold: (revision, [(device id, $7$ hash)])."""
     revision = await credential_revision(tx)
     rows = await tx.fetch(
         "SELECT c.device_id, c.broker_hash FROM device_credential c JOIN device d ON d.id = c.device_id "
-        "WHERE c.state = 'active' AND d.state IN ('activated', 'bound') ORDER BY c.device_id"
+        f"WHERE c.state = 'active' AND d.state IN ({_IN_SERVICE}) ORDER BY c.device_id"
     )
     return revision, [(row["device_id"], row["broker_hash"]) for row in rows]
 

@@ -11,7 +11,7 @@ def notification(row: OutboxMessage) -> dict[str, Any]:
     commit, and the rest is the box's word."""
     return {
         "event_id": row.id,
-        "device_id": None if row.state == "suppressed" else row.recipient_id,
+        "device_id": None if row.reason == "no_device" else row.recipient_id,
         "transaction_id": row.subject_id,
         "original_event_id": row.original_id,
         "seq": row.seq,

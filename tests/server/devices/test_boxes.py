@@ -1,7 +1,6 @@
 """Boxes from registration to their place in a shop, and what they say of themselves."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -201,17 +200,6 @@ async def test_a_box_that_was_never_activated_cannot_be_bound(database: Database
         await bind(database, "dev_of_nobody", shop.terminal_id)
     with pytest.raises(NotFound):
         await bind(database, device_id, "term_of_nobody")
-
-
-async def test_the_token_belongs_to_a_box_in_service(database: Database, shop: Shop) -> None:
-    device, token = await shop.box_with_token()
-    hashed = hashlib.sha256(token.encode()).hexdigest()
-
-    known = await database.write(lambda tx: devices.devices_of_tokens(tx, [hashed, "0" * 64]))
-    await execute(database, "UPDATE device SET state = 'suspended' WHERE id = $1", device)
-    suspended = await database.write(lambda tx: devices.devices_of_tokens(tx, [hashed]))
-
-    assert (known, suspended) == ({hashed: device}, {})
 
 
 async def say(database: Database, *sessions: Session) -> dict[str, object]:

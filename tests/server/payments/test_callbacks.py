@@ -397,14 +397,15 @@ async def test_every_box_at_the_terminal_says_it_and_no_other(database: Database
     await check_books(database)
 
 
-async def test_a_box_out_of_service_is_not_told(database: Database, shop: Shop) -> None:
+async def test_a_box_out_of_service_is_not_told_and_operators_see_it(database: Database, shop: Shop) -> None:
     device, silent = await shop.box(), await shop.box()
     payment = await shop.payment(device)
     await execute(database, "UPDATE device SET state = 'suspended' WHERE id = $1", silent)
 
     await take(database, report(payment))
 
-    assert [sent["recipient_id"] for sent in await told(database, payment.payment_id)] == [device]
+    said = {sent["recipient_id"]: (sent["state"], sent["reason"]) for sent in await told(database, payment.payment_id)}
+    assert said == {device: ("published", None), silent: ("suppressed", "device_suspended")}
 
 
 async def test_an_offline_boxs_announcement_waits_for_its_birth(database: Database, shop: Shop) -> None:

@@ -1,0 +1,112 @@
+"""The door that takes a file of boxes and hands out their activation codes."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response
+
+from soundbox_server import clock
+from soundbox_server.access.auth import Acting
+from soundbox_server.audit import service as audit
+from soundbox_server.clock import rfc3339
+from soundbox_server.db import Statements
+from soundbox_server.devices import bulk, sheet
+from soundbox_server.devices.bulk import FileRefused, NewBox, Registered
+from soundbox_server.devices.provisioning_routes import unstored
+from soundbox_server.errors import UnsupportedMediaType, ValidationFailed
+from soundbox_server.http import envelope, read_body
+from soundbox_server.ids import new_id
+
+log = structlog.get_logger()
+router = APIRouter()
+
+LARGEST_FILE = 2 * 1024 * 1024
+_CSV_TYPES = ("text/csv", "application/csv", "text/plain", "application/vnd.ms-excel")
+_EXAMPLE = "serial_number,vendor,model,device_id,label\nSBX-2026-000001,native,sbx-1,sbx_001,Warung Sari\n"
+_FILE = {
+    "requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}, "example": _EXAMPLE}}}
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    201: {
+        "description": "Registered. The codes are shown this once, in the form that Accept asks for.",
+        "content": {"application/json": {}, "text/csv": {}, "text/html": {}},
+    },
+    200: {"description": "dry_run: nothing was registered, and nothing stands in the way.",
+          "content": {"application/json": {}}},
+}  # fmt: skip
+
+
+@router.post("/admin/devices/bulk", tags=["operators"], status_code=201, openapi_extra=_FILE, responses=_ANSWERS)
+async def register_many(
+    request: Request,
+    actor: Acting,
+    dry_run: Annotated[bool, Query(description="only say what is wrong with the file")] = False,
+    accept: Annotated[str, Header(description="application/json, text/csv or text/html")] = "application/json",
+) -> Response:
+    """Register up to 5,000 boxes from a CSV file of at most 2 MiB: all of them, or none and every mistake by its line.
+
+    The first line names the columns: serial_number, and as wanted vendor, model, device_id, label. The activation codes
+    live 24 hours and are shown only in this answer: as JSON, as CSV, or (up to 500 boxes) as a sheet of cards to print.
+    """
+    _require_csv(request)
+    form = _form(accept)
+    boxes = await asyncio.to_thread(bulk.read_boxes, await read_body(request, limit=LARGEST_FILE))
+    if form == "text/html" and len(boxes) > sheet.MOST_CARDS:
+        raise ValidationFailed(f"A sheet has at most {sheet.MOST_CARDS} cards: split the file, or take CSV.")
+    database, now_ms = request.app.state.database, clock.now_ms()
+    if dry_run:
+        if found := await database.read(lambda tx: bulk.known_already(tx, boxes)):
+            raise FileRefused(found)
+        return envelope(request, {"dry_run": True, "count": len(boxes)})
+    batch_id = new_id("bat")
+
+    async def work(tx: Statements) -> list[Registered]:
+        registered = await bulk.register_all(tx, boxes, batch_id=batch_id, now_ms=now_ms)
+        details = {"count": len(registered), "serial_numbers": _first_and_last(boxes)}
+        await audit.record(tx, actor, "device.registered_in_bulk", ("device_batch", batch_id), details=details)
+        return registered
+
+    registered = await database.write(work)
+    log.info("device.registered_in_bulk", batch_id=batch_id, count=len(registered))
+    return unstored(await _written(request, form, registered, batch_id))
+
+
+def _require_csv(request: Request) -> None:
+    said = request.headers.get("content-type", "text/csv").partition(";")[0].strip().lower()
+    if said not in _CSV_TYPES:
+        raise UnsupportedMediaType("Send the file itself as text/csv.", content_type=said)
+
+
+def _form(accept: str) -> str:
+    """The first of our three forms that is asked for; JSON for everybody else."""
+    asked = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    return next((kind for kind in asked if kind in ("application/json", "text/csv", "text/html")), "application/json")
+
+
+def _first_and_last(boxes: Sequence[NewBox]) -> list[str]:
+    serials = sorted(box.serial_number for box in boxes)
+    return [serials[0], serials[-1]]
+
+
+async def _written(request: Request, form: str, boxes: Sequence[Registered], batch_id: str) -> Response:
+    if form == "text/csv":
+        name = {"content-disposition": f'attachment; filename="{batch_id}.csv"'}
+        return _text(sheet.csv_text(boxes), form, name)
+    if form == "text/html":
+        page = await asyncio.to_thread(sheet.html_sheet, boxes, batch_id=batch_id)
+        return _text(page, form, {"content-security-policy": sheet.CONTENT_SECURITY_POLICY})
+    data = {"batch_id": batch_id, "count": len(boxes), "devices": [_device(box) for box in boxes]}
+    return envelope(request, data, status=201)
+
+
+def _text(text: str, media_type: str, headers: Mapping[str, str]) -> Response:
+    return Response(text, 201, {**headers, "x-content-type-options": "nosniff"}, media_type=media_type)
+
+
+def _device(box: Registered) -> dict[str, Any]:
+    facts = asdict(box)
+    return facts | {"id": facts.pop("device_id"), "expires_at": rfc3339(facts.pop("expires_at_ms"))}

@@ -1,0 +1,45 @@
+"""What the worker does about credentials on its own."""
+
+import structlog
+
+from soundbox_server import clock, metrics
+from soundbox_server.audit import service as audit
+from soundbox_server.audit.service import SYSTEM
+from soundbox_server.db import Database, Statements
+from soundbox_server.devices import credentials
+from soundbox_server.devices.reconcile import Difference, differences
+from soundbox_server.devices.service import credentials_changed
+
+log = structlog.get_logger()
+
+
+async def end_overdue_credentials(database: Database) -> None:
+    """Revoke what was to be rotated by now. Those boxes need an activation code."""
+    while ended := await database.write(_revoke_overdue):
+        for device_id, credential_id in ended:
+            log.warning("device.credential_overdue", device_id=device_id, credential_id=credential_id)
+
+
+async def _revoke_overdue(tx: Statements) -> list[tuple[str, str]]:
+    ended = await credentials.revoke_overdue(tx, now_ms=clock.now_ms())
+    for device_id, credential_id in ended:
+        details = {"credential_id": credential_id, "reason": "not_rotated_in_time"}
+        await audit.record(tx, SYSTEM, "device.credential_revoked", ("device", device_id), details=details)
+    return ended
+
+
+async def compare_brokers(database: Database) -> list[Difference]:
+    """Look whether each broker lets in whom it should, say what is wrong, and have a wrong file written anew."""
+    now_ms = clock.now_ms()
+    found = await database.read(lambda tx: differences(tx, now_ms=now_ms))
+    for difference in found:
+        metrics.broker_differences.labels(difference.kind).inc()
+        log.error(
+            "broker.differs", kind=difference.kind, shard=difference.shard, revision=difference.revision,
+            reported_revision=difference.reported_revision, users=difference.users,
+            reported_users=difference.reported_users,
+        )  # fmt: skip
+    if any(difference.kind == "differs" for difference in found):
+        # A number that moved makes the supervisor read the database, compare its file and reload the broker.
+        await database.write(lambda tx: credentials_changed(tx, now_ms=now_ms))
+    return found
