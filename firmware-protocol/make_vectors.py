@@ -21,6 +21,7 @@ DEVICE = "dev_01jz4q8w3v6n2m5k7r9t1x0abc"
 OTHER_DEVICE = "dev_01jz4q8w3v6n2m5k7r9t1x0abd"
 ANNOUNCEMENT = "ann_01jz4q9b7c8d9e0f1g2h3j4k5m"
 REPLAY = "ann_01jz4qf0000000000000000000"
+COMMAND = "cmd_01jz4q9c7c8d9e0f1g2h3j4k5p"
 TRANSACTION = "txn_01jz4q97c8d9e0f1g2h3j4k5mn"
 SHA256 = hashlib.sha256(b"voice pack").hexdigest()
 Case = dict[str, Any]
@@ -586,6 +587,102 @@ def time() -> list[Case]:
     ]
 
 
+def command() -> list[Case]:
+    topic = down("command")
+    speak = {
+        "message_type": "command",
+        "command_id": COMMAND,
+        "command_name": "speak_code",
+        "payload": {"code": "1234"},
+        "issued_at": "2026-05-23T10:04:00Z",
+        "expires_at": "2026-05-23T10:09:00Z",
+    }
+    later = speak | {"command_name": "dance", "payload": {"steps": [1, 2, {"left": True}], "tune": None}}
+    nothing = speak | {"command_name": "blink", "payload": {}}
+    longest = speak | {"command_id": "c" * 30, "command_name": "n" * 32, "payload": {"x": "y" * 232}}
+
+    def wrong(name: str, meaning: str, **change: Any) -> Case:
+        reason = f"malformed {next(iter(change))}"
+        return refused(name, meaning, topic, signed(KEY, topic, compact(**(speak | change))), reason, key=KEY)
+
+    return [
+        heard("speak-code", "Say these digits one by one.", topic, *written(speak)),
+        heard(
+            "a-command-of-later", "Read, and answered with rejected: the box does not know it.", topic, *written(later)
+        ),
+        heard("nothing-to-add", "A command that needs no payload has an empty one.", topic, *written(nothing)),
+        heard("largest", "The longest legal values.", topic, *written(longest)),
+        heard(
+            "unknown-member",
+            "A later hub says more: ignored, but signed.",
+            topic,
+            compact(**speak, urgent=True),
+            speak,
+            written=False,
+        ),
+        refused(
+            "code-changed",
+            "One digit.",
+            topic,
+            signed(KEY, topic, compact(**speak)).replace(b"1234", b"1235"),
+            "bad_signature",
+            key=KEY,
+        ),
+        refused("unsigned", "Anybody could say so.", topic, compact(**speak), "bad_signature", key=KEY),
+        wrong("payload-as-text", "An object.", payload='{"code":"1234"}'),
+        wrong("name-in-capitals", "Names are lower case.", command_name="SpeakCode"),
+        wrong("payload-too-long", "241 bytes as encoded.", payload={"x": "y" * 233}),
+        wrong("fraction-of-a-second", "Downlinks are whole seconds.", expires_at="2026-05-23T10:09:00.5Z"),
+    ]
+
+
+def command_ack() -> list[Case]:
+    topic = up("command/ack")
+    delivered = {
+        "message_type": "command_ack",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:04:01Z",
+        "command_id": COMMAND,
+        "status": "delivered",
+    }
+    succeeded = delivered | {"timestamp": "2026-05-23T10:04:04.250Z", "status": "succeeded"}
+    contract = {
+        "message_type": "command_ack",
+        "device_id": DEVICE,
+        "command_id": COMMAND,
+        "status": "delivered",
+        "reason": "ok",
+        "result_payload": {"payment_result": "ok"},
+    }
+    return [
+        said("delivered", "The box has it; the hub stops repeating.", topic, *written(delivered)),
+        said("succeeded", "Done.", topic, *written(succeeded)),
+        said(
+            "rejected",
+            "It will not be done.",
+            topic,
+            *written(delivered | {"status": "rejected", "reason": "unsupported"}),
+        ),
+        said("failed", "It was tried.", topic, *written(delivered | {"status": "failed", "reason": "audio_fault"})),
+        said(
+            "progress",
+            "On its way.",
+            topic,
+            *written(delivered | {"status": "progress", "result_payload": {"percent": 40}}),
+        ),
+        said("as-in-the-first-contract", "It had no timestamp.", topic, *written(contract)),
+        refused("unknown-status", "Six words.", topic, compact(**(delivered | {"status": "ok"})), "malformed status"),
+        refused("no-command", "Of what?", topic, compact(**(delivered | {"command_id": ""})), "malformed command_id"),
+        refused(
+            "result-as-text",
+            "An object.",
+            topic,
+            compact(**(delivered | {"result_payload": "ok"})),
+            "malformed result_payload",
+        ),
+    ]
+
+
 def topics() -> list[dict[str, Any]]:
     good = [
         (up("status"), ["uplink", DEVICE, "status"]),
@@ -715,6 +812,28 @@ def sentences() -> list[dict[str, Any]]:
     ]
 
 
+CODES = [
+    ("1234", "Kode: satu dua tiga empat", "Code: one two three four"),
+    ("0070", "Kode: nol nol tujuh nol", "Code: zero zero seven zero"),
+    (
+        "56789012",
+        "Kode: lima enam tujuh delapan sembilan nol satu dua",
+        "Code: five six seven eight nine zero one two",
+    ),
+]
+
+
+def codes() -> list[dict[str, Any]]:
+    return [
+        {"code": code}
+        | {
+            language: {"sentence": said, "clips": [f"{language}/{w}" for w in said.lower().replace(":", "").split()]}
+            for language, said in (("id", indonesian), ("en", english))
+        }
+        for code, indonesian, english in CODES
+    ]
+
+
 def files() -> dict[str, str]:
     messages = {
         "status": status(),
@@ -723,16 +842,19 @@ def files() -> dict[str, str]:
         "payment-ack": payment_ack(),
         "time-request": time_request(),
         "event": event(),
+        "command-ack": command_ack(),
         "dynamic-qr-response": dynamic_qr_response(),
         "dynamic-qr-display": dynamic_qr_display(),
         "payment-success": payment_success(),
         "time": time(),
+        "command": command(),
     }
     others = {
         "topics": topics(),
         "merchant-names": merchant_names(),
         "amounts": amounts(),
         "sentences": sentences(),
+        "codes": codes(),
     }
     return {f"{name}.json": _document(cases) for name, cases in (messages | others).items()}
 

@@ -24,6 +24,7 @@ class Uplink(StrEnum):
     PAYMENT_ACK = "payment/ack"
     TIME_REQUEST = "time/request"
     EVENT = "event"
+    COMMAND_ACK = "command/ack"
 
 
 class Downlink(StrEnum):
@@ -33,6 +34,7 @@ class Downlink(StrEnum):
     DYNAMIC_QR_DISPLAY = "dynamic-qr/display"
     PAYMENT_SUCCESS = "payment/success"
     TIME = "time"
+    COMMAND = "command"
 
 
 def uplink(device_id: str, channel: Uplink) -> str:

@@ -8,12 +8,15 @@ from pydantic import ValidationError
 
 from soundbox_protocol import MAX_PAYLOAD_BYTES, merchant_name_for_wire
 from soundbox_protocol.messages import (
+    COMMAND_BYTES,
+    COMMANDS,
     MAX_AMOUNT,
     MAX_COUNT,
     MAX_DEPTH,
     MAX_MESSAGE_BYTES,
     MESSAGES,
     Capabilities,
+    Command,
     DynamicQrDisplay,
     DynamicQrResponse,
     Heartbeat,
@@ -21,11 +24,13 @@ from soundbox_protocol.messages import (
     Message,
     PaymentAck,
     PaymentSuccess,
+    SpeakCode,
     Status,
     Time,
     decode,
     decode_uplink,
     encode,
+    read_payload,
 )
 from soundbox_protocol.signing import sign
 from soundbox_protocol.topics import Downlink, Uplink, downlink
@@ -188,6 +193,12 @@ def test_a_refusal_does_not_repeat_what_was_sent() -> None:
 LONGEST_ID = "x" * 30
 LONGEST_QR = "9" * 251
 # Four-byte characters, quotes and backslashes: whichever fills the 40 bytes.
+LONGEST_PAYLOADS: list[dict[str, Any]] = [
+    {"x": "y" * (COMMAND_BYTES - 8)},
+    {"x": "🍜" * ((COMMAND_BYTES - 8) // 4)},
+    {"x": '"' * ((COMMAND_BYTES - 8) // 2)},
+    {"x": [1] * ((COMMAND_BYTES - 7) // 2)},
+]
 LONGEST_NAMES = [merchant_name_for_wire(text * 40) for text in ("🍜", '"', "\\", '🍜"', "x", "é")]
 
 
@@ -216,7 +227,11 @@ def largest_downlinks() -> list[Message]:
     display = DynamicQrDisplay(
         transaction_id=LONGEST_ID, action="show", qr_payload=LONGEST_QR, amount=MAX_AMOUNT, expires_at=SECOND
     )
-    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID)]
+    commands = [
+        Command(command_id=LONGEST_ID, command_name="x" * 32, payload=payload, issued_at=SECOND, expires_at=SECOND)
+        for payload in LONGEST_PAYLOADS
+    ]
+    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID), *commands]
 
 
 @pytest.mark.parametrize("message", largest_downlinks(), ids=lambda message: type(message).__name__)
@@ -261,6 +276,39 @@ def test_an_id_longer_than_the_worst_case_cannot_be_written(field: str) -> None:
 def test_a_value_beyond_the_worst_case_cannot_be_written(field: str, value: object) -> None:
     with pytest.raises(ValidationError):
         payment(**{field: value})
+
+
+def command(payload: Any) -> Command:
+    fields = {"command_id": "cmd_1", "command_name": "speak_code", "issued_at": SECOND, "expires_at": SECOND}
+    return Command.model_validate(fields | {"payload": payload})
+
+
+@pytest.mark.parametrize("payload", [{"x": "y" * (COMMAND_BYTES - 7)}, {"x": "é" * 117}, [], "{}", None])
+def test_a_payload_beyond_the_worst_case_cannot_be_written(payload: object) -> None:
+    with pytest.raises(ValidationError):
+        command(payload)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_what_is_read_as_a_payload_is_written_again_within_its_bytes(payload: dict[str, Any]) -> None:
+    document = {"message_type": "command", "command_id": "cmd_1", "command_name": "x"}
+
+    try:
+        read = decode(Command, as_json(document | {"payload": payload, "issued_at": SECOND, "expires_at": SECOND}))
+    except MalformedMessage:
+        return
+    assert decode(Command, encode(read)) == read
+    assert len(encode(read)) <= len(encode(command({}))) + COMMAND_BYTES
+
+
+@pytest.mark.parametrize("code", ["123", "123456789", "12a4", "", 1234, None])
+def test_a_code_is_four_to_eight_digits(code: object) -> None:
+    with pytest.raises(MalformedMessage, match=r"^code: "):
+        read_payload(COMMANDS["speak_code"], {"code": code})
+
+
+def test_a_payload_is_read_with_the_model_of_its_command() -> None:
+    assert read_payload(COMMANDS["speak_code"], {"code": "0123", "later": True}) == SpeakCode(code="0123")
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
