@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from soundbox_protocol.messages import (
+    Command,
     DynamicQrDisplay,
     DynamicQrResponse,
     Message,
@@ -53,6 +54,18 @@ class Hub:
             "expires_at": to_rfc3339(at + life_s * 1000),
         }
         return self.down(Downlink.PAYMENT_SUCCESS, PaymentSuccess(seq=seq, **{**facts, **other}), key=key)
+
+    def command(
+        self, command_id: str, name: str = "speak_code", *, at: int = NOW, life_s: int = 300, **payload: Any
+    ) -> tuple[str, bytes]:
+        message = Command(
+            command_id=command_id,
+            command_name=name,
+            payload=payload,
+            issued_at=to_rfc3339(at),
+            expires_at=to_rfc3339(at + life_s * 1000),
+        )
+        return self.down(Downlink.COMMAND, message)
 
     def time(self, nonce: str, *, at: int = NOW) -> tuple[str, bytes]:
         return self.down(Downlink.TIME, Time(server_time=to_rfc3339(at), nonce=nonce))
@@ -130,6 +143,10 @@ class Bench:
 
     def acks(self) -> list[tuple[str, str]]:
         return [(ack["event_id"], ack["status"]) for ack in self.payloads("payment_ack")]
+
+    def reports(self) -> list[tuple[str, str, str | None]]:
+        """What became of commands, as told: id, status, reason."""
+        return [(ack["command_id"], ack["status"], ack.get("reason")) for ack in self.payloads("command_ack")]
 
     def payloads(self, message_type: str) -> list[dict[str, Any]]:
         every = [json.loads(message.payload) for message in self.sent]
