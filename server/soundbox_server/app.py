@@ -15,6 +15,7 @@ from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import router as access
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
+from soundbox_server.commands.routes import router as commands
 from soundbox_server.db import Database
 from soundbox_server.devices.routes import HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
@@ -41,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     http.install(app, lean=lean)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, door in lean.items()]
-    for router in (access, devices, payments, transactions):
+    for router in (access, devices, commands, payments, transactions):
         app.include_router(router)
     return app
 
@@ -69,6 +70,8 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.database = database
     state.token_key = seal.token_signing_key(settings.master)
     state.telling = parts.telling(settings, owner=owner)
+    state.possession_check = settings.possession_check == "on"
+    state.possession_key = seal.derive(settings.master, "soundbox/possession/v1")
     state.hash_broker_password = hash_password
     state.probe_login = partial(parts.broker_lets_in, settings.broker_host, settings.broker_port)
     state.broker_address = {"host": settings.broker_public_host, "port": settings.broker_port, "tls": False}

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import soundbox_server.access.models
 import soundbox_server.audit.models
 import soundbox_server.broker.models
+import soundbox_server.commands.models
 import soundbox_server.devices.models
 import soundbox_server.fees.models
 import soundbox_server.ledger.models

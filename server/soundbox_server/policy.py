@@ -14,6 +14,7 @@ POLICY: Policy = {
     # Boxes, by their own token
     ("POST", "/device/provision/activate"): PUBLIC,
     ("POST", "/device/heartbeat"): DEVICE,
+    ("POST", "/device/commands/ack"): DEVICE,
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
     # Providers, by their signature
     ("POST", "/integrations/qris/callback"): SIGNED,
@@ -24,7 +25,13 @@ POLICY: Policy = {
     ("GET", "/admin/devices/{device_id}/notifications"): _STAFF,
     ("POST", "/admin/devices/{device_id}/activation-code"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/bind"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/bind/confirm"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/unbind"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/unbind/confirm"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/commands"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/commands"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/commands/{command_id}"): _STAFF,
+    ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"): _OPERATORS,
     ("GET", "/admin/transactions"): _STAFF,
     ("GET", "/admin/transactions/{transaction_id}"): _STAFF,
     ("POST", "/admin/transactions/{transaction_id}/retry-notification"): _OPERATORS,

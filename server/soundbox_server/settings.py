@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     late_report_s: int = _setting(600, "a payment reported later than this is not spoken")
     callback_most: int = _setting(64, "callbacks that may share one commit")
     callback_waiting: int = _setting(4_096, "callbacks that may wait for a commit before 503 is answered")
+    possession_check: Literal["", "off", "on"] = _setting(
+        "", "on: a box speaks a code before it is bound or unbound; default: on in production, off in development"
+    )
     log_format: Literal["json", "console"] = _setting("json", "log lines as JSON or for reading")
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least severe level logged")
 
@@ -96,6 +99,7 @@ class Settings(BaseSettings):
         self.public_url = (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
         self.sandbox_url = (self.sandbox_url or f"http://{self.sandbox_host}:{self.sandbox_port}").rstrip("/")
         self.broker_public_host = self.broker_public_host or self.broker_host
+        self.possession_check = self.possession_check or ("on" if self.environment == "production" else "off")
         if self.environment == "production":
             self._refuse_development_habits()
         return self

@@ -23,6 +23,8 @@ from soundbox_server.broker.consumer import Consumer, Table
 from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
 from soundbox_server.broker.users import hub_password, shard_user
+from soundbox_server.commands.jobs import follow_commands
+from soundbox_server.commands.mqtt import on_command_ack
 from soundbox_server.db import Database, Statements, will_pass
 from soundbox_server.devices import mqtt as devices
 from soundbox_server.devices.service import online_among
@@ -202,6 +204,7 @@ class Worker:
             ],
             Channel.TIME_REQUEST: [devices.TimeRequests(key_of=telling.key_of, owner=self._owner)],
             Channel.EVENT: [devices.on_event],
+            Channel.COMMAND_ACK: [on_command_ack],
         }
 
     def _committed(self, queued: Sequence[Any], channels: set[Channel]) -> None:
@@ -237,6 +240,7 @@ class Worker:
 
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
+        await follow_commands(self._database)
 
     async def _take_report(self, report: PaymentReport) -> None:
         await self._desk.take(report, asked=new_id("qry"))

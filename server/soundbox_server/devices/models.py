@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
@@ -101,6 +101,7 @@ class DevicePresence(Base):
     firmware_version: Mapped[str | None]
     max_payload_bytes: Mapped[int]
     verifies_signatures: Mapped[bool]
+    command_progress: Mapped[bool] = mapped_column(server_default=false())  # tells how its commands end
     network_strength: Mapped[int | None]
     battery_level: Mapped[int | None]
     state: Mapped[str | None]

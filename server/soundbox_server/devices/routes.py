@@ -1,4 +1,4 @@
-"""HTTP doors of boxes: activation and heartbeat for the boxes, registry and binding for operators."""
+"""HTTP doors of boxes: activation and heartbeat for the boxes, the registry for operators."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
 from soundbox_server import clock
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Database, Statements
-from soundbox_server.devices import service
+from soundbox_server.devices import service, views
 from soundbox_server.devices.auth import token_sha256
 from soundbox_server.devices.models import Device, DeviceBinding, DevicePresence
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
 from soundbox_server.group_commit import GroupCommit
-from soundbox_server.http import Reader, Session, envelope, read_body
+from soundbox_server.http import Reader, envelope, read_body
 from soundbox_server.outbox.models import OutboxMessage
 from soundbox_server.outbox.views import notification
 from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
@@ -201,25 +201,6 @@ async def new_activation_code(request: Request, device_id: str) -> Response:
     return envelope(request, data, status=201)
 
 
-class Place(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    terminal_id: str = Field(max_length=64, examples=["term_001"])
-
-
-@router.post("/admin/devices/{device_id}/bind", tags=["operators"])
-async def bind(request: Request, device_id: str, place: Place, session: Session) -> Response:
-    """Put an activated box at a terminal; from now on it speaks that terminal's payments."""
-    binding = await service.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=clock.now_ms())
-    return envelope(request, _binding(binding))
-
-
-@router.post("/admin/devices/{device_id}/unbind", tags=["operators"])
-async def unbind(request: Request, device_id: str, session: Session) -> Response:
-    await service.unbind(session, device_id=device_id, now_ms=clock.now_ms())
-    return envelope(request, {"device_id": device_id, "bound": False})
-
-
 def _devices() -> Any:
     return (
         select(Device, DeviceBinding, DevicePresence)
@@ -238,18 +219,8 @@ def _device(device: Device, binding: DeviceBinding | None, presence: DevicePrese
         "key_version": device.key_version,
         "last_announcement_seq": device.last_seq,
         "created_at": rfc3339(device.created_at_ms),
-        "binding": _binding(binding) if binding else None,
+        "binding": views.binding(binding) if binding else None,
         "presence": _presence(presence) if presence else None,
-    }
-
-
-def _binding(binding: DeviceBinding) -> dict[str, Any]:
-    return {
-        "device_id": binding.device_id,
-        "merchant_id": binding.merchant_id,
-        "outlet_id": binding.outlet_id,
-        "terminal_id": binding.terminal_id,
-        "bound_at": rfc3339(binding.bound_at_ms),
     }
 
 

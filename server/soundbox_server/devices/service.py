@@ -291,18 +291,20 @@ class Session:
     firmware_version: str | None = None
     max_payload_bytes: int = 512
     verifies_signatures: bool = True
+    command_progress: bool = False
 
 
 _BIRTH = """
 INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, firmware_version,
-                             max_payload_bytes, verifies_signatures)
-VALUES ($1, $2, $3, $4, $4, $5, $6, $7)
+                             max_payload_bytes, verifies_signatures, command_progress)
+VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)
 ON CONFLICT (device_id) DO UPDATE SET
   online = excluded.online, session_epoch = excluded.session_epoch, last_seen_at_ms = excluded.last_seen_at_ms,
   changed_at_ms = CASE WHEN device_presence.online = excluded.online THEN device_presence.changed_at_ms
                        ELSE excluded.changed_at_ms END,
   firmware_version = coalesce(excluded.firmware_version, device_presence.firmware_version),
-  max_payload_bytes = excluded.max_payload_bytes, verifies_signatures = excluded.verifies_signatures
+  max_payload_bytes = excluded.max_payload_bytes, verifies_signatures = excluded.verifies_signatures,
+  command_progress = excluded.command_progress
 WHERE excluded.session_epoch > device_presence.session_epoch
    OR (excluded.session_epoch = device_presence.session_epoch AND NOT device_presence.online)
 """
@@ -317,7 +319,7 @@ async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> None:
         if session.online:
             await tx.execute(
                 _BIRTH, session.device_id, True, session.epoch, session.at_ms, session.firmware_version,
-                session.max_payload_bytes, session.verifies_signatures,
+                session.max_payload_bytes, session.verifies_signatures, session.command_progress,
             )  # fmt: skip
         else:
             await tx.execute(_WILL, session.device_id, False, session.epoch, session.at_ms)

@@ -33,6 +33,7 @@ def token(hub: Hub, role: str) -> dict[str, str]:
 
 async def call(hub: Hub, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
     filled = path.replace("{device_id}", "sbx_nowhere").replace("{transaction_id}", "txn_nowhere")
+    filled = filled.replace("{command_id}", "cmd_nowhere")
     assert "{" not in filled, f"say what stands for the parameters of {path}"
     return await hub.http.request(method, filled, headers=headers)
 
