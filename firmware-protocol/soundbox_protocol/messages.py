@@ -112,10 +112,14 @@ MerchantName = Annotated[
 ]
 QrPayload = Annotated[str, StringConstraints(pattern="^[ -~]{1,512}$")]  # EMVCo's own ceiling, printable ASCII
 ErrorCode = Annotated[str, StringConstraints(pattern="^[A-Z][A-Z0-9_]{0,47}$")]
+CredentialId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,36}$")]
+SerialNumber = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{3,64}$")]
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,64}$")]
 CommandName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 CommandPayload = Annotated[dict[str, Any], AfterValidator(_small_payload)]
 EventCode = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Sealed = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{40,}$")]  # sealing.py writes and opens it
 
 
 class _Wire(BaseModel):
@@ -241,6 +245,16 @@ class CommandAck(Message):
     result_payload: dict[str, Any] | None = None
 
 
+class CredentialRequest(Message):
+    """A new credential, please; with `confirm`, that one is stored and takes effect. The same may be asked again."""
+
+    message_type: Literal["credential_request"] = "credential_request"
+    device_id: DeviceId
+    timestamp: Moment
+    request_id: Identifier
+    confirm: CredentialId | None = None
+
+
 # --- downlinks -----------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +336,65 @@ class SpeakCode(_Wire):
     code: Annotated[str, StringConstraints(pattern="^[0-9]{4,8}$")]
 
 
+class CredentialResponse(Message):
+    """A new credential with its secrets sealed, or the word that one is in force, or why not."""
+
+    message_type: Literal["credential_response"] = "credential_response"
+    correlation_id: Identifier
+    status: Literal["issued", "confirmed", "failed"]
+    credential_id: CredentialId | None = None
+    error_code: ErrorCode | None = None
+    sealed: Sealed | None = None
+
+    @model_validator(mode="after")
+    def _is_a_credential_or_a_reason(self) -> Self:
+        if self.status == "failed" and (self.error_code is None or self.sealed is not None):
+            raise ValueError("failed needs error_code and carries nothing sealed")
+        if self.status != "failed" and self.credential_id is None:
+            raise ValueError("issued and confirmed need credential_id")
+        if (self.status == "issued") != (self.sealed is not None):
+            raise ValueError("issued needs sealed, and only issued carries it")
+        return self
+
+
+# --- before a box has a name ---------------------------------------------------------------------------------------
+
+
+class ProvisionRequest(Message):
+    """Please tell me who I am. Signed with a key made of the activation code and the nonce in the topic."""
+
+    message_type: Literal["provision_request"] = "provision_request"
+    serial_number: SerialNumber
+
+
+class ProvisionResponse(Message):
+    """Who the box is and where it goes on air, its secrets sealed beside it; or that code and serial do not fit."""
+
+    message_type: Literal["provision_response"] = "provision_response"
+    status: Literal["success", "failed"]
+    device_id: DeviceId | None = None
+    key_version: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    host: Host | None = None
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    tls: bool | None = None
+    server_time: Second | None = None
+    retry_after_s: Annotated[int, Field(ge=0, le=3600)] | None = None
+    error_code: ErrorCode | None = None
+    sealed: Sealed | None = None
+
+    @model_validator(mode="after")
+    def _is_a_name_or_a_reason(self) -> Self:
+        told = (self.device_id, self.key_version, self.host, self.port, self.tls)
+        if self.status == "success" and None in told:
+            raise ValueError("success needs device_id, key_version, host, port and tls")
+        if self.status == "failed" and (self.error_code is None or self.sealed is not None):
+            raise ValueError("failed needs error_code and carries nothing sealed")
+        return self
+
+
+PROVISIONING: Mapping[str, type[Message]] = {"request": ProvisionRequest, "response": ProvisionResponse}
+"""The messages under `provision/{nonce}/`, for a box that has no name yet."""
+
 COMMANDS: Mapping[str, type[_Wire]] = {"speak_code": SpeakCode}
 """The commands of this edition and what their payload holds. A box answers `rejected` to any other."""
 
@@ -334,11 +407,13 @@ MESSAGES: Mapping[Uplink | Downlink, type[Message]] = {
     Uplink.TIME_REQUEST: TimeRequest,
     Uplink.EVENT: Event,
     Uplink.COMMAND_ACK: CommandAck,
+    Uplink.CREDENTIAL_REQUEST: CredentialRequest,
     Downlink.DYNAMIC_QR_RESPONSE: DynamicQrResponse,
     Downlink.DYNAMIC_QR_DISPLAY: DynamicQrDisplay,
     Downlink.PAYMENT_SUCCESS: PaymentSuccess,
     Downlink.TIME: Time,
     Downlink.COMMAND: Command,
+    Downlink.CREDENTIAL_RESPONSE: CredentialResponse,
 }
 
 _SAID_BY_DEVICES: Mapping[str, type[Message]] = {

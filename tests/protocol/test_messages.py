@@ -15,8 +15,10 @@ from soundbox_protocol.messages import (
     MAX_DEPTH,
     MAX_MESSAGE_BYTES,
     MESSAGES,
+    PROVISIONING,
     Capabilities,
     Command,
+    CredentialResponse,
     DynamicQrDisplay,
     DynamicQrResponse,
     Heartbeat,
@@ -24,6 +26,7 @@ from soundbox_protocol.messages import (
     Message,
     PaymentAck,
     PaymentSuccess,
+    ProvisionResponse,
     SpeakCode,
     Status,
     Time,
@@ -32,8 +35,10 @@ from soundbox_protocol.messages import (
     encode,
     read_payload,
 )
+from soundbox_protocol.provisioning import Secrets
+from soundbox_protocol.sealing import seal
 from soundbox_protocol.signing import sign
-from soundbox_protocol.topics import Downlink, Uplink, downlink
+from soundbox_protocol.topics import Downlink, Uplink, downlink, provision_response
 
 DEVICE = "dev_1"
 SECOND = "2026-05-23T10:00:00Z"
@@ -231,7 +236,10 @@ def largest_downlinks() -> list[Message]:
         Command(command_id=LONGEST_ID, command_name="x" * 32, payload=payload, issued_at=SECOND, expires_at=SECOND)
         for payload in LONGEST_PAYLOADS
     ]
-    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID), *commands]
+    credential = CredentialResponse(
+        correlation_id=LONGEST_ID, status="issued", credential_id="x" * 36, sealed="x" * 123
+    )
+    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID), *commands, credential]
 
 
 @pytest.mark.parametrize("message", largest_downlinks(), ids=lambda message: type(message).__name__)
@@ -242,6 +250,33 @@ def test_every_downlink_fits_the_smallest_box_in_its_worst_case(message: Message
     payload = sign(bytes(32), downlink(DEVICE, channel), encode(message))
 
     assert len(payload) <= MAX_PAYLOAD_BYTES
+
+
+def test_the_answer_to_a_nameless_box_fits_the_smallest_one_too() -> None:
+    largest = ProvisionResponse(
+        status="success",
+        device_id="x" * 32,
+        key_version=MAX_COUNT,
+        host="x" * 64,
+        port=65_535,
+        tls=False,
+        server_time=SECOND,
+        retry_after_s=3_600,
+    )
+    secrets = Secrets(announcement_key=bytes(32), device_token="x" * 42 + "w", broker_password="x" * 42 + "w")
+
+    payload = seal(bytes(32), provision_response("f" * 32), encode(largest), secrets.packed())
+
+    assert len(payload) <= MAX_PAYLOAD_BYTES
+
+
+@given(st.sampled_from(list(PROVISIONING.values())), st.binary(max_size=300), json_values)
+def test_any_bytes_of_a_nameless_box_are_a_message_or_malformed(
+    model: type[Message], raw: bytes, document: Any
+) -> None:
+    for payload in (raw, as_json(document)):
+        with pytest.raises(MalformedMessage):
+            decode(model, payload)
 
 
 def test_the_worst_case_is_built_for_every_downlink() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from soundbox_protocol import schemas
-from soundbox_protocol.messages import MESSAGES
+from soundbox_protocol.messages import MESSAGES, PROVISIONING
 from soundbox_protocol.topics import Downlink, Uplink
 
 SPEC = Path(__file__).parents[2] / "firmware-protocol"
@@ -88,6 +88,16 @@ def test_a_changed_a_missing_and_a_left_over_schema_are_each_named(tmp_path: Pat
     ]
     assert schemas.main(["--write", "--folder", str(tmp_path)]) == 0
     assert schemas.drift(tmp_path) == []
+
+
+@pytest.mark.parametrize("end", PROVISIONING)
+def test_a_vector_of_a_nameless_box_conforms_exactly_when_it_is_valid(end: str) -> None:
+    schema = schemas.provisioning_schema(end)
+    found = json.loads((SPEC / f"vectors/v1/provision-{end}.json").read_text(encoding="utf-8"))
+
+    for case in found:
+        if case["valid"] or case.get("member"):
+            assert conforms(json.loads(case["payload"]), schema, schema) is case["valid"], case["name"]
 
 
 @pytest.mark.parametrize(("channel", "case"), vectors())
