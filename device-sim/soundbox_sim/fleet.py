@@ -16,6 +16,7 @@ from soundbox_sim.activation import ActivationRefused, Credentials, credentials_
 from soundbox_sim.box import Box, BoxSettings, Language, Tell
 from soundbox_sim.faults import Faults, read_faults
 from soundbox_sim.journal import Journal, JournalInUse
+from soundbox_sim.naming import credentials_over_mqtt, is_mqtt
 from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
 from soundbox_sim.voice import SilentVoice, Voice, WavVoice, find_player
 
@@ -56,6 +57,8 @@ class BoxPlan(BaseModel):
     def _knows_where_it_sells(self) -> Self:
         if self.ask_qr_every is not None and self.terminal_id is None:
             raise ValueError("a box that asks for QRs needs a terminal_id")
+        if self.heartbeat_http and is_mqtt(self.server):
+            raise ValueError("a box whose server is reached over MQTT sends its heartbeats there too")
         return self
 
 
@@ -119,6 +122,14 @@ def make_voice(kind: VoiceKind, folder: Path) -> Voice:
 
 
 async def _credentials(plan: BoxPlan, tls: ssl.SSLContext) -> Credentials:
+    if is_mqtt(plan.server):
+        return await credentials_over_mqtt(
+            plan.home,
+            server=plan.server.rstrip("/"),
+            serial_number=plan.serial,
+            activation_code=plan.activation_code,
+            tls=tls,
+        )
     async with httpx.AsyncClient(timeout=15.0, verify=tls) as client:
         return await credentials_for(
             plan.home,

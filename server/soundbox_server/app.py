@@ -74,7 +74,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.possession_key = seal.derive(settings.master, "soundbox/possession/v1")
     state.hash_broker_password = hash_password
     state.probe_login = partial(parts.broker_lets_in, settings.broker_host, settings.broker_port)
-    state.broker_address = {"host": settings.broker_public_host, "port": settings.broker_port, "tls": False}
+    state.broker_address = parts.broker_address(settings)
     state.publisher = publisher
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats

@@ -12,7 +12,9 @@ from typing import Any
 from soundbox_server import migrate, seal
 from soundbox_server.announcements.service import Telling
 from soundbox_server.broker import probe
+from soundbox_server.broker.passwords import hash_password
 from soundbox_server.db import Database
+from soundbox_server.devices.provisioning import Granting
 from soundbox_server.errors import PaymentsClosed
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
 from soundbox_server.providers.base import PaymentReport, Provider
@@ -74,6 +76,21 @@ def callback_desk(
         publish=publish,
         most=settings.callback_most,
         waiting=settings.callback_waiting,
+    )
+
+
+def broker_address(settings: Settings) -> dict[str, Any]:
+    """Where boxes go on air, as they are told at their activation."""
+    return {"host": settings.broker_public_host, "port": settings.broker_port, "tls": False}
+
+
+def granting(settings: Settings) -> Granting:
+    """What boxes get that ask for their name over MQTT."""
+    return Granting(
+        **broker_address(settings),
+        key_of=partial(seal.announcement_key, settings.master),
+        hash_password=hash_password,
+        kept_under=seal.derive(settings.master, "soundbox/provision-answer/v1"),
     )
 
 

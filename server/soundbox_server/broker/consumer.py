@@ -20,7 +20,7 @@ from soundbox_server.broker import wire
 from soundbox_server.db import Database, Statements, is_away, will_pass
 from soundbox_server.devices.service import in_service
 from soundbox_server.ids import new_id
-from soundbox_server.uplinks import Handler, Uplink
+from soundbox_server.uplinks import Aside, Handler, Uplink
 
 log = structlog.get_logger()
 
@@ -44,11 +44,17 @@ class Consumer:
     """Reads one connection until it ends. `committed(queued, channels)` runs after each commit, before the acks."""
 
     def __init__(
-        self, database: Database, table: Table, *, committed: Callable[[Sequence[Any], set[Channel]], None]
+        self,
+        database: Database,
+        table: Table,
+        *,
+        committed: Callable[[Sequence[Any], set[Channel]], None],
+        aside: Aside | None = None,
     ) -> None:
         self._database = database
         self._table = table
         self._committed = committed
+        self._aside = aside
 
     async def consume(self, client: aiomqtt.Client) -> None:
         """Raises MqttError when the connection ends, and what the database raises: then nothing was acknowledged."""
@@ -65,15 +71,21 @@ class Consumer:
         granted = await client.subscribe(UPLINK_FILTER, qos=1)
         if any((code if isinstance(code, int) else code.value) >= REFUSED for code in granted):
             raise aiomqtt.MqttError("the broker refused the subscription")
+        if self._aside is not None:
+            await client.subscribe(self._aside.topic_filter, qos=1)
 
     async def _read_on(self, client: aiomqtt.Client) -> None:
         while True:
             group = await wire.next_group(client, most=MOST_TOGETHER)
-            await self._take(group)
+            if uplinks := [message for message in group if not self._is_aside(message)]:
+                await self._take(uplinks)
             failpoints.reached("uplink.committed")
             for message in group:
                 wire.acknowledge(client, message)
             failpoints.reached("uplink.acknowledged")
+
+    def _is_aside(self, message: aiomqtt.Message) -> bool:
+        return self._aside is not None and self._aside.take(str(message.topic), bytes(message.payload or b""))
 
     async def _take(self, group: Sequence[aiomqtt.Message]) -> None:
         """Commit the group; if a handler raises, commit each message by itself and put the one that raises aside."""

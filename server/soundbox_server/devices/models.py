@@ -59,6 +59,20 @@ class ActivationCode(Base):
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
+class ProvisionAnswer(Base):
+    """What a box that asked over MQTT was answered, for ten minutes: the code is used up, and the answer may be lost.
+
+    `answer` is sealed once more with a key of the hub's own, because whoever reads the code's hash could open it.
+    """
+
+    __tablename__ = "provision_answer"
+
+    nonce: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    answer: Mapped[bytes]
+    expires_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class DeviceCredential(Base):
     """What a box proves itself with: a token over HTTP (its SHA-256) and a password at the broker ($7$ hash)."""
 

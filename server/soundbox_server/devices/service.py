@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_protocol.messages import Heartbeat
+from soundbox_protocol.provisioning import code_secret
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.db import Statements
 from soundbox_server.devices.models import Device, DeviceBinding
@@ -22,7 +23,6 @@ CODE_LENGTH = 10
 CODE_LIFE_MS = 24 * 3_600_000
 CODE_FAILURES = 5
 _CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: no I, L, O, U to misread
-_MISREAD = str.maketrans("ILO", "110")
 WRONG_CODE = "The activation code does not fit this serial number."
 
 
@@ -32,8 +32,7 @@ def new_activation_code() -> str:
 
 def code_sha256(code: str) -> str:
     """Forgives lower case, dashes, blanks, and the letters that Crockford's alphabet leaves out."""
-    plain = code.upper().replace("-", "").replace(" ", "").translate(_MISREAD)
-    return hashlib.sha256(plain.encode()).hexdigest()
+    return code_secret(code).hex()
 
 
 async def register(
@@ -96,6 +95,15 @@ class Activated:
 async def activate(
     tx: Statements, *, code: str, serial_number: str, hash_password: Callable[[str], str], now_ms: int
 ) -> Activated | None:
+    """What `activate_by_hash` does, for a code as somebody typed it."""
+    return await activate_by_hash(
+        tx, code_hash=code_sha256(code), serial_number=serial_number, hash_password=hash_password, now_ms=now_ms
+    )
+
+
+async def activate_by_hash(
+    tx: Statements, *, code_hash: str, serial_number: str, hash_password: Callable[[str], str], now_ms: int
+) -> Activated | None:
     """Consume the code and hand out new credentials and a new announcement key; None when the code does not fit.
 
     A refusal is a result and not an error, so that the failure it counts is committed.
@@ -104,18 +112,19 @@ async def activate(
         "UPDATE activation_code SET consumed_at_ms = $3 WHERE code_sha256 = $1 AND consumed_at_ms IS NULL "
         "AND expires_at_ms > $3 AND failures < $4 "
         "AND device_id = (SELECT id FROM device WHERE serial_number = $2) RETURNING device_id",
-        code_sha256(code),
+        code_hash,
         serial_number,
         now_ms,
         CODE_FAILURES,
     )
     if not used:
-        await _count_failure(tx, serial_number)
+        await count_failure(tx, serial_number)
         return None
     return await _hand_out(tx, used[0]["device_id"], hash_password=hash_password, now_ms=now_ms)
 
 
-async def _count_failure(tx: Statements, serial_number: str) -> None:
+async def count_failure(tx: Statements, serial_number: str) -> None:
+    """Somebody tried this box's codes in vain; five times burn one."""
     await tx.execute(
         "UPDATE activation_code SET failures = failures + 1 WHERE consumed_at_ms IS NULL "
         "AND device_id = (SELECT id FROM device WHERE serial_number = $1)",
@@ -158,12 +167,12 @@ async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[
         "UPDATE device_presence SET session_epoch = 0, online = $2, changed_at_ms = $3 WHERE device_id = $1",
         device_id, False, now_ms,
     )  # fmt: skip
-    await _credentials_changed(tx)
+    await credentials_changed(tx, now_ms=now_ms)
     return Activated(device_id=device_id, device_token=token, broker_password=password, key_version=key_version)
 
 
-async def _credentials_changed(tx: Statements) -> None:
-    """Last in the transaction: the one row is locked until the commit."""
+async def credentials_changed(tx: Statements, *, now_ms: int) -> None:
+    """The broker has to learn of something. Last in the transaction: the one row is locked until the commit."""
     await tx.execute("UPDATE credential_revision SET revision = revision + 1 WHERE id = 1")
 
 

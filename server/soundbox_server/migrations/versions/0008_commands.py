@@ -1,4 +1,4 @@
-"""Commands to boxes, what boxes say of them, and codes that prove who stands in front of one."""
+"""Commands to boxes, codes that prove who stands in front of one, and what boxes were answered over MQTT."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -79,3 +79,11 @@ def upgrade() -> None:
         sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED,
     )  # fmt: skip
     op.create_index("possession_by_device", "possession_challenge", ["device_id", "created_at_ms"])
+    op.create_table(
+        "provision_answer",
+        sa.Column("nonce", sa.String(), nullable=False),
+        sa.Column("request_sha256", sa.String(), nullable=False),
+        sa.Column("answer", sa.LargeBinary(), nullable=False),
+        sa.Column("expires_at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("nonce"),
+    )
