@@ -20,6 +20,8 @@ from soundbox_protocol.messages import (
     Capabilities,
     Command,
     CommandAck,
+    CredentialRequest,
+    CredentialResponse,
     DynamicQrDisplay,
     DynamicQrRequest,
     DynamicQrResponse,
@@ -28,6 +30,7 @@ from soundbox_protocol.messages import (
     MalformedMessage,
     PaymentAck,
     PaymentSuccess,
+    RotateCredential,
     SpeakCode,
     Status,
     Time,
@@ -36,6 +39,8 @@ from soundbox_protocol.messages import (
     encode,
     read_payload,
 )
+from soundbox_protocol.provisioning import credential_key, unpacked_credential
+from soundbox_protocol.sealing import CannotOpen, unseal
 from soundbox_protocol.signing import BadSignature, verify
 from soundbox_protocol.speech import code_clips, code_sentence, payment_clips, payment_sentence
 from soundbox_protocol.times import from_rfc3339, to_rfc3339
@@ -55,6 +60,15 @@ PAID_SCREEN_MS = 10_000
 EVENT_EVERY_MS = 1_000  # A forger must not turn the box into a flood of events.
 
 NETWORK_LOST = {"id": "Jaringan terputus", "en": "Network disconnected"}
+
+
+@dataclass(frozen=True, slots=True)
+class NewCredential:
+    """A token and a broker password that take the place of those in force once the hub hears that they are kept."""
+
+    credential_id: str
+    device_token: str
+    broker_password: str
 
 
 # What a box wants done.
@@ -145,7 +159,8 @@ class Box:
     """One soundbox from boot to power cut. Not thread-safe: one caller at a time.
 
     `account` names the activation (device and key version): a new one makes the box count seq from one again.
-    `token` gives a fresh random name of at most 30 URL-safe characters.
+    `token` gives a fresh random name of at most 30 URL-safe characters. `keep` puts a new credential on the disk beside
+    the one in force before it returns; a box without it keeps the one it has.
     """
 
     def __init__(
@@ -158,6 +173,7 @@ class Box:
         now_ms: int,
         token: Callable[[], str],
         settings: BoxSettings | None = None,
+        keep: Callable[[NewCredential], None] | None = None,
     ) -> None:
         self.device_id = device_id
         self.settings = settings or BoxSettings()
@@ -185,6 +201,9 @@ class Box:
         self._codes: deque[Speak] = deque()
         self._notice_due = False
         self._asked: _Asked | None = None
+        self._keep = keep
+        self._credential_asked: str | None = None
+        self._rotation: str | None = None  # the command that wanted it
 
     # Power and radio.
 
@@ -288,6 +307,8 @@ class Box:
             return self._display(message, now_ms)
         if isinstance(message, Command):
             return self._command(message, now_ms)
+        if isinstance(message, CredentialResponse):
+            return self._credential(message, topic, body, now_ms)
         raise TypeError(f"{type(message).__name__} is no downlink")
 
     # Announcements.
@@ -376,6 +397,11 @@ class Box:
             sentence, clips = code_sentence(payload.code, language), code_clips(payload.code, language)
             self._codes.append(Speak(command_id, None, sentence, tuple(clips), language))
             return self._speak_next(now_ms)
+        if isinstance(payload, RotateCredential):
+            if self._keep is None:
+                return self._end_command(Order(command_id, "failed", "unsupported"), now_ms)
+            self._rotation = command_id
+            return self.ask_credential(now_ms)
         raise TypeError(f"{type(payload).__name__} is no command's payload")
 
     def _refuse(self, command: Command, reason: str, now_ms: int) -> list[Action]:
@@ -393,6 +419,40 @@ class Box:
         number = self._journal.memory.next_ack
         self._journal.write(log.ordered(order, ack=encode(message).decode()))
         return self._ack(number)
+
+    # The credential.
+
+    def ask_credential(self, now_ms: int, *, confirm: str | None = None) -> list[Action]:
+        """Ask for a new one; with `confirm`, say that this one is kept, again if need be."""
+        self._credential_asked = self._token()
+        message = CredentialRequest(**self._common(now_ms), request_id=self._credential_asked, confirm=confirm)
+        return [Publish(uplink(self.device_id, Uplink.CREDENTIAL_REQUEST), encode(message))]
+
+    def _credential(self, message: CredentialResponse, topic: str, body: bytes, now_ms: int) -> list[Action]:
+        if message.correlation_id != self._credential_asked or self._keep is None:
+            return [Tell("ignored", {"correlation_id": message.correlation_id})]
+        self._credential_asked = None
+        if message.status == "issued":
+            return self._keep_credential(str(message.credential_id), topic, body, now_ms)
+        confirmed = message.status == "confirmed"
+        facts = {"credential_id": message.credential_id, "error_code": message.error_code}
+        told = Tell("rotation_confirmed" if confirmed else "rotation_refused", facts)
+        return [told, *self._end_rotation("succeeded" if confirmed else "failed", message.error_code, now_ms)]
+
+    def _keep_credential(self, credential_id: str, topic: str, body: bytes, now_ms: int) -> list[Action]:
+        """On the disk before the hub hears of it: from then on it may swap the broker's password at any moment."""
+        assert self._keep is not None
+        try:
+            token, password = unpacked_credential(unseal(credential_key(self._key), topic, body)[1])
+        except (CannotOpen, ValueError) as problem:
+            return self._complain("malformed_message", f"credential/response: {problem}"[:100], now_ms)
+        self._keep(NewCredential(credential_id, token, password))
+        stored = Tell("credential_stored", {"credential_id": credential_id})
+        return [stored, *self.ask_credential(now_ms, confirm=credential_id)]
+
+    def _end_rotation(self, status: log.CommandStatus, reason: str | None, now_ms: int) -> list[Action]:
+        command_id, self._rotation = self._rotation, None
+        return [] if command_id is None else self._end_command(Order(command_id, status, reason), now_ms)
 
     # The speaker: one at a time, in the order of the payments.
 

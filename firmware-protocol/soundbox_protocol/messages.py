@@ -336,6 +336,10 @@ class SpeakCode(_Wire):
     code: Annotated[str, StringConstraints(pattern="^[0-9]{4,8}$")]
 
 
+class RotateCredential(_Wire):
+    """The payload of `rotate_credential`, which is empty: ask for a new credential over MQTT, now."""
+
+
 class CredentialResponse(Message):
     """A new credential with its secrets sealed, or the word that one is in force, or why not."""
 
@@ -395,7 +399,7 @@ class ProvisionResponse(Message):
 PROVISIONING: Mapping[str, type[Message]] = {"request": ProvisionRequest, "response": ProvisionResponse}
 """The messages under `provision/{nonce}/`, for a box that has no name yet."""
 
-COMMANDS: Mapping[str, type[_Wire]] = {"speak_code": SpeakCode}
+COMMANDS: Mapping[str, type[_Wire]] = {"speak_code": SpeakCode, "rotate_credential": RotateCredential}
 """The commands of this edition and what their payload holds. A box answers `rejected` to any other."""
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from soundbox_protocol.messages import (
     Command,
+    CredentialResponse,
     DynamicQrDisplay,
     DynamicQrResponse,
     Message,
@@ -19,10 +20,12 @@ from soundbox_protocol.messages import (
     Time,
     encode,
 )
+from soundbox_protocol.provisioning import credential_key
+from soundbox_protocol.sealing import seal
 from soundbox_protocol.signing import sign
 from soundbox_protocol.times import to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
-from soundbox_sim.box import Action, Box, BoxSettings, Publish, Speak, Tell
+from soundbox_sim.box import Action, Box, BoxSettings, NewCredential, Publish, Speak, Tell
 from soundbox_sim.journal import Journal
 
 DEVICE, KEY = "dev_01k0000000000000000000000", bytes(range(32))
@@ -67,6 +70,14 @@ class Hub:
         )
         return self.down(Downlink.COMMAND, message)
 
+    def credential(self, request_id: str, status: str, **other: Any) -> tuple[str, bytes]:
+        topic = downlink(self.device_id, Downlink.CREDENTIAL_RESPONSE)
+        said = {"message_type": "credential_response", "correlation_id": request_id, "status": status, **other}
+        body = encode(CredentialResponse.model_construct(**said))
+        if status == "issued":
+            body = seal(credential_key(self.key), topic, body, bytes(range(64)))
+        return topic, sign(self.key, topic, body)
+
     def time(self, nonce: str, *, at: int = NOW) -> tuple[str, bytes]:
         return self.down(Downlink.TIME, Time(server_time=to_rfc3339(at), nonce=nonce))
 
@@ -96,6 +107,7 @@ class Bench:
     sent: list[Publish] = field(default_factory=list)
     said: list[Speak] = field(default_factory=list)
     told: list[Tell] = field(default_factory=list)
+    kept: list[NewCredential] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.box = self._power_on()
@@ -109,6 +121,7 @@ class Bench:
             now_ms=self.now,
             token=lambda: secrets.token_urlsafe(16),
             settings=self.settings,
+            keep=self.kept.append,
         )
         self.do(box.boot(self.now))
         return box
