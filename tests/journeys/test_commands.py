@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -15,8 +15,9 @@ from support.device import Credentials, activate
 from support.stack import Stack, until
 
 from soundbox_protocol.speech import amount_words
+from soundbox_server.broker.probe import login
 from soundbox_sim.activation import BrokerAddress
-from soundbox_sim.box import Box, BoxSettings
+from soundbox_sim.box import Box, BoxSettings, NewCredential
 from soundbox_sim.journal import Journal
 from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
 from soundbox_sim.voice import SilentVoice
@@ -33,13 +34,15 @@ async def idle(hub: Stack, numbers: Iterator[int]) -> Credentials:
 
 
 @asynccontextmanager
-async def on_air(hub: Stack, box: Credentials, folder: Path) -> AsyncIterator[SilentVoice]:
+async def on_air(
+    hub: Stack, box: Credentials, folder: Path, *, keep: Callable[[NewCredential], None] | None = None
+) -> AsyncIterator[SilentVoice]:
     """The simulated box on the air; what it says is in the voice."""
     clock, voice, stop = Counter(), SilentVoice(), asyncio.Event()
     radio = Radio(
         lambda: Box(
             box.device_id, box.key, Journal(folder), account=f"{box.device_id}/1", now_ms=clock(),
-            token=lambda: secrets.token_urlsafe(16), settings=BoxSettings(),
+            token=lambda: secrets.token_urlsafe(16), settings=BoxSettings(), keep=keep,
         ),
         broker=BrokerAddress(host="127.0.0.1", port=hub.broker_port, username=box.username, password=box.password),
         voice=voice, watch=lambda box, told: None, now_ms=clock, random=Random(1),
@@ -111,3 +114,24 @@ async def test_what_waits_for_an_offline_box_is_done_when_it_is_back(
         await until(done, what="the box's word that it spoke")
     acks = await hub.query("SELECT status, conflicting FROM device_command_ack WHERE command_id = $1", command_id)
     assert {status for status, conflicting in acks if not conflicting} == {"delivered", "succeeded"}
+
+
+async def test_a_box_without_https_changes_its_credential(hub: Stack, idle: Credentials, tmp_path: Path) -> None:
+    kept: list[NewCredential] = []
+    async with on_air(hub, idle, tmp_path, keep=kept.append):
+        await until(lambda: online(hub, idle), what="the box online")
+        await ask(hub, idle, "commands", command_name="rotate_credential")
+
+        async def in_force() -> bool:
+            found = await hub.query(
+                "SELECT id FROM device_credential WHERE device_id = $1 AND state = 'active'", idle.device_id
+            )
+            return bool(kept) and found == [(kept[-1].credential_id,)]
+
+        await until(in_force, what="the new credential in force")
+
+    async def let_in(password: str) -> bool:
+        return await login("127.0.0.1", hub.broker_port, user=idle.device_id, password=password)
+
+    await until(lambda: let_in(kept[-1].broker_password), what="the broker knows the new password")
+    assert not await let_in(idle.password)
