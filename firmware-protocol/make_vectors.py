@@ -21,9 +21,97 @@ DEVICE = "dev_01jz4q8w3v6n2m5k7r9t1x0abc"
 OTHER_DEVICE = "dev_01jz4q8w3v6n2m5k7r9t1x0abd"
 ANNOUNCEMENT = "ann_01jz4q9b7c8d9e0f1g2h3j4k5m"
 REPLAY = "ann_01jz4qf0000000000000000000"
+CREDENTIAL = "cred_01jz4q9d7c8d9e0f1g2h3j4k5q"
+COMMAND = "cmd_01jz4q9c7c8d9e0f1g2h3j4k5p"
 TRANSACTION = "txn_01jz4q97c8d9e0f1g2h3j4k5mn"
 SHA256 = hashlib.sha256(b"voice pack").hexdigest()
 Case = dict[str, Any]
+
+
+CODE, NONCE, SERIAL = "K7QM29XW4T", "00112233445566778899aabbccddeeff", "SBX-2026-000001"
+IV = bytes(range(0xA0, 0xAC))
+TOKEN, PASSWORD = bytes(range(64, 96)), bytes(range(96, 128))
+
+
+def _products() -> tuple[list[int], list[int]]:
+    """AES's substitution box, and doubling in its field."""
+    double = [(a << 1 ^ (0x1B if a & 0x80 else 0)) & 0xFF for a in range(256)]
+    box, p, q = [0x63] * 256, 1, 1
+    while True:
+        p ^= double[p]  # p times three; q divided by three, so that p times q stays one
+        q ^= q << 1
+        q ^= q << 2
+        q ^= q << 4
+        q = (q ^ (0x09 if q & 0x80 else 0)) & 0xFF
+        turned = q
+        for by in range(1, 5):
+            turned ^= (q << by | q >> (8 - by)) & 0xFF
+        box[p] = turned ^ 0x63
+        if p == 1:
+            return box, double
+
+
+BOX, DOUBLE = _products()
+
+
+def aes256(key: bytes, block: bytes) -> bytes:
+    """One block, encrypted (FIPS 197)."""
+    words, round_constant = [key[at : at + 4] for at in range(0, 32, 4)], 1
+    for number in range(8, 60):
+        word = words[-1]
+        if number % 8 == 0:
+            word = bytes(BOX[b] for b in word[1:] + word[:1])
+            word = bytes([word[0] ^ round_constant]) + word[1:]
+            round_constant = DOUBLE[round_constant]
+        elif number % 8 == 4:
+            word = bytes(BOX[b] for b in word)
+        words.append(bytes(a ^ b for a, b in zip(words[-8], word, strict=True)))
+    keys = [b"".join(words[at : at + 4]) for at in range(0, 60, 4)]
+    state = [a ^ b for a, b in zip(block, keys[0], strict=True)]
+    for number in range(1, 15):
+        state = [BOX[state[(at + 4 * (at % 4)) % 16]] for at in range(16)]
+        if number < 14:
+            for column in range(0, 16, 4):
+                a = state[column : column + 4]
+                every = a[0] ^ a[1] ^ a[2] ^ a[3]
+                state[column : column + 4] = [a[i] ^ every ^ DOUBLE[a[i] ^ a[(i + 1) % 4]] for i in range(4)]
+        state = [a ^ b for a, b in zip(state, keys[number], strict=True)]
+    return bytes(state)
+
+
+def gcm(key: bytes, iv: bytes, plain: bytes, beside: bytes) -> bytes:
+    """Ciphertext and tag (NIST SP 800-38D) with a nonce of 12 bytes."""
+
+    def padded(data: bytes) -> bytes:
+        return data + bytes(-len(data) % 16)
+
+    def times(x: int, y: int) -> int:
+        product = 0
+        for bit in range(127, -1, -1):
+            if x >> bit & 1:
+                product ^= y
+            y = y >> 1 ^ (0xE1 << 120 if y & 1 else 0)
+        return product
+
+    stream = b"".join(aes256(key, iv + counter.to_bytes(4, "big")) for counter in range(2, 2 + (len(plain) + 15) // 16))
+    cipher = bytes(a ^ b for a, b in zip(plain, stream, strict=False))
+    h, tag = int.from_bytes(aes256(key, bytes(16)), "big"), 0
+    lengths = (len(beside) * 8).to_bytes(8, "big") + (len(cipher) * 8).to_bytes(8, "big")
+    hashed = padded(beside) + padded(cipher) + lengths
+    for at in range(0, len(hashed), 16):
+        tag = times(tag ^ int.from_bytes(hashed[at : at + 16], "big"), h)
+    mask = int.from_bytes(aes256(key, iv + b"\0\0\0\1"), "big")
+    return cipher + (tag ^ mask).to_bytes(16, "big")
+
+
+def hkdf(secret: bytes, salt: bytes, info: str) -> bytes:
+    start = hmac.new(salt, secret, hashlib.sha256).digest()
+    return hmac.new(start, info.encode() + b"\1", hashlib.sha256).digest()
+
+
+def sealed(key: bytes, topic: str, body: bytes, secrets: bytes) -> bytes:
+    box = IV + gcm(key, IV, secrets, topic.encode() + b"\n" + body[:-1])
+    return body[:-1] + b',"sealed":"' + base64.urlsafe_b64encode(box).rstrip(b"=") + b'"}'
 
 
 def tlv(*objects: tuple[str, str]) -> str:
@@ -586,6 +674,250 @@ def time() -> list[Case]:
     ]
 
 
+def command() -> list[Case]:
+    topic = down("command")
+    speak = {
+        "message_type": "command",
+        "command_id": COMMAND,
+        "command_name": "speak_code",
+        "payload": {"code": "1234"},
+        "issued_at": "2026-05-23T10:04:00Z",
+        "expires_at": "2026-05-23T10:09:00Z",
+    }
+    later = speak | {"command_name": "dance", "payload": {"steps": [1, 2, {"left": True}], "tune": None}}
+    nothing = speak | {"command_name": "blink", "payload": {}}
+    longest = speak | {"command_id": "c" * 30, "command_name": "n" * 32, "payload": {"x": "y" * 232}}
+
+    def wrong(name: str, meaning: str, **change: Any) -> Case:
+        reason = f"malformed {next(iter(change))}"
+        return refused(name, meaning, topic, signed(KEY, topic, compact(**(speak | change))), reason, key=KEY)
+
+    return [
+        heard("speak-code", "Say these digits one by one.", topic, *written(speak)),
+        heard(
+            "a-command-of-later", "Read, and answered with rejected: the box does not know it.", topic, *written(later)
+        ),
+        heard("nothing-to-add", "A command that needs no payload has an empty one.", topic, *written(nothing)),
+        heard("largest", "The longest legal values.", topic, *written(longest)),
+        heard(
+            "unknown-member",
+            "A later hub says more: ignored, but signed.",
+            topic,
+            compact(**speak, urgent=True),
+            speak,
+            written=False,
+        ),
+        refused(
+            "code-changed",
+            "One digit.",
+            topic,
+            signed(KEY, topic, compact(**speak)).replace(b"1234", b"1235"),
+            "bad_signature",
+            key=KEY,
+        ),
+        refused("unsigned", "Anybody could say so.", topic, compact(**speak), "bad_signature", key=KEY),
+        wrong("payload-as-text", "An object.", payload='{"code":"1234"}'),
+        wrong("name-in-capitals", "Names are lower case.", command_name="SpeakCode"),
+        wrong("payload-too-long", "241 bytes as encoded.", payload={"x": "y" * 233}),
+        wrong("fraction-of-a-second", "Downlinks are whole seconds.", expires_at="2026-05-23T10:09:00.5Z"),
+    ]
+
+
+def command_ack() -> list[Case]:
+    topic = up("command/ack")
+    delivered = {
+        "message_type": "command_ack",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:04:01Z",
+        "command_id": COMMAND,
+        "status": "delivered",
+    }
+    succeeded = delivered | {"timestamp": "2026-05-23T10:04:04.250Z", "status": "succeeded"}
+    contract = {
+        "message_type": "command_ack",
+        "device_id": DEVICE,
+        "command_id": COMMAND,
+        "status": "delivered",
+        "reason": "ok",
+        "result_payload": {"payment_result": "ok"},
+    }
+    return [
+        said("delivered", "The box has it; the hub stops repeating.", topic, *written(delivered)),
+        said("succeeded", "Done.", topic, *written(succeeded)),
+        said(
+            "rejected",
+            "It will not be done.",
+            topic,
+            *written(delivered | {"status": "rejected", "reason": "unsupported"}),
+        ),
+        said("failed", "It was tried.", topic, *written(delivered | {"status": "failed", "reason": "audio_fault"})),
+        said(
+            "progress",
+            "On its way.",
+            topic,
+            *written(delivered | {"status": "progress", "result_payload": {"percent": 40}}),
+        ),
+        said("as-in-the-first-contract", "It had no timestamp.", topic, *written(contract)),
+        refused("unknown-status", "Six words.", topic, compact(**(delivered | {"status": "ok"})), "malformed status"),
+        refused("no-command", "Of what?", topic, compact(**(delivered | {"command_id": ""})), "malformed command_id"),
+        refused(
+            "result-as-text",
+            "An object.",
+            topic,
+            compact(**(delivered | {"result_payload": "ok"})),
+            "malformed result_payload",
+        ),
+    ]
+
+
+def credential_request() -> list[Case]:
+    topic = up("credential/request")
+    asked = {
+        "message_type": "credential_request",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:10:00Z",
+        "request_id": "rot_1",
+    }
+    confirmed = asked | {"request_id": "rot_2", "confirm": CREDENTIAL}
+    return [
+        said("ask", "A new credential, please.", topic, *written(asked)),
+        said("confirm", "It is stored: let it take effect.", topic, *written(confirmed)),
+        refused(
+            "no-request-id",
+            "The answer needs one.",
+            topic,
+            compact(**(asked | {"request_id": ""})),
+            "malformed request_id",
+        ),
+        refused("confirm-nothing", "Which?", topic, compact(**(confirmed | {"confirm": ""})), "malformed confirm"),
+    ]
+
+
+def credential_response() -> list[Case]:
+    topic = down("credential/response")
+    key = hkdf(KEY, b"", "soundbox/credential/v1/response")
+    head = {
+        "message_type": "credential_response",
+        "correlation_id": "rot_1",
+        "status": "issued",
+        "credential_id": CREDENTIAL,
+    }
+    body = sealed(key, topic, compact(**head), TOKEN + PASSWORD)
+    issued = json.loads(body)
+    confirmed = head | {"correlation_id": "rot_2", "status": "confirmed"}
+    failed = {
+        "message_type": "credential_response",
+        "correlation_id": "rot_2",
+        "status": "failed",
+        "error_code": "CONFLICT",
+    }
+    opened = {"seal_key_hex": key.hex(), "secrets_hex": (TOKEN + PASSWORD).hex()}
+
+    def wrong(name: str, meaning: str, content: bytes, reason: str = "malformed") -> Case:
+        return refused(name, meaning, topic, signed(KEY, topic, content), reason, key=KEY)
+
+    return [
+        heard("issued", "A token and a password, 32 bytes each, sealed.", topic, body, issued) | opened,
+        heard("confirmed", "It is in force; the one before it ends.", topic, *written(confirmed)),
+        heard("failed", "Ask for a new one.", topic, *written(failed)),
+        wrong("issued-without-secrets", "Signed, and still wrong.", compact(**head)),
+        wrong(
+            "failed-without-a-reason",
+            "Signed, and still wrong.",
+            compact(**{key: value for key, value in failed.items() if key != "error_code"}),
+        ),
+        wrong("confirmed-what", "Which one?", compact(**{k: v for k, v in confirmed.items() if k != "credential_id"})),
+        refused("unsigned", "Anybody could say so.", topic, body, "bad_signature", key=KEY),
+    ]
+
+
+def provision_request() -> list[Case]:
+    topic = f"provision/{NONCE}/request"
+    key = hkdf(hashlib.sha256(CODE.encode()).digest(), bytes.fromhex(NONCE), "soundbox/provision/v1/request")
+    asked = {"message_type": "provision_request", "serial_number": SERIAL}
+    given = {"activation_code": CODE, "nonce": NONCE}
+
+    def answered(case: Case) -> Case:
+        return case | given | {"key_hex": key.hex()}
+
+    body = compact(**asked)
+    return [
+        answered({"name": "ask", "meaning": "Who am I?", "valid": True, "written": True, "topic": topic})
+        | {
+            "body": body.decode(),
+            "sig": signature(key, topic, body),
+            **as_text(signed(key, topic, body)),
+            "fields": asked,
+        },
+        answered(refused("unsigned", "Anybody could ask.", topic, body, "bad_signature")),
+        answered(
+            refused("other-code", "Not the code of this box.", topic, signed(OTHER_KEY, topic, body), "bad_signature")
+        ),
+        answered(
+            refused(
+                "other-nonce",
+                "A good request, sent again on another topic.",
+                f"provision/{'f' * 32}/request",
+                signed(key, topic, body),
+                "bad_signature",
+            )
+        ),
+        answered(
+            refused(
+                "no-serial",
+                "Which code is meant?",
+                topic,
+                signed(key, topic, compact(message_type="provision_request", serial_number="")),
+                "malformed serial_number",
+            )
+        ),
+    ]
+
+
+def provision_response() -> list[Case]:
+    topic = f"provision/{NONCE}/response"
+    key = hkdf(hashlib.sha256(CODE.encode()).digest(), bytes.fromhex(NONCE), "soundbox/provision/v1/response")
+    success: dict[str, Any] = {
+        "message_type": "provision_response",
+        "status": "success",
+        "device_id": DEVICE,
+        "key_version": 1,
+        "host": "mqtt.example.com",
+        "port": 8883,
+        "tls": True,
+        "server_time": "2026-05-23T10:00:01Z",
+        "retry_after_s": 5,
+    }
+    failed = {"message_type": "provision_response", "status": "failed", "error_code": "UNAUTHENTICATED"}
+    secrets = KEY + TOKEN + PASSWORD
+    body = compact(**success)
+    good = sealed(key, topic, body, secrets)
+    given = {"activation_code": CODE, "nonce": NONCE, "key_hex": key.hex()}
+
+    def bad(name: str, meaning: str, payload: bytes, *, where: str = topic) -> Case:
+        return refused(name, meaning, where, payload, "cannot_open") | given
+
+    return [
+        {
+            "name": "success",
+            "meaning": "A name, a place and three secrets.",
+            "valid": True,
+            "written": True,
+            "topic": topic,
+        }
+        | given
+        | {"body": body.decode(), "iv_hex": IV.hex(), "secrets_hex": secrets.hex(), **as_text(good), "fields": success},
+        {"name": "failed", "meaning": "Code and serial do not fit.", "valid": True, "written": True, "topic": topic}
+        | given
+        | {"body": compact(**failed).decode(), **as_text(compact(**failed)), "fields": failed},
+        bad("host-changed", "What is readable is authenticated too.", good.replace(b"mqtt.", b"evil.")),
+        bad("one-bit-changed", "In what is sealed.", good[:-3] + (b"A" if good[-3:-2] != b"A" else b"Q") + good[-2:]),
+        bad("other-topic", "An answer to somebody else.", good, where=f"provision/{'f' * 32}/response"),
+        bad("other-code", "Sealed with another key.", sealed(OTHER_KEY, topic, body, secrets)),
+        bad("nothing-sealed", "A name without its secrets.", body),
+    ]
+
+
 def topics() -> list[dict[str, Any]]:
     good = [
         (up("status"), ["uplink", DEVICE, "status"]),
@@ -715,6 +1047,28 @@ def sentences() -> list[dict[str, Any]]:
     ]
 
 
+CODES = [
+    ("1234", "Kode: satu dua tiga empat", "Code: one two three four"),
+    ("0070", "Kode: nol nol tujuh nol", "Code: zero zero seven zero"),
+    (
+        "56789012",
+        "Kode: lima enam tujuh delapan sembilan nol satu dua",
+        "Code: five six seven eight nine zero one two",
+    ),
+]
+
+
+def codes() -> list[dict[str, Any]]:
+    return [
+        {"code": code}
+        | {
+            language: {"sentence": said, "clips": [f"{language}/{w}" for w in said.lower().replace(":", "").split()]}
+            for language, said in (("id", indonesian), ("en", english))
+        }
+        for code, indonesian, english in CODES
+    ]
+
+
 def files() -> dict[str, str]:
     messages = {
         "status": status(),
@@ -723,16 +1077,23 @@ def files() -> dict[str, str]:
         "payment-ack": payment_ack(),
         "time-request": time_request(),
         "event": event(),
+        "command-ack": command_ack(),
+        "credential-request": credential_request(),
         "dynamic-qr-response": dynamic_qr_response(),
         "dynamic-qr-display": dynamic_qr_display(),
         "payment-success": payment_success(),
         "time": time(),
+        "command": command(),
+        "credential-response": credential_response(),
+        "provision-request": provision_request(),
+        "provision-response": provision_response(),
     }
     others = {
         "topics": topics(),
         "merchant-names": merchant_names(),
         "amounts": amounts(),
         "sentences": sentences(),
+        "codes": codes(),
     }
     return {f"{name}.json": _document(cases) for name, cases in (messages | others).items()}
 

@@ -79,7 +79,7 @@ async def credentials_for(
     Raises ActivationRefused, also when there are none and no code to get them with.
     """
     stored = load_credentials(home)
-    if stored is not None and _fits(stored, server, serial_number, activation_code):
+    if stored is not None and fits(stored, server, serial_number, activation_code):
         return stored
     if not activation_code:
         raise ActivationRefused(f"{home} holds no credentials for {serial_number} at {server}, and no code was given")
@@ -123,14 +123,24 @@ def load_credentials(home: Path) -> Credentials | None:
 
 def store_credentials(home: Path, credentials: Credentials) -> None:
     """On the disk before the box uses them: the code that bought them is spent."""
+    write_durably(home / FILE_NAME, credentials.model_dump_json(indent=2).encode())
+
+
+def base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Whole or not at all, for the owner's eyes only, and on the disk when this returns."""
+    home = path.parent
     home.mkdir(parents=True, exist_ok=True)
-    unfinished = home / f"{FILE_NAME}.new"
+    unfinished = path.with_name(f"{path.name}.new")
     file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(file, "wb") as out:
-        out.write(credentials.model_dump_json(indent=2).encode())
+        out.write(content)
         out.flush()
         os.fsync(out.fileno())
-    unfinished.replace(home / FILE_NAME)
+    unfinished.replace(path)
     folder = os.open(home, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -138,15 +148,15 @@ def store_credentials(home: Path, credentials: Credentials) -> None:
         os.close(folder)
 
 
-def _fits(stored: Credentials, server: str, serial_number: str, activation_code: str | None) -> bool:
+def fits(stored: Credentials, server: str, serial_number: str, activation_code: str | None) -> bool:
     """A new code means that somebody wants this box activated anew, after a reset or a revocation."""
     if (stored.server, stored.serial_number) != (server, serial_number):
         return False
-    return not activation_code or _sha256(activation_code) == stored.code_sha256
+    return not activation_code or code_sha256(activation_code) == stored.code_sha256
 
 
 def _read(answer: httpx.Response, server: str, serial_number: str, activation_code: str) -> Credentials:
-    asked = {"server": server, "serial_number": serial_number, "code_sha256": _sha256(activation_code)}
+    asked = {"server": server, "serial_number": serial_number, "code_sha256": code_sha256(activation_code)}
     try:
         credentials = Credentials.model_validate({**answer.json()["data"], **asked})
     except (ValueError, KeyError, TypeError, ValidationError) as error:
@@ -170,5 +180,5 @@ def _retry_after(answer: httpx.Response, otherwise_s: float) -> float:
     return float(said) if said.isdigit() else otherwise_s
 
 
-def _sha256(code: str) -> str:
+def code_sha256(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()

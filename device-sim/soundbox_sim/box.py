@@ -5,6 +5,7 @@ does; what it is worth in UTC the box learns from its battery-backed clock or fr
 know after its plug was pulled is in the journal, and it is written there before the box says a word about it.
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,10 +13,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 from soundbox_protocol.messages import (
+    COMMANDS,
     MAX_COUNT,
     MAX_PAYLOAD_BYTES,
     MESSAGES,
     Capabilities,
+    Command,
+    CommandAck,
+    CredentialRequest,
+    CredentialResponse,
     DynamicQrDisplay,
     DynamicQrRequest,
     DynamicQrResponse,
@@ -24,18 +30,23 @@ from soundbox_protocol.messages import (
     MalformedMessage,
     PaymentAck,
     PaymentSuccess,
+    RotateCredential,
+    SpeakCode,
     Status,
     Time,
     TimeRequest,
     decode,
     encode,
+    read_payload,
 )
+from soundbox_protocol.provisioning import credential_key, unpacked_credential
+from soundbox_protocol.sealing import CannotOpen, unseal
 from soundbox_protocol.signing import BadSignature, verify
-from soundbox_protocol.speech import payment_clips, payment_sentence
+from soundbox_protocol.speech import code_clips, code_sentence, payment_clips, payment_sentence
 from soundbox_protocol.times import from_rfc3339, to_rfc3339
 from soundbox_protocol.topics import Downlink, Uplink, parse_downlink, uplink
 from soundbox_sim import journal as log
-from soundbox_sim.journal import Entry, Journal
+from soundbox_sim.journal import Entry, Journal, Order
 
 Language = Literal["id", "en"]
 
@@ -49,6 +60,15 @@ PAID_SCREEN_MS = 10_000
 EVENT_EVERY_MS = 1_000  # A forger must not turn the box into a flood of events.
 
 NETWORK_LOST = {"id": "Jaringan terputus", "en": "Network disconnected"}
+
+
+@dataclass(frozen=True, slots=True)
+class NewCredential:
+    """A token and a broker password that take the place of those in force once the hub hears that they are kept."""
+
+    credential_id: str
+    device_token: str
+    broker_password: str
 
 
 # What a box wants done.
@@ -69,7 +89,7 @@ class Publish:
 class Speak:
     """Say this, then call `Box.spoken` or `Box.not_spoken` with the same id. Only one is ever under way.
 
-    A notice (`jaringan terputus`) has no event_id and no seq.
+    A notice (`jaringan terputus`) has no event_id and no seq; a code has its command's id and no seq.
     """
 
     event_id: str | None
@@ -139,7 +159,8 @@ class Box:
     """One soundbox from boot to power cut. Not thread-safe: one caller at a time.
 
     `account` names the activation (device and key version): a new one makes the box count seq from one again.
-    `token` gives a fresh random name of at most 30 URL-safe characters.
+    `token` gives a fresh random name of at most 30 URL-safe characters. `keep` puts a new credential on the disk beside
+    the one in force before it returns; a box without it keeps the one it has.
     """
 
     def __init__(
@@ -152,6 +173,7 @@ class Box:
         now_ms: int,
         token: Callable[[], str],
         settings: BoxSettings | None = None,
+        keep: Callable[[NewCredential], None] | None = None,
     ) -> None:
         self.device_id = device_id
         self.settings = settings or BoxSettings()
@@ -176,8 +198,12 @@ class Box:
         self._turned_away: dict[int, int] = {}
         self._speaking: Speak | None = None
         self._said: PaymentSuccess | None = None
+        self._codes: deque[Speak] = deque()
         self._notice_due = False
         self._asked: _Asked | None = None
+        self._keep = keep
+        self._credential_asked: str | None = None
+        self._rotation: str | None = None  # the command that wanted it
 
     # Power and radio.
 
@@ -191,6 +217,9 @@ class Box:
             if entry.status == "received":
                 self._settle(_failed(entry, "interrupted"), now_ms)
                 actions.append(Tell("interrupted", {"event_id": entry.event_id, "seq": entry.seq}))
+        for order in list(self._journal.memory.orders.values()):
+            if order.status == "delivered":
+                self._report(Order(order.command_id, "failed", "interrupted"), now_ms)
         return actions
 
     def connect(self, now_ms: int) -> Publish:
@@ -276,6 +305,10 @@ class Box:
             return self._qr_answer(message, now_ms)
         if isinstance(message, DynamicQrDisplay):
             return self._display(message, now_ms)
+        if isinstance(message, Command):
+            return self._command(message, now_ms)
+        if isinstance(message, CredentialResponse):
+            return self._credential(message, topic, body, now_ms)
         raise TypeError(f"{type(message).__name__} is no downlink")
 
     # Announcements.
@@ -338,6 +371,89 @@ class Box:
             self._turned_away[message.seq] = from_rfc3339(message.expires_at)
         return False
 
+    # Commands.
+
+    def _command(self, command: Command, now_ms: int) -> list[Action]:
+        if known := self._journal.memory.orders.get(command.command_id):
+            return [self._report(known, now_ms)]
+        if self._is_late(from_rfc3339(command.expires_at), now_ms):
+            return self._refuse(command, "expired", now_ms)
+        if command.command_name not in COMMANDS:
+            return self._refuse(command, "unsupported", now_ms)
+        try:
+            payload = read_payload(COMMANDS[command.command_name], command.payload)
+        except MalformedMessage:
+            return self._refuse(command, "malformed_payload", now_ms)
+        if len(self._codes) >= QUEUE:
+            return self._refuse(command, "busy", now_ms)
+        delivered = self._report(Order(command.command_id), now_ms)
+        told = Tell("command", {"command_id": command.command_id, "command_name": command.command_name})
+        return [delivered, told, *self._carry_out(command.command_id, payload, now_ms)]
+
+    def _carry_out(self, command_id: str, payload: Any, now_ms: int) -> list[Action]:
+        """By what the payload is: every command has a model of its own."""
+        if isinstance(payload, SpeakCode):
+            language = self.settings.language
+            sentence, clips = code_sentence(payload.code, language), code_clips(payload.code, language)
+            self._codes.append(Speak(command_id, None, sentence, tuple(clips), language))
+            return self._speak_next(now_ms)
+        if isinstance(payload, RotateCredential):
+            if self._keep is None:
+                return self._end_command(Order(command_id, "failed", "unsupported"), now_ms)
+            self._rotation = command_id
+            return self.ask_credential(now_ms)
+        raise TypeError(f"{type(payload).__name__} is no command's payload")
+
+    def _refuse(self, command: Command, reason: str, now_ms: int) -> list[Action]:
+        return self._end_command(Order(command.command_id, "rejected", reason), now_ms)
+
+    def _end_command(self, order: Order, now_ms: int) -> list[Action]:
+        facts = {"command_id": order.command_id, "status": order.status, "reason": order.reason}
+        return [self._report(order, now_ms), Tell("command_ended", facts)]
+
+    def _report(self, order: Order, now_ms: int) -> Publish:
+        """What became of a command, in the journal before the ack leaves."""
+        message = CommandAck(
+            **self._common(now_ms), command_id=order.command_id, status=order.status, reason=order.reason
+        )
+        number = self._journal.memory.next_ack
+        self._journal.write(log.ordered(order, ack=encode(message).decode()))
+        return self._ack(number)
+
+    # The credential.
+
+    def ask_credential(self, now_ms: int, *, confirm: str | None = None) -> list[Action]:
+        """Ask for a new one; with `confirm`, say that this one is kept, again if need be."""
+        self._credential_asked = self._token()
+        message = CredentialRequest(**self._common(now_ms), request_id=self._credential_asked, confirm=confirm)
+        return [Publish(uplink(self.device_id, Uplink.CREDENTIAL_REQUEST), encode(message))]
+
+    def _credential(self, message: CredentialResponse, topic: str, body: bytes, now_ms: int) -> list[Action]:
+        if message.correlation_id != self._credential_asked or self._keep is None:
+            return [Tell("ignored", {"correlation_id": message.correlation_id})]
+        self._credential_asked = None
+        if message.status == "issued":
+            return self._keep_credential(str(message.credential_id), topic, body, now_ms)
+        confirmed = message.status == "confirmed"
+        facts = {"credential_id": message.credential_id, "error_code": message.error_code}
+        told = Tell("rotation_confirmed" if confirmed else "rotation_refused", facts)
+        return [told, *self._end_rotation("succeeded" if confirmed else "failed", message.error_code, now_ms)]
+
+    def _keep_credential(self, credential_id: str, topic: str, body: bytes, now_ms: int) -> list[Action]:
+        """On the disk before the hub hears of it: from then on it may swap the broker's password at any moment."""
+        assert self._keep is not None
+        try:
+            token, password = unpacked_credential(unseal(credential_key(self._key), topic, body)[1])
+        except (CannotOpen, ValueError) as problem:
+            return self._complain("malformed_message", f"credential/response: {problem}"[:100], now_ms)
+        self._keep(NewCredential(credential_id, token, password))
+        stored = Tell("credential_stored", {"credential_id": credential_id})
+        return [stored, *self.ask_credential(now_ms, confirm=credential_id)]
+
+    def _end_rotation(self, status: log.CommandStatus, reason: str | None, now_ms: int) -> list[Action]:
+        command_id, self._rotation = self._rotation, None
+        return [] if command_id is None else self._end_command(Order(command_id, status, reason), now_ms)
+
     # The speaker: one at a time, in the order of the payments.
 
     def _speak_next(self, now_ms: int) -> list[Action]:
@@ -346,6 +462,10 @@ class Box:
             if self._notice_due:
                 self._notice_due = False
                 actions.append(self._say_notice())
+                break
+            if self._codes:  # Before the payments: somebody stands there and listens.
+                self._said, self._speaking = None, self._codes.popleft()
+                actions.append(self._speaking)
                 break
             message = self._next_to_speak(now_ms)
             if message is None:
@@ -389,10 +509,11 @@ class Box:
 
     def spoken(self, event_id: str | None, now_ms: int, *, wav: str | None = None) -> list[Action]:
         """The speaker has finished. Marked in the journal before the ack leaves."""
-        message = self._finish(event_id)
+        speech, message = self._finish(event_id)
         self._audio_fault = False
         if message is None:
-            return self._speak_next(now_ms)
+            ended = self._code_was_spoken(speech, wav, now_ms) if speech.event_id is not None else []
+            return [*ended, *self._speak_next(now_ms)]
         played_at_ms = self._utc(now_ms)
         entry = Entry(message.event_id, message.seq, status="played", played_at_ms=played_at_ms)
         played = Tell("played", {**_facts(message), "played_at": _stamp(played_at_ms), "wav": wav})
@@ -400,19 +521,26 @@ class Box:
 
     def not_spoken(self, event_id: str | None, now_ms: int, *, problem: str) -> list[Action]:
         """The speaker failed for good. The operator hears of it; the payment is not announced twice instead."""
-        message = self._finish(event_id)
+        speech, message = self._finish(event_id)
         self._audio_fault = True
         actions: list[Action] = []
         if message is not None:
             actions.append(self._settle(_failed(Entry(message.event_id, message.seq), "audio_fault"), now_ms))
+        elif speech.event_id is not None:
+            actions += self._end_command(Order(speech.event_id, "failed", "audio_fault"), now_ms)
         actions += self._complain("audio_fault", problem[:100], now_ms)
         return actions + self._speak_next(now_ms)
 
-    def _finish(self, event_id: str | None) -> PaymentSuccess | None:
+    def _code_was_spoken(self, speech: Speak, wav: str | None, now_ms: int) -> list[Action]:
+        told = Tell("code_spoken", {"command_id": speech.event_id, "sentence": speech.sentence, "wav": wav})
+        return [*self._end_command(Order(str(speech.event_id), "succeeded"), now_ms), told]
+
+    def _finish(self, event_id: str | None) -> tuple[Speak, PaymentSuccess | None]:
         if self._speaking is None or self._speaking.event_id != event_id:
             raise ValueError(f"the box is not speaking {event_id}")
-        message, self._speaking, self._said = self._said, None, None
-        return message
+        speech, message = self._speaking, self._said
+        self._speaking, self._said = None, None
+        return speech, message
 
     def _pass_over(self, seq: int) -> None:
         """This one will not be spoken, so nobody needs to wait for it."""
@@ -585,7 +713,7 @@ class Box:
             state=state,
             session_epoch=self._epoch,
             firmware_version=self.settings.firmware_version,
-            capabilities=Capabilities(max_payload_bytes=MAX_PAYLOAD_BYTES, tts=True, clips=True),
+            capabilities=Capabilities(max_payload_bytes=MAX_PAYLOAD_BYTES, tts=True, clips=True, command_progress=True),
             last_announcement_seq=self._journal.memory.highest_seq,
             reset_reason="reconnect" if self._births else "power_on",
         )
@@ -637,9 +765,11 @@ class Box:
 
     def _ack(self, number: int) -> Publish:
         text = self._journal.memory.unsent_acks[number]
-        return Publish(uplink(self.device_id, Uplink.PAYMENT_ACK), text.encode(), ack=number)
+        channel = _ACKS[json.loads(text)["message_type"]]
+        return Publish(uplink(self.device_id, channel), text.encode(), ack=number)
 
 
+_ACKS = {"payment_ack": Uplink.PAYMENT_ACK, "command_ack": Uplink.COMMAND_ACK}
 _DONE = {"clear": "cleared", "expired": "expired"}
 
 

@@ -29,7 +29,13 @@ EventsJson = Annotated[bool, typer.Option("--events-json", help="One JSON line o
 
 @app.command()
 def run(
-    server: Annotated[str, typer.Option(envvar="SOUNDBOX_SIM_SERVER", help="The hub's URL.")],
+    server: Annotated[
+        str,
+        typer.Option(
+            envvar="SOUNDBOX_SIM_SERVER",
+            help="The hub's URL; mqtts://host:port or mqtt://host:port for a box that cannot speak HTTPS.",
+        ),
+    ],
     home: Annotated[Path, typer.Option(help="The box's own folder: credentials, journal, recordings.")],
     serial: Annotated[str, typer.Option(help="The serial number on the sticker.")],
     activation_code: Annotated[str | None, typer.Option(help="Needed once; a new code activates anew.")] = None,

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from soundbox_sim.activation import ActivationRefused, Credentials, credentials_for, load_credentials
+from soundbox_sim.activation import ActivationRefused, Credentials, NextCredential, credentials_for, load_credentials
 from soundbox_sim.box import Box, BoxSettings, Language, Tell
 from soundbox_sim.faults import Faults, read_faults
 from soundbox_sim.journal import Journal, JournalInUse
+from soundbox_sim.naming import credentials_over_mqtt, is_mqtt
 from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
 from soundbox_sim.rotation import Keyring
 from soundbox_sim.voice import SilentVoice, Voice, WavVoice, find_player
@@ -57,6 +58,8 @@ class BoxPlan(BaseModel):
     def _knows_where_it_sells(self) -> Self:
         if self.ask_qr_every is not None and self.terminal_id is None:
             raise ValueError("a box that asks for QRs needs a terminal_id")
+        if self.heartbeat_http and is_mqtt(self.server):
+            raise ValueError("a box whose server is reached over MQTT sends its heartbeats there too")
         return self
 
 
@@ -80,8 +83,9 @@ async def run_box(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> None:
         return
     random, faults = Random(plan.seed), read_faults(plan.faults)  # noqa: S311 - jitter and faults, no secrets.
     now_ms = Counter(has_clock=not faults.no_clock, skew_ms=faults.clock_skew)
+    keyring = Keyring(plan.home, credentials)
     radio = Radio(
-        lambda: _power_on(plan, credentials, faults, now_ms()),
+        lambda: _power_on(plan, credentials, faults, now_ms(), keyring),
         broker=credentials.broker,
         voice=make_voice(plan.voice, plan.home / "wav"),
         watch=lambda box, told: watch(credentials.device_id, told, box),
@@ -92,7 +96,7 @@ async def run_box(plan: BoxPlan, stop: asyncio.Event, watch: Watch) -> None:
         broker_tls=_broker_tls(plan, credentials),
         heartbeats=Heartbeats(plan.heartbeat_every, _heartbeat_url(plan, credentials)),
         backoff=Backoff(first_s=plan.backoff),
-        keyring=Keyring(plan.home, credentials),
+        keyring=keyring,
     )
     await _until_first_ends(radio.run(stop), _sell(radio, plan, random))
 
@@ -122,6 +126,14 @@ def make_voice(kind: VoiceKind, folder: Path) -> Voice:
 
 
 async def _credentials(plan: BoxPlan, tls: ssl.SSLContext) -> Credentials:
+    if is_mqtt(plan.server):
+        return await credentials_over_mqtt(
+            plan.home,
+            server=plan.server.rstrip("/"),
+            serial_number=plan.serial,
+            activation_code=plan.activation_code,
+            tls=tls,
+        )
     async with httpx.AsyncClient(timeout=15.0, verify=tls) as client:
         return await credentials_for(
             plan.home,
@@ -144,7 +156,7 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> 
         await asyncio.gather(task, stopped, return_exceptions=True)
 
 
-def _power_on(plan: BoxPlan, credentials: Credentials, faults: Faults, now_ms: int) -> Box:
+def _power_on(plan: BoxPlan, credentials: Credentials, faults: Faults, now_ms: int, keyring: Keyring) -> Box:
     settings = BoxSettings(terminal_id=plan.terminal_id, language=plan.language, has_clock=not faults.no_clock)
     return Box(
         credentials.device_id,
@@ -154,6 +166,9 @@ def _power_on(plan: BoxPlan, credentials: Credentials, faults: Faults, now_ms: i
         now_ms=now_ms,
         token=lambda: secrets.token_urlsafe(16),
         settings=settings,
+        keep=lambda new: keyring.put_beside(
+            NextCredential(credential_id=new.credential_id, device_token=new.device_token, password=new.broker_password)
+        ),
     )
 
 

@@ -16,9 +16,11 @@ from typing import Any, Literal
 
 WINDOW = 32  # Seen ids a box keeps, and how far behind the newest a message may come.
 UNSENT_ACKS = 32
+COMMANDS = 16  # Commands a box remembers, so that a repeat is never carried out.
 COMPACT_BYTES = 64 * 1024
 
 Status = Literal["received", "played", "stale_skipped", "failed"]
+CommandStatus = Literal["delivered", "succeeded", "failed", "rejected"]
 Record = dict[str, Any]
 
 
@@ -33,6 +35,15 @@ class Entry:
     played_at_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One command the box took in. `status` and `reason` are what it last reported about it."""
+
+    command_id: str
+    status: CommandStatus = "delivered"
+    reason: str | None = None
+
+
 @dataclass(slots=True)
 class Memory:
     """Everything the journal holds. Only `remember` changes it."""
@@ -42,6 +53,7 @@ class Memory:
     highest_seq: int = 0
     floor: int = 0
     entries: dict[str, Entry] = field(default_factory=dict)
+    orders: dict[str, Order] = field(default_factory=dict)
     unsent_acks: dict[int, str] = field(default_factory=dict)
     next_ack: int = 1
     day: str = ""
@@ -142,6 +154,11 @@ def answered(ack: str) -> Record:
     return {"is": "answered", "ack": ack}
 
 
+def ordered(order: Order, *, ack: str) -> Record:
+    """What became of a command, and the ack that says so, in one record."""
+    return {"is": "ordered", "order": asdict(order), "ack": ack}
+
+
 def ack_sent(number: int) -> Record:
     return {"is": "ack_sent", "number": number}
 
@@ -164,6 +181,9 @@ def remember(memory: Memory, record: Record) -> None:
             entry = Entry(**record["entry"])
             memory.entries[entry.event_id] = entry
             _owe(memory, record["ack"])
+        case "ordered":
+            _note_order(memory, Order(**record["order"]))
+            _owe(memory, record["ack"])
         case "answered":
             _owe(memory, record["ack"])
         case "ack_sent":
@@ -180,6 +200,12 @@ def _take_in(memory: Memory, entry: Entry) -> None:
         oldest = min(memory.entries.values(), key=lambda kept: kept.seq)
         del memory.entries[oldest.event_id]
         memory.floor = max(memory.floor, oldest.seq)  # A forgotten id must never be taken for a new one.
+
+
+def _note_order(memory: Memory, order: Order) -> None:
+    memory.orders[order.command_id] = order  # One that is known keeps its place: the oldest goes first.
+    while len(memory.orders) > COMMANDS:
+        del memory.orders[next(iter(memory.orders))]
 
 
 def _count(memory: Memory, day: str, amount_idr: int) -> None:
@@ -203,6 +229,7 @@ def _snapshot(memory: Memory) -> Record:
         "is": "snapshot",
         **asdict(memory),
         "entries": [asdict(entry) for entry in memory.entries.values()],
+        "orders": [asdict(order) for order in memory.orders.values()],
         "unsent_acks": list(memory.unsent_acks.items()),
     }
 
@@ -211,6 +238,8 @@ def _restore(memory: Memory, record: Record) -> None:
     for name, value in record.items():
         if name == "entries":
             memory.entries = {entry["event_id"]: Entry(**entry) for entry in value}
+        elif name == "orders":
+            memory.orders = {order["command_id"]: Order(**order) for order in value}
         elif name == "unsent_acks":
             memory.unsent_acks = dict(value)
         elif name != "is":

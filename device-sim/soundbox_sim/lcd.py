@@ -17,7 +17,10 @@ from soundbox_protocol.times import to_rfc3339
 from soundbox_sim.box import Box, Tell
 
 SHOWN_LINES = 4
-_TOLD = ("stale_skipped", "rejected", "interrupted", "bad_signature", "audio_fault", "qr_failed", "waits_for_time")
+_TOLD = (
+    *("stale_skipped", "rejected", "interrupted", "bad_signature", "audio_fault", "qr_failed", "waits_for_time"),
+    "command_ended",
+)
 
 
 def json_lines(out: TextIO) -> Callable[[str, Tell, Box | None], None]:
@@ -116,6 +119,10 @@ def _line(told: Tell) -> str | None:
             return f"#{told.facts['seq']} paid {amount}"
         case "played":
             return f"#{told.facts['seq']} spoken {amount}  {told.facts['wav'] or ''}".rstrip()
+        case "command":
+            return f"is asked to {told.facts['command_name'].replace('_', ' ')}"
+        case "code_spoken":
+            return f'says "{told.facts["sentence"]}"  {told.facts["wav"] or ""}'.rstrip()
         case what if what in _TOLD:
             return f"{what.replace('_', ' ')}  {_short(told.facts)}"
         case _:

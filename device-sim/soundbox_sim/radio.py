@@ -23,6 +23,7 @@ from soundbox_protocol.topics import downlink_filter
 from soundbox_sim.activation import BrokerAddress
 from soundbox_sim.box import Action, Box, Publish, Speak, Tell
 from soundbox_sim.faults import Faults, copies_in_ms
+from soundbox_sim.naming import is_mqtt
 from soundbox_sim.rotation import Keyring, RotationRefused, rotate
 from soundbox_sim.voice import AudioFault, Voice
 
@@ -279,6 +280,10 @@ class Radio:
                 await self._renew_once(box, keyring, client)
 
     async def _renew_once(self, box: Box, keyring: Keyring, client: httpx.AsyncClient) -> None:
+        if is_mqtt(keyring.server):
+            coming = keyring.next
+            await self._with_box(partial(box.ask_credential, confirm=coming.credential_id if coming else None))
+            return
         for attempt in itertools.count():
             try:
                 confirmed = await rotate(keyring, client, step=self._rotation_step)
@@ -329,6 +334,8 @@ class Radio:
                 await client.subscribe(downlink_filter(box.device_id), qos=1)
                 self._outbox = asyncio.Queue(OUTBOUND)  # What was meant for the last session; acks are in the journal.
                 await self._with_box(box.birth)
+                if self._keyring is not None and self._keyring.is_rotating and is_mqtt(self._keyring.server):
+                    self.rotate_credential()  # a confirmation may have been lost with the last session
                 await self._serve(box, client, stop)
                 await self._say_goodbye(box, client)
             finally:

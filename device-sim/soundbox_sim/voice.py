@@ -186,7 +186,9 @@ async def _play(player: tuple[str, ...], path: Path) -> None:
 
 
 def _file_name(speech: Speak) -> str:
-    return "notice.wav" if speech.event_id is None else f"{speech.seq:06d}-{speech.event_id}.wav"
+    if speech.event_id is None:
+        return "notice.wav"
+    return f"{speech.event_id}.wav" if speech.seq is None else f"{speech.seq:06d}-{speech.event_id}.wav"
 
 
 @cache

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import to_json
 
 from soundbox_protocol.times import from_rfc3339
 from soundbox_protocol.topics import DEVICE_ID_PATTERN, Downlink, Uplink, parse_uplink
@@ -23,6 +24,7 @@ MAX_DEPTH = 20
 MAX_AMOUNT = 999_999_999_999  # whole rupiah; the largest amount that can be spoken
 MAX_COUNT = 2**31 - 1  # fits the signed 32-bit integer of a small box
 NAME_CHARACTERS, NAME_BYTES = 25, 40
+COMMAND_BYTES = 240  # of a command's payload as encoded
 
 # Direction marks and overrides can make a signed name read as another one.
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -73,6 +75,12 @@ def _short_as_encoded(text: str) -> str:
     return text
 
 
+def _small_payload(payload: dict[str, Any]) -> dict[str, Any]:
+    if len(to_json(payload)) > COMMAND_BYTES:
+        raise ValueError(f"longer than {COMMAND_BYTES} bytes as encoded")
+    return payload
+
+
 DeviceId = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{2,31}$"),
@@ -104,8 +112,14 @@ MerchantName = Annotated[
 ]
 QrPayload = Annotated[str, StringConstraints(pattern="^[ -~]{1,512}$")]  # EMVCo's own ceiling, printable ASCII
 ErrorCode = Annotated[str, StringConstraints(pattern="^[A-Z][A-Z0-9_]{0,47}$")]
+CredentialId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,36}$")]
+SerialNumber = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{3,64}$")]
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,64}$")]
+CommandName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
+CommandPayload = Annotated[dict[str, Any], AfterValidator(_small_payload)]
 EventCode = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Sealed = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{40,}$")]  # sealing.py writes and opens it
 
 
 class _Wire(BaseModel):
@@ -219,6 +233,28 @@ class Event(Message):
     detail: LongText | None = None
 
 
+class CommandAck(Message):
+    """What became of one command. Over HTTP, as in the first contract, `message_type` and `timestamp` are left out."""
+
+    message_type: Literal["command_ack"] = "command_ack"
+    device_id: DeviceId
+    timestamp: Moment | None = None
+    command_id: Identifier
+    status: Literal["delivered", "progress", "succeeded", "failed", "rejected", "timeout"]
+    reason: ShortText | None = None
+    result_payload: dict[str, Any] | None = None
+
+
+class CredentialRequest(Message):
+    """A new credential, please; with `confirm`, that one is stored and takes effect. The same may be asked again."""
+
+    message_type: Literal["credential_request"] = "credential_request"
+    device_id: DeviceId
+    timestamp: Moment
+    request_id: Identifier
+    confirm: CredentialId | None = None
+
+
 # --- downlinks -----------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +319,90 @@ class Time(Message):
     nonce: Identifier
 
 
+class Command(Message):
+    """Something an operator wants done, once per command_id and not after expires_at."""
+
+    message_type: Literal["command"] = "command"
+    command_id: Identifier
+    command_name: CommandName
+    payload: CommandPayload
+    issued_at: Second
+    expires_at: Second
+
+
+class SpeakCode(_Wire):
+    """The payload of `speak_code`: digits to say one by one, so that whoever stands at the box can repeat them."""
+
+    code: Annotated[str, StringConstraints(pattern="^[0-9]{4,8}$")]
+
+
+class RotateCredential(_Wire):
+    """The payload of `rotate_credential`, which is empty: ask for a new credential over MQTT, now."""
+
+
+class CredentialResponse(Message):
+    """A new credential with its secrets sealed, or the word that one is in force, or why not."""
+
+    message_type: Literal["credential_response"] = "credential_response"
+    correlation_id: Identifier
+    status: Literal["issued", "confirmed", "failed"]
+    credential_id: CredentialId | None = None
+    error_code: ErrorCode | None = None
+    sealed: Sealed | None = None
+
+    @model_validator(mode="after")
+    def _is_a_credential_or_a_reason(self) -> Self:
+        if self.status == "failed" and (self.error_code is None or self.sealed is not None):
+            raise ValueError("failed needs error_code and carries nothing sealed")
+        if self.status != "failed" and self.credential_id is None:
+            raise ValueError("issued and confirmed need credential_id")
+        if (self.status == "issued") != (self.sealed is not None):
+            raise ValueError("issued needs sealed, and only issued carries it")
+        return self
+
+
+# --- before a box has a name ---------------------------------------------------------------------------------------
+
+
+class ProvisionRequest(Message):
+    """Please tell me who I am. Signed with a key made of the activation code and the nonce in the topic."""
+
+    message_type: Literal["provision_request"] = "provision_request"
+    serial_number: SerialNumber
+
+
+class ProvisionResponse(Message):
+    """Who the box is and where it goes on air, its secrets sealed beside it; or that code and serial do not fit."""
+
+    message_type: Literal["provision_response"] = "provision_response"
+    status: Literal["success", "failed"]
+    device_id: DeviceId | None = None
+    key_version: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None = None
+    host: Host | None = None
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    tls: bool | None = None
+    server_time: Second | None = None
+    retry_after_s: Annotated[int, Field(ge=0, le=3600)] | None = None
+    error_code: ErrorCode | None = None
+    sealed: Sealed | None = None
+
+    @model_validator(mode="after")
+    def _is_a_name_or_a_reason(self) -> Self:
+        told = (self.device_id, self.key_version, self.host, self.port, self.tls)
+        if self.status == "success" and None in told:
+            raise ValueError("success needs device_id, key_version, host, port and tls")
+        if self.status == "failed" and (self.error_code is None or self.sealed is not None):
+            raise ValueError("failed needs error_code and carries nothing sealed")
+        return self
+
+
+PROVISIONING: Mapping[str, type[Message]] = {"request": ProvisionRequest, "response": ProvisionResponse}
+"""The messages under `provision/{nonce}/`, for a box that has no name yet."""
+
+COMMANDS: Mapping[str, type[_Wire]] = {"speak_code": SpeakCode, "rotate_credential": RotateCredential}
+"""The commands of this edition and what their payload holds. A box answers `rejected` to any other."""
+
+
 MESSAGES: Mapping[Uplink | Downlink, type[Message]] = {
     Uplink.STATUS: Status,
     Uplink.HEARTBEAT: Heartbeat,
@@ -290,10 +410,14 @@ MESSAGES: Mapping[Uplink | Downlink, type[Message]] = {
     Uplink.PAYMENT_ACK: PaymentAck,
     Uplink.TIME_REQUEST: TimeRequest,
     Uplink.EVENT: Event,
+    Uplink.COMMAND_ACK: CommandAck,
+    Uplink.CREDENTIAL_REQUEST: CredentialRequest,
     Downlink.DYNAMIC_QR_RESPONSE: DynamicQrResponse,
     Downlink.DYNAMIC_QR_DISPLAY: DynamicQrDisplay,
     Downlink.PAYMENT_SUCCESS: PaymentSuccess,
     Downlink.TIME: Time,
+    Downlink.COMMAND: Command,
+    Downlink.CREDENTIAL_RESPONSE: CredentialResponse,
 }
 
 _SAID_BY_DEVICES: Mapping[str, type[Message]] = {
@@ -301,6 +425,7 @@ _SAID_BY_DEVICES: Mapping[str, type[Message]] = {
 }
 
 M = TypeVar("M", bound=Message)
+P = TypeVar("P", bound=_Wire)
 
 
 # --- to bytes and back ---------------------------------------------------------------------------------------------
@@ -341,6 +466,14 @@ def decode_uplink(topic: str, payload: bytes | memoryview) -> Message:
     if getattr(message, "device_id", None) != device_id:
         raise MalformedMessage("device_id: differs from the topic's")
     return message
+
+
+def read_payload(model: type[P], payload: Mapping[str, Any]) -> P:
+    """The payload of a command as its own model. Raises MalformedMessage, which names the member that is wrong."""
+    try:
+        return model.model_validate(dict(payload))
+    except ValidationError as error:
+        raise MalformedMessage(_where_and_why(error)) from None
 
 
 def _read_object(payload: bytes) -> dict[str, Any]:

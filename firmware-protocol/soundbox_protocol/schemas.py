@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from soundbox_protocol.messages import MESSAGES, Message
+from soundbox_protocol.messages import MESSAGES, PROVISIONING, Message
 from soundbox_protocol.topics import Downlink, Uplink
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -19,30 +19,38 @@ _BESIDE_THE_PACKAGE = Path(__file__).resolve().parents[1] / "schemas"
 
 def schema(channel: Uplink | Downlink) -> dict[str, Any]:
     """The schema of one channel's message. Unknown members are allowed, as readers ignore them."""
-    model: type[Message] = MESSAGES[channel]
     way = "uplink" if isinstance(channel, Uplink) else "downlink"
+    topic = f"devices/{{device_id}}/{way}/{channel.value}"
+    return _schema(MESSAGES[channel], topic, is_signed=isinstance(channel, Downlink))
+
+
+def provisioning_schema(end: str) -> dict[str, Any]:
+    """The schema of `request`, which is signed, or `response`, whose secrets are sealed."""
+    return _schema(PROVISIONING[end], f"provision/{{nonce}}/{end}", is_signed=end == "request")
+
+
+def _schema(model: type[Message], topic: str, *, is_signed: bool) -> dict[str, Any]:
     described = model.model_json_schema()
     described["properties"] = {name: _on_the_wire(field) for name, field in described["properties"].items()}
     # The constructor fills message_type in, the wire must say it.
     described["required"] = ["message_type", *described["required"]]
-    if isinstance(channel, Downlink):
+    if is_signed:
         described["properties"]["sig"] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}
         described["required"].append("sig")
     return {
         "$schema": DIALECT,
         "$id": f"urn:soundbox:v1:{described['properties']['message_type']['const']}",
         "title": described.pop("title"),
-        "description": f"{described.pop('description')}\n\nTopic: devices/{{device_id}}/{way}/{channel.value}",
+        "description": f"{described.pop('description')}\n\nTopic: {topic}",
         **described,
     }
 
 
 def files() -> dict[str, str]:
     """File name → content, one schema per message."""
-    return {
-        f"{channel.value.replace('/', '-')}.json": json.dumps(schema(channel), indent=2, ensure_ascii=False) + "\n"
-        for channel in MESSAGES
-    }
+    named = {channel.value.replace("/", "-"): schema(channel) for channel in MESSAGES}
+    named |= {f"provision-{end}": provisioning_schema(end) for end in PROVISIONING}
+    return {f"{name}.json": json.dumps(one, indent=2, ensure_ascii=False) + "\n" for name, one in named.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

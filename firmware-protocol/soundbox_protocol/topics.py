@@ -7,11 +7,14 @@ its MQTT username and its client id, so that the broker's access list is one pat
 import re
 from enum import StrEnum
 
-# Anchored with \A and \Z because `$` lets a trailing newline through. `hub-` is kept for the hub's own broker users:
-# the access list's patterns would otherwise hand such a device the hub's name.
-DEVICE_ID_PATTERN = re.compile(r"\A(?!hub-)[a-z0-9][a-z0-9_-]{2,31}\Z")
+# Anchored with \A and \Z because `$` lets a trailing newline through. `hub-` is kept for the hub's own broker users and
+# `provision` for boxes without a name: the access list's patterns would otherwise hand such a device another's name.
+DEVICE_ID_PATTERN = re.compile(r"\A(?!hub-|provision\Z)[a-z0-9][a-z0-9_-]{2,31}\Z")
 UPLINK_FILTER = "devices/+/uplink/#"
 
+PROVISION_FILTER = "provision/+/request"
+
+NONCE_PATTERN = re.compile(r"\A[0-9a-f]{32}\Z")  # 128 random bits, and the client id of whoever asks with it
 _TOPIC = re.compile(r"devices/(?P<device_id>[^/]+)/(?P<way>uplink|downlink)/(?P<channel>[a-z0-9-]+(?:/[a-z0-9-]+)*)")
 
 
@@ -24,6 +27,8 @@ class Uplink(StrEnum):
     PAYMENT_ACK = "payment/ack"
     TIME_REQUEST = "time/request"
     EVENT = "event"
+    COMMAND_ACK = "command/ack"
+    CREDENTIAL_REQUEST = "credential/request"
 
 
 class Downlink(StrEnum):
@@ -33,6 +38,8 @@ class Downlink(StrEnum):
     DYNAMIC_QR_DISPLAY = "dynamic-qr/display"
     PAYMENT_SUCCESS = "payment/success"
     TIME = "time"
+    COMMAND = "command"
+    CREDENTIAL_RESPONSE = "credential/response"
 
 
 def uplink(device_id: str, channel: Uplink) -> str:
@@ -58,6 +65,29 @@ def parse_uplink(topic: str) -> tuple[str, str] | None:
 def parse_downlink(topic: str) -> tuple[str, str] | None:
     """(device_id, channel) of a downlink topic, else None. The channel may be one this version does not know."""
     return _parse(topic, "downlink")
+
+
+def provision_request(nonce: str) -> str:
+    """Where a box without a name asks; ValueError when the nonce is none."""
+    return f"provision/{_checked_nonce(nonce)}/request"
+
+
+def provision_response(nonce: str) -> str:
+    """Where it is answered, and nobody else can listen; ValueError when the nonce is none."""
+    return f"provision/{_checked_nonce(nonce)}/response"
+
+
+def parse_provision_request(topic: str) -> str | None:
+    """The nonce of a request's topic, else None."""
+    way, _, rest = topic.partition("/")
+    nonce, _, end = rest.partition("/")
+    return nonce if way == "provision" and end == "request" and NONCE_PATTERN.match(nonce) else None
+
+
+def _checked_nonce(nonce: str) -> str:
+    if not NONCE_PATTERN.match(nonce):
+        raise ValueError("not a nonce")
+    return nonce
 
 
 def _checked(device_id: str) -> str:

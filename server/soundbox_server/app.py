@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.responses import Response
 from starlette.routing import Route
 
-from soundbox_server import documentation, guard, health, http, logs, openapi, parts
+from soundbox_server import documentation, guard, health, http, logs, openapi, parts, seal
 from soundbox_server.access.admin_routes import router as access
 from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import admin_account, merchant_account
@@ -19,6 +19,7 @@ from soundbox_server.alerts.routes import router as alerts
 from soundbox_server.audit.routes import router as audit
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
+from soundbox_server.commands.routes import router as commands
 from soundbox_server.db import Database
 from soundbox_server.devices.bulk_routes import LARGEST_FILE as LARGEST_LIST
 from soundbox_server.devices.bulk_routes import router as bulk
@@ -69,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, mails, ledger, merchants, places, documents, devices,
-        provisioning, bulk, payments, transactions,
+        provisioning, bulk, commands, payments, transactions,
     ):  # fmt: skip
         app.include_router(router)
     openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
@@ -113,6 +114,8 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.mail_desk = parts.mail_desk(settings, owner=owner)
     state.documents_folder = settings.home / "documents"
     state.telling = parts.telling(settings, owner=owner)
+    state.possession_check = settings.possession_check == "on"
+    state.possession_key = seal.derive(settings.master, "soundbox/possession/v1")
     state.hash_broker_password = hash_password
     state.probe_login = partial(parts.broker_lets_in, settings.broker_host, settings.broker_port)
     state.broker_address = await asyncio.to_thread(parts.broker_address, settings)

@@ -12,6 +12,7 @@ import soundbox_server.access.models
 import soundbox_server.alerts.models
 import soundbox_server.audit.models
 import soundbox_server.broker.models
+import soundbox_server.commands.models
 import soundbox_server.devices.models
 import soundbox_server.fees.models
 import soundbox_server.idempotency

@@ -16,8 +16,10 @@ from soundbox_server.access.passwords import Passwords
 from soundbox_server.announcements.service import Telling
 from soundbox_server.broker import probe
 from soundbox_server.broker.mosquitto import TlsListener
+from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.db import Database
+from soundbox_server.devices.provisioning import Granting
 from soundbox_server.errors import PaymentsClosed
 from soundbox_server.mail.sinks import FileSink, Sink, SmtpSink
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
@@ -117,6 +119,18 @@ def mail_sink(settings: Settings) -> Sink:
         user=settings.smtp_user,
         password=settings.smtp_password.get_secret_value(),
         cafile=settings.smtp_ca_file or None,
+    )
+
+
+def granting(settings: Settings) -> Granting:
+    """What boxes get that ask for their name over MQTT."""
+    return Granting(
+        host=settings.broker_public_host,
+        port=settings.broker_public_port,
+        tls=settings.boxes_use_tls,
+        key_of=partial(seal.announcement_key, settings.master),
+        hash_password=hash_password,
+        kept_under=seal.derive(settings.master, "soundbox/provision-answer/v1"),
     )
 
 

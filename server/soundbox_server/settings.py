@@ -160,6 +160,9 @@ class Settings(BaseSettings):
     late_report_s: int = _setting(600, "a payment reported later than this is not spoken")
     callback_most: int = _setting(64, "callbacks that may share one commit")
     callback_waiting: int = _setting(4_096, "callbacks that may wait for a commit before 503 is answered")
+    possession_check: Literal["", "off", "on"] = _setting(
+        "", "on: a box speaks a code before it is bound or unbound; default: on in production, off in development"
+    )
     log_format: Literal["json", "console"] = _setting("json", "log lines as JSON or for reading")
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least severe level logged")
 
@@ -175,6 +178,7 @@ class Settings(BaseSettings):
             raise ValueError("SOUNDBOX_BROKER_TLS_CERTIFICATE and SOUNDBOX_BROKER_TLS_KEY go together")
         if self.broker_provision_port and not self.broker_tls_port:
             raise ValueError("SOUNDBOX_BROKER_PROVISION_PORT needs SOUNDBOX_BROKER_TLS_PORT")
+        self.possession_check = self.possession_check or ("on" if self.environment == "production" else "off")
         return self
 
     @classmethod

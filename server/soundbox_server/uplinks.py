@@ -18,5 +18,16 @@ class Uplink(msgspec.Struct, Generic[M], frozen=True, kw_only=True):
     received_at_ms: int
 
 
+class Aside(msgspec.Struct, frozen=True, kw_only=True):
+    """A place beside the uplinks where clients ask that are no boxes yet.
+
+    `take` gets (topic, payload) and says whether that was for it. What it takes is acknowledged at once, so whoever
+    asks there has to ask again when no answer comes.
+    """
+
+    topic_filter: str
+    take: Callable[[str, bytes], bool]
+
+
 # Handlers neither commit nor publish nor call the network: what they queue is sent after the group's commit.
 Handler = Callable[[Statements, Sequence[Uplink[Any]]], Awaitable[None]]

@@ -22,11 +22,17 @@ from soundbox_server.audit.jobs import link_entries
 from soundbox_server.broker import wire
 from soundbox_server.broker.consumer import Consumer, Table
 from soundbox_server.broker.leases import Lease, try_lease
+from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
 from soundbox_server.broker.users import hub_password, shard_user
+from soundbox_server.commands.jobs import follow_commands
+from soundbox_server.commands.mqtt import on_command_ack
 from soundbox_server.db import Database, Statements, will_pass
+from soundbox_server.devices import credentials
 from soundbox_server.devices import jobs as device_jobs
 from soundbox_server.devices import mqtt as devices
+from soundbox_server.devices.credential_mqtt import CredentialRequests
+from soundbox_server.devices.provision_mqtt import ProvisionDesk
 from soundbox_server.devices.service import online_among
 from soundbox_server.ids import new_id
 from soundbox_server.mail.jobs import Postman
@@ -101,6 +107,7 @@ class Worker:
             sender=settings.mail_from,
             owner=self._owner,
         )
+        self._provisioning = ProvisionDesk(database, parts.granting(settings), publish=self._publisher.publish)
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -132,6 +139,7 @@ class Worker:
             jobs = [
                 asyncio.create_task(work)
                 for work in (
+                    self._provisioning.run(),
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
@@ -179,7 +187,9 @@ class Worker:
     async def _listen(self) -> None:
         """Keep a session on the shard; what was not acknowledged comes again after every interruption."""
         user, attempt = shard_user(self._settings.broker_shard), 0
-        consumer = Consumer(self._database, self._table(), committed=self._committed)
+        consumer = Consumer(
+            self._database, self._table(), committed=self._committed, aside=self._provisioning.aside
+        )
         while True:
             try:
                 async with wire.connected(
@@ -219,6 +229,16 @@ class Worker:
             ],
             Channel.TIME_REQUEST: [devices.TimeRequests(key_of=telling.key_of, owner=self._owner)],
             Channel.EVENT: [devices.on_event],
+            Channel.COMMAND_ACK: [on_command_ack],
+            Channel.CREDENTIAL_REQUEST: [
+                CredentialRequests(
+                    issue=credentials.issue,
+                    confirm=credentials.confirm,
+                    hash_password=hash_password,
+                    key_of=telling.key_of,
+                    owner=self._owner,
+                )
+            ],
         }
 
     def _committed(self, queued: Sequence[Any], channels: set[Channel]) -> None:
@@ -254,6 +274,7 @@ class Worker:
 
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
+        await follow_commands(self._database)
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)

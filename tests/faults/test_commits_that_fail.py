@@ -106,7 +106,7 @@ async def _refuse_amount(database: Database, amount: int) -> None:
 
 
 async def test_a_binding_whose_commit_fails_is_not_answered_with_200(hub: Hub, database: Database, shop: Shop) -> None:
-    """The door's session comes from a dependency: FastAPI would by default commit after the 200 has left."""
+    """A door that answers before its commit would say 200 here."""
     device = await shop.box()
     await shop.unbind(device)
     await doom(database, "device_binding")

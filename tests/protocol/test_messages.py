@@ -8,12 +8,17 @@ from pydantic import ValidationError
 
 from soundbox_protocol import MAX_PAYLOAD_BYTES, merchant_name_for_wire
 from soundbox_protocol.messages import (
+    COMMAND_BYTES,
+    COMMANDS,
     MAX_AMOUNT,
     MAX_COUNT,
     MAX_DEPTH,
     MAX_MESSAGE_BYTES,
     MESSAGES,
+    PROVISIONING,
     Capabilities,
+    Command,
+    CredentialResponse,
     DynamicQrDisplay,
     DynamicQrResponse,
     Heartbeat,
@@ -21,14 +26,19 @@ from soundbox_protocol.messages import (
     Message,
     PaymentAck,
     PaymentSuccess,
+    ProvisionResponse,
+    SpeakCode,
     Status,
     Time,
     decode,
     decode_uplink,
     encode,
+    read_payload,
 )
+from soundbox_protocol.provisioning import Secrets
+from soundbox_protocol.sealing import seal
 from soundbox_protocol.signing import sign
-from soundbox_protocol.topics import Downlink, Uplink, downlink
+from soundbox_protocol.topics import Downlink, Uplink, downlink, provision_response
 
 DEVICE = "dev_1"
 SECOND = "2026-05-23T10:00:00Z"
@@ -188,6 +198,12 @@ def test_a_refusal_does_not_repeat_what_was_sent() -> None:
 LONGEST_ID = "x" * 30
 LONGEST_QR = "9" * 251
 # Four-byte characters, quotes and backslashes: whichever fills the 40 bytes.
+LONGEST_PAYLOADS: list[dict[str, Any]] = [
+    {"x": "y" * (COMMAND_BYTES - 8)},
+    {"x": "🍜" * ((COMMAND_BYTES - 8) // 4)},
+    {"x": '"' * ((COMMAND_BYTES - 8) // 2)},
+    {"x": [1] * ((COMMAND_BYTES - 7) // 2)},
+]
 LONGEST_NAMES = [merchant_name_for_wire(text * 40) for text in ("🍜", '"', "\\", '🍜"', "x", "é")]
 
 
@@ -216,7 +232,14 @@ def largest_downlinks() -> list[Message]:
     display = DynamicQrDisplay(
         transaction_id=LONGEST_ID, action="show", qr_payload=LONGEST_QR, amount=MAX_AMOUNT, expires_at=SECOND
     )
-    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID)]
+    commands = [
+        Command(command_id=LONGEST_ID, command_name="x" * 32, payload=payload, issued_at=SECOND, expires_at=SECOND)
+        for payload in LONGEST_PAYLOADS
+    ]
+    credential = CredentialResponse(
+        correlation_id=LONGEST_ID, status="issued", credential_id="x" * 36, sealed="x" * 123
+    )
+    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID), *commands, credential]
 
 
 @pytest.mark.parametrize("message", largest_downlinks(), ids=lambda message: type(message).__name__)
@@ -227,6 +250,33 @@ def test_every_downlink_fits_the_smallest_box_in_its_worst_case(message: Message
     payload = sign(bytes(32), downlink(DEVICE, channel), encode(message))
 
     assert len(payload) <= MAX_PAYLOAD_BYTES
+
+
+def test_the_answer_to_a_nameless_box_fits_the_smallest_one_too() -> None:
+    largest = ProvisionResponse(
+        status="success",
+        device_id="x" * 32,
+        key_version=MAX_COUNT,
+        host="x" * 64,
+        port=65_535,
+        tls=False,
+        server_time=SECOND,
+        retry_after_s=3_600,
+    )
+    secrets = Secrets(announcement_key=bytes(32), device_token="x" * 42 + "w", broker_password="x" * 42 + "w")
+
+    payload = seal(bytes(32), provision_response("f" * 32), encode(largest), secrets.packed())
+
+    assert len(payload) <= MAX_PAYLOAD_BYTES
+
+
+@given(st.sampled_from(list(PROVISIONING.values())), st.binary(max_size=300), json_values)
+def test_any_bytes_of_a_nameless_box_are_a_message_or_malformed(
+    model: type[Message], raw: bytes, document: Any
+) -> None:
+    for payload in (raw, as_json(document)):
+        with pytest.raises(MalformedMessage):
+            decode(model, payload)
 
 
 def test_the_worst_case_is_built_for_every_downlink() -> None:
@@ -261,6 +311,39 @@ def test_an_id_longer_than_the_worst_case_cannot_be_written(field: str) -> None:
 def test_a_value_beyond_the_worst_case_cannot_be_written(field: str, value: object) -> None:
     with pytest.raises(ValidationError):
         payment(**{field: value})
+
+
+def command(payload: Any) -> Command:
+    fields = {"command_id": "cmd_1", "command_name": "speak_code", "issued_at": SECOND, "expires_at": SECOND}
+    return Command.model_validate(fields | {"payload": payload})
+
+
+@pytest.mark.parametrize("payload", [{"x": "y" * (COMMAND_BYTES - 7)}, {"x": "é" * 117}, [], "{}", None])
+def test_a_payload_beyond_the_worst_case_cannot_be_written(payload: object) -> None:
+    with pytest.raises(ValidationError):
+        command(payload)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_what_is_read_as_a_payload_is_written_again_within_its_bytes(payload: dict[str, Any]) -> None:
+    document = {"message_type": "command", "command_id": "cmd_1", "command_name": "x"}
+
+    try:
+        read = decode(Command, as_json(document | {"payload": payload, "issued_at": SECOND, "expires_at": SECOND}))
+    except MalformedMessage:
+        return
+    assert decode(Command, encode(read)) == read
+    assert len(encode(read)) <= len(encode(command({}))) + COMMAND_BYTES
+
+
+@pytest.mark.parametrize("code", ["123", "123456789", "12a4", "", 1234, None])
+def test_a_code_is_four_to_eight_digits(code: object) -> None:
+    with pytest.raises(MalformedMessage, match=r"^code: "):
+        read_payload(COMMANDS["speak_code"], {"code": code})
+
+
+def test_a_payload_is_read_with_the_model_of_its_command() -> None:
+    assert read_payload(COMMANDS["speak_code"], {"code": "0123", "later": True}) == SpeakCode(code="0123")
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

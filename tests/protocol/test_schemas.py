@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from soundbox_protocol import schemas
-from soundbox_protocol.messages import MESSAGES
+from soundbox_protocol.messages import MESSAGES, PROVISIONING
 from soundbox_protocol.topics import Downlink, Uplink
 
 SPEC = Path(__file__).parents[2] / "firmware-protocol"
@@ -52,6 +52,7 @@ WORDS: dict[str, Any] = {
     ),
     "not": lambda value, inner, _, root: re.search(inner["pattern"], value) is None,
     "$ref": lambda value, ref, _, root: conforms(value, root["$defs"][ref.removeprefix("#/$defs/")], root),
+    "additionalProperties": lambda _, allowed, *__: allowed is True,
     **dict.fromkeys(("$schema", "$id", "$defs", "title", "description", "default"), lambda *_: True),
 }
 
@@ -89,11 +90,21 @@ def test_a_changed_a_missing_and_a_left_over_schema_are_each_named(tmp_path: Pat
     assert schemas.drift(tmp_path) == []
 
 
+@pytest.mark.parametrize("end", PROVISIONING)
+def test_a_vector_of_a_nameless_box_conforms_exactly_when_it_is_valid(end: str) -> None:
+    schema = schemas.provisioning_schema(end)
+    found = json.loads((SPEC / f"vectors/v1/provision-{end}.json").read_text(encoding="utf-8"))
+
+    for case in found:
+        if case["valid"] or case.get("member"):
+            assert conforms(json.loads(case["payload"]), schema, schema) is case["valid"], case["name"]
+
+
 @pytest.mark.parametrize(("channel", "case"), vectors())
 def test_a_vector_conforms_exactly_when_it_is_valid(channel: Uplink | Downlink, case: dict[str, Any]) -> None:
     schema = schemas.schema(channel)
     # The topic, the calendar and the length as encoded are for the reader to check.
-    beyond_a_schema = {"somebody-else", "another-message", "no-such-day", "name-too-many-bytes"}
+    beyond_a_schema = {"somebody-else", "another-message", "no-such-day", "name-too-many-bytes", "payload-too-long"}
 
     accepted = conforms(json.loads(case["payload"]), schema, schema)
 

@@ -7,7 +7,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from num2words import num2words
 
-from soundbox_protocol.speech import CLIPS, Language, amount_clips, amount_words, payment_clips, payment_sentence
+from soundbox_protocol.speech import (
+    CLIPS,
+    Language,
+    amount_clips,
+    amount_words,
+    code_clips,
+    code_sentence,
+    payment_clips,
+    payment_sentence,
+)
 
 LARGEST = 999_999_999_999
 # Evenly drawn numbers are nearly all twelve digits long and full of digits; shop amounts are short and full of zeros.
@@ -65,12 +74,27 @@ def test_two_amounts_never_sound_the_same(one: int, other: int, language: Langua
     assert (amount_words(one, language) == amount_words(other, language)) is (one == other)
 
 
+@given(st.text("0123456789", min_size=1), languages)
+def test_the_clips_of_a_code_say_its_sentence_one_clip_a_digit(code: str, language: Language) -> None:
+    clips = code_clips(code, language)
+
+    assert " ".join(CLIPS[clip] for clip in clips).lower() == code_sentence(code, language).replace(":", "").lower()
+    assert len(clips) == len(code) + 1
+
+
+@pytest.mark.parametrize("code", ["", "12a4", "-123", "١٢٣٤", "1 23"])
+def test_what_is_no_row_of_digits_is_no_code(code: str) -> None:
+    for say in (code_sentence, code_clips):
+        with pytest.raises(ValueError, match="digits"):
+            say(code, "id")
+
+
 def test_every_clip_of_the_voice_pack_is_used() -> None:
     spoken = {
         clip
         for language in ("id", "en")
         for amount in (*range(2001), 10**6, 10**9)
-        for clip in payment_clips(amount, language, replay=True)
+        for clip in (*payment_clips(amount, language, replay=True), *code_clips("0", language))
     }
 
     assert spoken == CLIPS.keys()

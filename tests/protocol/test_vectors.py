@@ -14,7 +14,14 @@ import pytest
 from soundbox_protocol import merchant_name_for_wire, topics
 from soundbox_protocol.messages import MESSAGES, MalformedMessage, Message, decode, decode_uplink, encode
 from soundbox_protocol.signing import BadSignature, sign, signed_length, verify
-from soundbox_protocol.speech import amount_clips, amount_words, payment_clips, payment_sentence
+from soundbox_protocol.speech import (
+    amount_clips,
+    amount_words,
+    code_clips,
+    code_sentence,
+    payment_clips,
+    payment_sentence,
+)
 from soundbox_protocol.topics import Downlink, Uplink, parse_downlink
 
 SPEC = Path(__file__).parents[2] / "firmware-protocol"
@@ -139,6 +146,13 @@ def test_a_payment_is_said_and_played(case: dict[str, Any]) -> None:
 
     assert sentence == case["sentence"]
     assert payment_clips(amount, language, replay=replay) == case["clips"]
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+@pytest.mark.parametrize("case", load("codes"), ids=lambda case: case["code"])
+def test_a_code_is_said_and_played_digit_by_digit(case: dict[str, Any], language: Any) -> None:
+    assert code_sentence(case["code"], language) == case[language]["sentence"]
+    assert code_clips(case["code"], language) == case[language]["clips"]
 
 
 def test_every_message_has_valid_and_invalid_vectors() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from soundbox_protocol.messages import (
+    Command,
+    CredentialResponse,
     DynamicQrDisplay,
     DynamicQrResponse,
     Message,
@@ -18,10 +20,12 @@ from soundbox_protocol.messages import (
     Time,
     encode,
 )
+from soundbox_protocol.provisioning import credential_key
+from soundbox_protocol.sealing import seal
 from soundbox_protocol.signing import sign
 from soundbox_protocol.times import to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
-from soundbox_sim.box import Action, Box, BoxSettings, Publish, Speak, Tell
+from soundbox_sim.box import Action, Box, BoxSettings, NewCredential, Publish, Speak, Tell
 from soundbox_sim.journal import Journal
 
 DEVICE, KEY = "dev_01k0000000000000000000000", bytes(range(32))
@@ -54,6 +58,26 @@ class Hub:
         }
         return self.down(Downlink.PAYMENT_SUCCESS, PaymentSuccess(seq=seq, **{**facts, **other}), key=key)
 
+    def command(
+        self, command_id: str, name: str = "speak_code", *, at: int = NOW, life_s: int = 300, **payload: Any
+    ) -> tuple[str, bytes]:
+        message = Command(
+            command_id=command_id,
+            command_name=name,
+            payload=payload,
+            issued_at=to_rfc3339(at),
+            expires_at=to_rfc3339(at + life_s * 1000),
+        )
+        return self.down(Downlink.COMMAND, message)
+
+    def credential(self, request_id: str, status: str, **other: Any) -> tuple[str, bytes]:
+        topic = downlink(self.device_id, Downlink.CREDENTIAL_RESPONSE)
+        said = {"message_type": "credential_response", "correlation_id": request_id, "status": status, **other}
+        body = encode(CredentialResponse.model_construct(**said))
+        if status == "issued":
+            body = seal(credential_key(self.key), topic, body, bytes(range(64)))
+        return topic, sign(self.key, topic, body)
+
     def time(self, nonce: str, *, at: int = NOW) -> tuple[str, bytes]:
         return self.down(Downlink.TIME, Time(server_time=to_rfc3339(at), nonce=nonce))
 
@@ -83,6 +107,7 @@ class Bench:
     sent: list[Publish] = field(default_factory=list)
     said: list[Speak] = field(default_factory=list)
     told: list[Tell] = field(default_factory=list)
+    kept: list[NewCredential] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.box = self._power_on()
@@ -96,6 +121,7 @@ class Bench:
             now_ms=self.now,
             token=lambda: secrets.token_urlsafe(16),
             settings=self.settings,
+            keep=self.kept.append,
         )
         self.do(box.boot(self.now))
         return box
@@ -130,6 +156,10 @@ class Bench:
 
     def acks(self) -> list[tuple[str, str]]:
         return [(ack["event_id"], ack["status"]) for ack in self.payloads("payment_ack")]
+
+    def reports(self) -> list[tuple[str, str, str | None]]:
+        """What became of commands, as told: id, status, reason."""
+        return [(ack["command_id"], ack["status"], ack.get("reason")) for ack in self.payloads("command_ack")]
 
     def payloads(self, message_type: str) -> list[dict[str, Any]]:
         every = [json.loads(message.payload) for message in self.sent]

@@ -9,6 +9,7 @@ Language = Literal["id", "en"]
 
 _RECEIVED = {"id": ("pembayaran-diterima", "Pembayaran diterima"), "en": ("payment-received", "Payment received")}
 _REPLAY = {"id": ("ulangan", "Ulangan"), "en": ("replay", "Replay")}
+_CODE = {"id": ("kode", "Kode"), "en": ("code", "Code")}
 _VOCABULARY = {"id": VOCABULARY_ID, "en": VOCABULARY_EN}
 
 CLIPS: Mapping[str, str] = {
@@ -19,6 +20,7 @@ CLIPS: Mapping[str, str] = {
         ("rupiah", "rupiah"),
         _RECEIVED[language],
         _REPLAY[language],
+        _CODE[language],
     )
 }
 """Everything a voice pack records: the clip's name and the words it holds."""
@@ -47,6 +49,22 @@ def payment_clips(amount: int, language: Language, *, replay: bool = False) -> l
     """The same as clips. Nobody records every merchant's name, so a box that plays clips leaves it out."""
     opening = [f"{language}/{_REPLAY[language][0]}"] if replay else []
     return [*opening, f"{language}/{_RECEIVED[language][0]}", *amount_clips(amount, language), f"{language}/rupiah"]
+
+
+def code_sentence(code: str, language: Language) -> str:
+    """`Kode: satu dua tiga empat`: each digit by itself. ValueError when something else is in it."""
+    return f"{_CODE[language][1]}: {' '.join(_digits(code, language))}"
+
+
+def code_clips(code: str, language: Language) -> list[str]:
+    """The same as clips: `["id/kode", "id/satu", …]`."""
+    return [f"{language}/{clip}" for clip in (_CODE[language][0], *_digits(code, language))]
+
+
+def _digits(code: str, language: Language) -> list[str]:
+    if not (code.isascii() and code.isdigit()):
+        raise ValueError("only the digits 0 to 9 can be spoken one by one")
+    return [_words(int(digit), language)[0] for digit in code]
 
 
 def _words(amount: int, language: Language) -> list[str]:

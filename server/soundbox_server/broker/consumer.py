@@ -20,7 +20,7 @@ from soundbox_server.broker.wire import Connection, Message
 from soundbox_server.db import Database, Statements, is_away, will_pass
 from soundbox_server.devices.service import in_service
 from soundbox_server.ids import new_id
-from soundbox_server.uplinks import Handler, Uplink
+from soundbox_server.uplinks import Aside, Handler, Uplink
 
 log = structlog.get_logger()
 
@@ -43,16 +43,22 @@ class Consumer:
     """Reads one connection until it ends. `committed(queued, channels)` runs after each commit, before the acks."""
 
     def __init__(
-        self, database: Database, table: Table, *, committed: Callable[[Sequence[Any], set[Channel]], None]
+        self,
+        database: Database,
+        table: Table,
+        *,
+        committed: Callable[[Sequence[Any], set[Channel]], None],
+        aside: Aside | None = None,
     ) -> None:
         self._database = database
         self._table = table
         self._committed = committed
+        self._aside = aside
 
     async def consume(self, connection: Connection) -> None:
         """Raises BrokerLost when the connection ends, and what the database raises: then nothing was acknowledged."""
         # Both at once: a broker may hold back even the SUBACK until its backlog is acknowledged.
-        subscribing = asyncio.create_task(connection.subscribe(UPLINK_FILTER))
+        subscribing = asyncio.create_task(self._subscribe(connection))
         reading = asyncio.create_task(self._read_on(connection))
         try:
             await asyncio.gather(subscribing, reading)
@@ -64,10 +70,19 @@ class Consumer:
     async def _read_on(self, connection: Connection) -> None:
         while True:
             group = await connection.next_group(most=MOST_TOGETHER)
-            await self._take(group)
+            if uplinks := [message for message in group if not self._is_aside(message)]:
+                await self._take(uplinks)
             failpoints.reached("uplink.committed")
             connection.acknowledge(group)
             failpoints.reached("uplink.acknowledged")
+
+    async def _subscribe(self, connection: Connection) -> None:
+        await connection.subscribe(UPLINK_FILTER)
+        if self._aside is not None:
+            await connection.subscribe(self._aside.topic_filter)
+
+    def _is_aside(self, message: Message) -> bool:
+        return self._aside is not None and self._aside.take(message.topic, message.payload)
 
     async def _take(self, group: Sequence[Message]) -> None:
         """Commit the group; if a handler raises, commit each message by itself and put the one that raises aside."""

@@ -18,7 +18,7 @@ _RULES = {
     "serial_number": (re.compile(r"[A-Za-z0-9._-]{3,64}"), "3 to 64 of A-Z, a-z, 0-9, dot, _ and -"),
     "vendor": (re.compile(r"[a-z0-9_-]{1,32}"), "1 to 32 of a-z, 0-9, _ and -"),
     "model": (re.compile(r"[A-Za-z0-9_.-]{1,32}"), "1 to 32 of A-Z, a-z, 0-9, dot, _ and -"),
-    "device_id": (DEVICE_ID_PATTERN, "3 to 32 of a-z, 0-9, _ and -, not beginning with hub-"),
+    "device_id": (DEVICE_ID_PATTERN, "3 to 32 of a-z, 0-9, _ and -, not beginning with hub-, and not provision"),
     "label": (re.compile(r"[^\x00-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]{1,80}"), "1 to 80 printable ones"),
 }
 _DEFAULTS = {"vendor": "native", "model": "sbx-1"}

@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
@@ -64,6 +64,20 @@ class ActivationCode(Base):
     failures: Mapped[int]
     consumed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ProvisionAnswer(Base):
+    """What a box that asked over MQTT was answered, for ten minutes: the code is used up, and the answer may be lost.
+
+    `answer` is sealed once more with a key of the hub's own, because whoever reads the code's hash could open it.
+    """
+
+    __tablename__ = "provision_answer"
+
+    nonce: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    answer: Mapped[bytes]
+    expires_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class DeviceCredential(Base):
@@ -137,6 +151,7 @@ class DevicePresence(Base):
     firmware_version: Mapped[str | None]
     max_payload_bytes: Mapped[int]
     verifies_signatures: Mapped[bool]
+    command_progress: Mapped[bool] = mapped_column(server_default=false())  # tells how its commands end
     network_strength: Mapped[int | None]
     battery_level: Mapped[int | None]
     state: Mapped[str | None]

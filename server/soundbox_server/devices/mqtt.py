@@ -43,6 +43,7 @@ def _session(uplink: Uplink[Status]) -> service.Session:
         firmware_version=status.firmware_version,
         max_payload_bytes=status.capabilities.max_payload_bytes,
         verifies_signatures=status.capabilities.verify_signature,
+        command_progress=status.capabilities.command_progress,
     )
 
 

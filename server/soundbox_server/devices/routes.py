@@ -1,4 +1,4 @@
-"""HTTP doors of boxes: activation and heartbeat for the boxes, registry and binding for operators."""
+"""HTTP doors of boxes: activation and heartbeat for the boxes, the registry for operators."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,7 +28,6 @@ from soundbox_server.devices.listings import (
     DeviceFilters,
     HeartbeatFilters,
     HeartbeatPage,
-    binding_view,
     device_view,
     devices,
 )
@@ -318,20 +317,3 @@ async def new_activation_code(request: Request, device_id: str, actor: Acting) -
     code = await request.app.state.database.write(work)
     data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
     return unstored(envelope(request, data, status=201))
-
-
-class Place(Body):
-    terminal_id: str = Field(max_length=64, examples=["term_001"])
-
-
-@router.post("/admin/devices/{device_id}/bind", tags=["operators"])
-async def bind(request: Request, device_id: str, place: Place, session: Session) -> Response:
-    """Put an activated box at a terminal; from now on it speaks that terminal's payments."""
-    binding = await service.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=clock.now_ms())
-    return envelope(request, binding_view(binding))
-
-
-@router.post("/admin/devices/{device_id}/unbind", tags=["operators"])
-async def unbind(request: Request, device_id: str, session: Session) -> Response:
-    await service.unbind(session, device_id=device_id, now_ms=clock.now_ms())
-    return envelope(request, {"device_id": device_id, "bound": False})

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_protocol.messages import Heartbeat
+from soundbox_protocol.provisioning import code_secret
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.db import Statements
 from soundbox_server.devices.models import Device, DeviceBinding
@@ -22,7 +23,6 @@ CODE_LENGTH = 10
 CODE_LIFE_MS = 24 * 3_600_000
 CODE_FAILURES = 5
 _CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: no I, L, O, U to misread
-_MISREAD = str.maketrans("ILO", "110")
 WRONG_CODE = "The activation code does not fit this serial number."
 _IN_SERVICE = ", ".join(f"'{state}'" for state in IN_SERVICE)
 _MAY_ACTIVATE = ", ".join(f"'{state}'" for state in MAY_ACTIVATE)
@@ -34,8 +34,7 @@ def new_activation_code() -> str:
 
 def code_sha256(code: str) -> str:
     """Forgives lower case, dashes, blanks, and the letters that Crockford's alphabet leaves out."""
-    plain = code.upper().replace("-", "").replace(" ", "").translate(_MISREAD)
-    return hashlib.sha256(plain.encode()).hexdigest()
+    return code_secret(code).hex()
 
 
 async def register(
@@ -44,7 +43,7 @@ async def register(
     """A new box and its one-time activation code, which is shown once: (device_id, code). Conflict if it is known."""
     device_id = device_id or new_id("dev")
     if not DEVICE_ID_PATTERN.match(device_id):
-        raise ValidationFailed("A device id has 3 to 32 of a-z, 0-9, _ and -, and does not begin with hub-.")
+        raise ValidationFailed("A device id has 3 to 32 of a-z, 0-9, _ and -, and is not the hub's (hub-…, provision).")
     stored = await tx.fetch(
         "INSERT INTO device (id, serial_number, vendor, model, state, key_version, last_seq, created_at_ms) "
         "VALUES ($1, $2, $3, $4, 'registered', 0, 0, $5) ON CONFLICT DO NOTHING RETURNING id",
@@ -98,6 +97,15 @@ class Activated:
 async def activate(
     tx: Statements, *, code: str, serial_number: str, hash_password: Callable[[str], str], now_ms: int
 ) -> Activated | None:
+    """What `activate_by_hash` does, for a code as somebody typed it."""
+    return await activate_by_hash(
+        tx, code_hash=code_sha256(code), serial_number=serial_number, hash_password=hash_password, now_ms=now_ms
+    )
+
+
+async def activate_by_hash(
+    tx: Statements, *, code_hash: str, serial_number: str, hash_password: Callable[[str], str], now_ms: int
+) -> Activated | None:
     """Consume the code and hand out new credentials and a new announcement key; None when the code does not fit.
 
     A refusal is a result and not an error, so that the failure it counts is committed.
@@ -106,18 +114,19 @@ async def activate(
         "UPDATE activation_code SET consumed_at_ms = $3 WHERE code_sha256 = $1 AND consumed_at_ms IS NULL "
         "AND expires_at_ms > $3 AND failures < $4 AND device_id = "
         f"(SELECT id FROM device WHERE serial_number = $2 AND state IN ({_MAY_ACTIVATE})) RETURNING device_id",
-        code_sha256(code),
+        code_hash,
         serial_number,
         now_ms,
         CODE_FAILURES,
     )
     if not used:
-        await _count_failure(tx, serial_number)
+        await count_failure(tx, serial_number)
         return None
     return await _hand_out(tx, used[0]["device_id"], hash_password=hash_password, now_ms=now_ms)
 
 
-async def _count_failure(tx: Statements, serial_number: str) -> None:
+async def count_failure(tx: Statements, serial_number: str) -> None:
+    """Somebody tried this box's codes in vain; five times burn one."""
     await tx.execute(
         "UPDATE activation_code SET failures = failures + 1 WHERE consumed_at_ms IS NULL "
         "AND device_id = (SELECT id FROM device WHERE serial_number = $1)",
@@ -304,18 +313,20 @@ class Session:
     firmware_version: str | None = None
     max_payload_bytes: int = 512
     verifies_signatures: bool = True
+    command_progress: bool = False
 
 
 _BIRTH = """
 INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, firmware_version,
-                             max_payload_bytes, verifies_signatures)
-VALUES ($1, $2, $3, $4, $4, $5, $6, $7)
+                             max_payload_bytes, verifies_signatures, command_progress)
+VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)
 ON CONFLICT (device_id) DO UPDATE SET
   online = excluded.online, session_epoch = excluded.session_epoch, last_seen_at_ms = excluded.last_seen_at_ms,
   changed_at_ms = CASE WHEN device_presence.online = excluded.online THEN device_presence.changed_at_ms
                        ELSE excluded.changed_at_ms END,
   firmware_version = coalesce(excluded.firmware_version, device_presence.firmware_version),
-  max_payload_bytes = excluded.max_payload_bytes, verifies_signatures = excluded.verifies_signatures
+  max_payload_bytes = excluded.max_payload_bytes, verifies_signatures = excluded.verifies_signatures,
+  command_progress = excluded.command_progress
 WHERE excluded.session_epoch > device_presence.session_epoch
    OR (excluded.session_epoch = device_presence.session_epoch AND NOT device_presence.online)
 """
@@ -330,7 +341,7 @@ async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> None:
         if session.online:
             await tx.execute(
                 _BIRTH, session.device_id, True, session.epoch, session.at_ms, session.firmware_version,
-                session.max_payload_bytes, session.verifies_signatures,
+                session.max_payload_bytes, session.verifies_signatures, session.command_progress,
             )  # fmt: skip
         else:
             await tx.execute(_WILL, session.device_id, False, session.epoch, session.at_ms)

@@ -1,0 +1,36 @@
+"""What may follow what in a command's life. Terminal states never move."""
+
+from enum import StrEnum
+
+
+class CommandState(StrEnum):
+    QUEUED = "queued"  # its box is offline, or nobody has sent it yet
+    SENT = "sent"  # handed to the broker, which proves nothing
+    DELIVERED = "delivered"  # the box has it
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"  # no box had it in time
+    TIMEOUT = "timeout"  # the box had it and told no end
+    CANCELLED = "cancelled"
+
+
+S = CommandState
+# A box's word may overtake our own note that we have sent it, and the one about the end the one about the delivery.
+_ANSWERS = {S.DELIVERED, S.SUCCEEDED, S.FAILED, S.REJECTED, S.TIMEOUT}
+TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
+    S.QUEUED: frozenset({S.SENT, S.CANCELLED, S.EXPIRED, *_ANSWERS}),
+    S.SENT: frozenset({S.EXPIRED, *_ANSWERS}),
+    S.DELIVERED: frozenset({S.SUCCEEDED, S.FAILED, S.REJECTED, S.TIMEOUT}),
+    S.SUCCEEDED: frozenset(),
+    S.FAILED: frozenset(),
+    S.REJECTED: frozenset(),
+    S.EXPIRED: frozenset(),
+    S.TIMEOUT: frozenset(),
+    S.CANCELLED: frozenset(),
+}
+OPEN = tuple(state for state in CommandState if TRANSITIONS[state])
+
+
+def may_follow(current: str, wanted: CommandState) -> bool:
+    return wanted in TRANSITIONS[CommandState(current)]

@@ -1,0 +1,137 @@
+"""Commands and possession with the simulated box, over a real broker."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from support.device import Credentials, activate
+from support.stack import Stack, until
+
+from soundbox_protocol.speech import amount_words
+from soundbox_server.broker.probe import login
+from soundbox_sim.activation import BrokerAddress
+from soundbox_sim.box import Box, BoxSettings, NewCredential
+from soundbox_sim.journal import Journal
+from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
+from soundbox_sim.voice import SilentVoice
+
+pytestmark = [pytest.mark.journey, pytest.mark.asyncio(loop_scope="module")]
+
+DIGITS = {amount_words(digit, "id"): str(digit) for digit in range(10)}
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def idle(hub: Stack, numbers: Iterator[int]) -> Credentials:
+    """A box that is activated and stands nowhere."""
+    return await activate(hub, next(numbers), bound=False)
+
+
+@asynccontextmanager
+async def on_air(
+    hub: Stack, box: Credentials, folder: Path, *, keep: Callable[[NewCredential], None] | None = None
+) -> AsyncIterator[SilentVoice]:
+    """The simulated box on the air; what it says is in the voice."""
+    clock, voice, stop = Counter(), SilentVoice(), asyncio.Event()
+    radio = Radio(
+        lambda: Box(
+            box.device_id, box.key, Journal(folder), account=f"{box.device_id}/1", now_ms=clock(),
+            token=lambda: secrets.token_urlsafe(16), settings=BoxSettings(), keep=keep,
+        ),
+        broker=BrokerAddress(host="127.0.0.1", port=hub.broker_port, username=box.username, password=box.password),
+        voice=voice, watch=lambda box, told: None, now_ms=clock, random=Random(1),
+        heartbeats=Heartbeats(every_s=3_600), backoff=Backoff(first_s=0.1, longest_s=0.5),
+    )  # fmt: skip
+    running = asyncio.create_task(radio.run(stop))
+    try:
+        yield voice
+    finally:
+        stop.set()
+        await running
+
+
+async def online(hub: Stack, box: Credentials) -> bool:
+    found = await hub.query("SELECT online FROM device_presence WHERE device_id = $1", box.device_id)
+    return [bool(up) for (up,) in found] == [True]
+
+
+async def code_heard(voice: SilentVoice) -> str:
+    """The digits of the last code that was said, as somebody in front of the box hears them."""
+
+    def said() -> list[str]:
+        return [speech.sentence for speech in voice.said if speech.sentence.startswith("Kode: ")]
+
+    sentences: list[str] = await until(said, what="a spoken code")
+    return "".join(DIGITS[word] for word in sentences[-1].removeprefix("Kode: ").split())
+
+
+async def ask(hub: Stack, box: Credentials, path: str, **body: Any) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=hub.url, headers=await hub.login(), timeout=20) as operator:
+        return await operator.post(f"/admin/devices/{box.device_id}/{path}", json=body)
+
+
+async def state_of(hub: Stack, command_id: str) -> str:
+    ((state,),) = await hub.query("SELECT state FROM device_command WHERE id = $1", command_id)
+    return str(state)
+
+
+async def test_a_box_is_bound_by_whoever_hears_its_code(hub: Stack, idle: Credentials, tmp_path: Path) -> None:
+    async with on_air(hub, idle, tmp_path) as voice:
+        await until(lambda: online(hub, idle), what="the box online")
+        begun = await ask(hub, idle, "bind", terminal_id=idle.terminal_id, possession="check")
+        assert begun.status_code == 202, begun.text
+        challenge = begun.json()["data"]["challenge"]
+
+        code = await code_heard(voice)
+        bound = await ask(hub, idle, "bind/confirm", challenge_id=challenge["challenge_id"], code=code)
+
+        async def done() -> bool:
+            return await state_of(hub, challenge["command_id"]) == "succeeded"
+
+        assert bound.status_code == 200, bound.text
+        await until(done, what="the box's word that it spoke")
+
+
+async def test_what_waits_for_an_offline_box_is_done_when_it_is_back(
+    hub: Stack, idle: Credentials, tmp_path: Path
+) -> None:
+    given = await ask(hub, idle, "commands", command_name="speak_code", payload={"code": "90210"})
+    command_id = given.json()["data"]["command_id"]
+    assert await state_of(hub, command_id) == "queued"
+
+    async with on_air(hub, idle, tmp_path) as voice:
+        assert await code_heard(voice) == "90210"
+
+        async def done() -> bool:
+            return await state_of(hub, command_id) == "succeeded"
+
+        await until(done, what="the box's word that it spoke")
+    acks = await hub.query("SELECT status, conflicting FROM device_command_ack WHERE command_id = $1", command_id)
+    assert {status for status, conflicting in acks if not conflicting} == {"delivered", "succeeded"}
+
+
+async def test_a_box_without_https_changes_its_credential(hub: Stack, idle: Credentials, tmp_path: Path) -> None:
+    kept: list[NewCredential] = []
+    async with on_air(hub, idle, tmp_path, keep=kept.append):
+        await until(lambda: online(hub, idle), what="the box online")
+        await ask(hub, idle, "commands", command_name="rotate_credential")
+
+        async def in_force() -> bool:
+            found = await hub.query(
+                "SELECT id FROM device_credential WHERE device_id = $1 AND state = 'active'", idle.device_id
+            )
+            return bool(kept) and found == [(kept[-1].credential_id,)]
+
+        await until(in_force, what="the new credential in force")
+
+    async def let_in(password: str) -> bool:
+        return await login("127.0.0.1", hub.broker_port, user=idle.device_id, password=password)
+
+    await until(lambda: let_in(kept[-1].broker_password), what="the broker knows the new password")
+    assert not await let_in(idle.password)
