@@ -25,6 +25,7 @@ from soundbox_server.devices.bulk_routes import router as bulk
 from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
+from soundbox_server.exports.routes import router as exports
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
@@ -34,7 +35,7 @@ from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
-from soundbox_server.policy import OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -68,8 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
-        admin_account, merchant_account, access, audit, alerts, mails, ledger, merchants, places, documents, devices,
-        provisioning, bulk, payments, transactions,
+        admin_account, merchant_account, access, audit, alerts, exports, mails, ledger, merchants, places, documents,
+        devices, provisioning, bulk, payments, transactions,
     ):  # fmt: skip
         app.include_router(router)
     openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
@@ -111,7 +112,9 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.limits = parts.limits(settings)
     state.trusted_proxies = settings.trusted_proxies
     state.mail_desk = parts.mail_desk(settings, owner=owner)
-    state.documents_folder = settings.home / "documents"
+    state.documents_folder = parts.documents_folder(settings)
+    state.exports_folder = parts.exports_folder(settings)
+    state.exportable, state.export_roles = parts.EXPORTABLE, EXPORTS
     state.telling = parts.telling(settings, owner=owner)
     state.hash_broker_password = hash_password
     state.probe_login = partial(parts.broker_lets_in, settings.broker_host, settings.broker_port)

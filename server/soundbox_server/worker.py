@@ -28,8 +28,11 @@ from soundbox_server.db import Database, Statements, will_pass
 from soundbox_server.devices import jobs as device_jobs
 from soundbox_server.devices import mqtt as devices
 from soundbox_server.devices.service import online_among
+from soundbox_server.exports.jobs import Exporter
+from soundbox_server.idempotency import purge_keys
 from soundbox_server.ids import new_id
 from soundbox_server.mail.jobs import Postman
+from soundbox_server.merchants.jobs import apply_account_changes
 from soundbox_server.outbox import mqtt as outbox_door
 from soundbox_server.outbox import service as outbox
 from soundbox_server.payments.jobs import QrIssuer, end_unpaid
@@ -44,6 +47,7 @@ JOBS_EVERY_S = 1.0
 FORGET_EVERY_S = 3_600.0
 OVERDUE_EVERY_S = 10.0
 RECONCILE_EVERY_S = 60.0
+TIDY_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
 SWEEP_LIMIT = 200
 ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
@@ -101,6 +105,7 @@ class Worker:
             sender=settings.mail_from,
             owner=self._owner,
         )
+        self._exporter = Exporter(database, parts.EXPORTABLE, folder=parts.exports_folder(settings), owner=self._owner)
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -135,6 +140,8 @@ class Worker:
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
+                    self._repeat(self._exporter.tick, JOBS_EVERY_S),
+                    self._repeat(self._tidy, TIDY_EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
                     self._repeat(self._forget, FORGET_EVERY_S),
@@ -257,6 +264,11 @@ class Worker:
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)
+
+    async def _tidy(self) -> None:
+        await apply_account_changes(self._database)
+        await purge_keys(self._database)
+        await self._exporter.purge()
 
     async def _link_audit_log(self) -> None:
         await link_entries(self._database)

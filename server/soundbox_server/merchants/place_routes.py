@@ -60,7 +60,10 @@ def _select_outlets(asked: OutletFilters) -> Rows:
     )  # fmt: skip
 
 
-OUTLETS = Listing(asked=OutletFilters, key=(Outlet.id,), select=_select_outlets, show=outlet_view)
+_OUTLET_COLUMNS = ("id", "merchant_id", "outlet_code", "name", "address", "status", "created_at", "updated_at")
+OUTLETS = Listing(
+    asked=OutletFilters, key=(Outlet.id,), select=_select_outlets, show=outlet_view, columns=_OUTLET_COLUMNS
+)
 
 
 @router.post("/admin/merchants/{merchant_id}/outlets", status_code=201)
@@ -145,7 +148,13 @@ def _select_terminals(asked: TerminalFilters) -> Rows:
     )  # fmt: skip
 
 
-TERMINALS = Listing(asked=TerminalFilters, key=(Terminal.id,), select=_select_terminals, show=terminal_view)
+_TERMINAL_COLUMNS = (
+    "id", "merchant_id", "outlet_id", "terminal_code", "qr_mode", "partner_reference", "status", "created_at",
+    "updated_at",
+)  # fmt: skip
+TERMINALS = Listing(
+    asked=TerminalFilters, key=(Terminal.id,), select=_select_terminals, show=terminal_view, columns=_TERMINAL_COLUMNS
+)
 
 
 @router.post("/admin/outlets/{outlet_id}/terminals", status_code=201)

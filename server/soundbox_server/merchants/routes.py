@@ -104,7 +104,12 @@ def _select(asked: MerchantFilters) -> Rows:
     )  # fmt: skip
 
 
-MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view)
+_COLUMNS = (
+    "id", "merchant_code", "legal_name", "brand_name", "owner_email", "city", "postal_code", "mcc", "nmid", "criteria",
+    "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode", "status",
+    "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
+)  # fmt: skip
+MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view, columns=_COLUMNS)
 
 
 @router.post("/admin/merchants", status_code=201)
