@@ -10,6 +10,7 @@ from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED, Policy, Route, S
 
 _STAFF = frozenset({"platform_admin", "operator", "finance", "support"})
 _OPERATORS = frozenset({"platform_admin", "operator"})
+_ADMIN = frozenset({"platform_admin"})
 _MERCHANTS = frozenset({"merchant_owner", "merchant_staff"})
 _FINANCE = frozenset({"platform_admin", "finance"})
 
@@ -103,6 +104,9 @@ POLICY: Policy = {
     ("POST", "/admin/devices/{device_id}/retire"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/bind"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/unbind"): _OPERATORS,
+    ("POST", "/admin/seed"): _ADMIN,
+    ("GET", "/admin/health"): _STAFF,
+    ("GET", "/admin/health/deep"): _STAFF,
     ("GET", "/admin/alerts"): _STAFF,
     ("GET", "/admin/alerts/{alert_id}"): _STAFF,
     ("POST", "/admin/alerts/{alert_id}/acknowledge"): _OPERATORS | _FINANCE,
@@ -163,5 +167,5 @@ EXPORTS: Mapping[str, frozenset[str]] = {
     "terminals": _OPERATORS | _FINANCE,
     "devices": _OPERATORS,
     "heartbeats": _OPERATORS,
-    "audit_logs": frozenset({"platform_admin"}),
+    "audit_logs": _ADMIN,
 }

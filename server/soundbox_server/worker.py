@@ -19,7 +19,7 @@ from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, guard, health, logs, metrics, parts
 from soundbox_server.access.jobs import forget_what_is_over
 from soundbox_server.audit.jobs import link_entries
-from soundbox_server.broker import wire
+from soundbox_server.broker import beats, wire
 from soundbox_server.broker.consumer import Consumer, Table
 from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
@@ -142,6 +142,7 @@ class Worker:
                     self._repeat(self._jobs, JOBS_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
+                    self._repeat(self._beat, beats.EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
                     self._repeat(self._forget, FORGET_EVERY_S),
@@ -264,6 +265,10 @@ class Worker:
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)
+
+    async def _beat(self) -> None:
+        shard = shard_user(self._settings.broker_shard)
+        await self._database.write(lambda tx: beats.beat(tx, shard=shard, owner=self._owner, now_ms=clock.now_ms()))
 
     async def _tidy(self) -> None:
         await apply_account_changes(self._database)

@@ -1,14 +1,21 @@
-"""Files made in the background."""
+"""Files made in the background, and the workers' signs of life."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 
 def upgrade() -> None:
     _exports()
+    op.create_table(
+        "shard_beat",
+        sa.Column("shard", sa.String(), nullable=False),
+        sa.Column("owner", sa.String(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("shard"),
+    )
 
 
 def _exports() -> None:
