@@ -1,7 +1,7 @@
 """The HTTP process, put together in one place."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.responses import Response
 from starlette.routing import Route
 
-from soundbox_server import documentation, guard, health, http, logs, openapi, parts, seal
+from soundbox_server import documentation, guard, health, http, logs, migrate, openapi, parts, seal
 from soundbox_server.access.admin_routes import router as access
 from soundbox_server.access.auth import authorise
 from soundbox_server.access.routes import admin_account, merchant_account
@@ -26,6 +26,7 @@ from soundbox_server.devices.bulk_routes import router as bulk
 from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
+from soundbox_server.exports.routes import router as exports
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
@@ -35,7 +36,9 @@ from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
-from soundbox_server.policy import OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.providers.base import Provider
+from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -69,10 +72,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
-        admin_account, merchant_account, access, audit, alerts, mails, ledger, merchants, places, documents, devices,
-        provisioning, bulk, commands, payments, transactions,
+        admin_account, merchant_account, access, audit, alerts, exports, mails, ledger, merchants, places, documents,
+        devices, provisioning, bulk, commands, payments, transactions, health.router,
     ):  # fmt: skip
         app.include_router(router)
+    if settings.environment != "production":
+        app.include_router(seed)
     openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
     app.router.routes += documentation.routes(app)
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
@@ -112,7 +117,9 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.limits = parts.limits(settings)
     state.trusted_proxies = settings.trusted_proxies
     state.mail_desk = parts.mail_desk(settings, owner=owner)
-    state.documents_folder = settings.home / "documents"
+    state.documents_folder = parts.documents_folder(settings)
+    state.exports_folder = parts.exports_folder(settings)
+    state.exportable, state.export_roles = parts.EXPORTABLE, EXPORTS
     state.telling = parts.telling(settings, owner=owner)
     state.possession_check = settings.possession_check == "on"
     state.possession_key = seal.derive(settings.master, "soundbox/possession/v1")
@@ -123,6 +130,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
     state.qr_desk = QrDesk(database, provider, desk, qr_life_ms=settings.qr_life_s * 1000)
+    state.looks = _looks(settings, database, provider, publisher)
     _add_health_routes(app, database, publisher)
     connecting = asyncio.create_task(
         keep_connected(
@@ -145,6 +153,34 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
         log.info("api.stopped")
 
 
+def _looks(
+    settings: Settings, database: Database, provider: Provider, publisher: Publisher
+) -> Mapping[str, health.Look]:
+    """Every part whose health is asked for."""
+
+    async def look_at_broker() -> health.Part:
+        return health.Part(state="up" if publisher.connected else "down", facts={"connected": publisher.connected})
+
+    async def look_at_provider() -> health.Part:
+        circuit = await provider.circuit()
+        facts = {"name": provider.name, "circuit": circuit}
+        return health.Part(state="up" if circuit == "closed" else "degraded", facts=facts)
+
+    async def look_at_migrations() -> health.Part:
+        current, newest = await migrate.current(database), migrate.newest()
+        return health.Part(state="up" if current == newest else "down", facts={"current": current, "newest": newest})
+
+    return {
+        "database": partial(health.look_at_database, database),
+        "migrations": look_at_migrations,
+        "broker": look_at_broker,
+        "worker": partial(health.look_at_workers, database),
+        "outbox": partial(health.look_at_outbox, database),
+        "provider": look_at_provider,
+        "disk": partial(health.look_at_disk, settings.home),
+    }
+
+
 def _add_health_routes(app: FastAPI, database: Database, publisher: Publisher) -> None:
     async def broker_connected() -> bool:
         return publisher.connected
@@ -155,6 +191,7 @@ def _add_health_routes(app: FastAPI, database: Database, publisher: Publisher) -
     app.router.routes += [
         Route("/healthz", health.healthz),
         Route("/health", health.healthz),
+        Route("/health/deep", health.deep(app.state.looks)),
         Route("/readyz", ready),
         Route("/metrics", health.metrics_page(database)),
     ]

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
@@ -19,6 +19,11 @@ class Body(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def unchanged() -> Any:
+    """The default of a field that changes something when it is named: `exclude_unset` leaves it out."""
+    return None
 
 
 def _seen(text: str) -> str:
@@ -40,7 +45,7 @@ def _moment_ms(value: object) -> object:
 _Shown = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_seen)]
 
 Name = Annotated[_Shown, Field(max_length=100, examples=["Toko Indo"])]
-Text = Annotated[_Shown, Field(max_length=500)]
+Text = Annotated[_Shown, Field(max_length=500, examples=["Opposite the market."])]
 Reason = Annotated[_Shown, Field(max_length=300, examples=["The photo of the identity card cannot be read."])]
 Reference = Annotated[_Shown, Field(max_length=128, examples=["bank:9876543210"])]
 Email = Annotated[

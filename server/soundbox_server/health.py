@@ -1,17 +1,25 @@
-"""Liveness, readiness and figures: what an operator's monitoring asks of a process."""
+"""Liveness, readiness, each part's health, and figures: what an operator's monitoring asks of a process."""
 
 import asyncio
+import shutil
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import structlog
+from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from soundbox_server import metrics
+from soundbox_server import clock, metrics
+from soundbox_server.broker import beats
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices.service import count_online
-from soundbox_server.outbox.service import depth
+from soundbox_server.http import envelope
+from soundbox_server.outbox.service import depth, oldest_overdue_ms
 
 log = structlog.get_logger()
 
@@ -72,3 +80,112 @@ def metrics_page(database: Database) -> Callable[[Request], Awaitable[Response]]
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return answer
+
+
+State = Literal["up", "degraded", "down"]
+OVERDUE_MS = 60_000  # a message this late says that nobody sends
+LEAST_FREE_BYTES = 512 * 1024 * 1024
+LEAST_FREE_PERCENT = 5
+
+router = APIRouter(tags=["operators"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """How one part is doing, with the figures that say so. Figures are for staff."""
+
+    state: State
+    facts: Mapping[str, Any]
+
+
+Look = Callable[[], Awaitable[Part]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """All parts together: failing without its database, degraded when any other part is not up."""
+
+    status: Literal["ok", "degraded", "failing"]
+    parts: Mapping[str, Part]
+
+    @property
+    def http_status(self) -> int:
+        return 503 if self.status == "failing" else 200
+
+
+async def examine(looks: Mapping[str, Look]) -> Examined:
+    """Look at every part at once; one that does not answer in time is down."""
+    found = dict(zip(looks, await asyncio.gather(*(_look(look) for look in looks.values())), strict=True))
+    if found["database"].state == "down":
+        return Examined(status="failing", parts=found)
+    whole = all(part.state == "up" for part in found.values())
+    return Examined(status="ok" if whole else "degraded", parts=found)
+
+
+async def _look(look: Look) -> Part:
+    try:
+        return await asyncio.wait_for(look(), CHECK_TIMEOUT_S)
+    except Exception as error:  # whatever the reason, it is down
+        return Part(state="down", facts={"error": type(error).__name__})
+
+
+def deep(looks: Mapping[str, Look]) -> Callable[[Request], Awaitable[Response]]:
+    """`/health/deep`, open to all: which parts are up, and nothing of how they are built."""
+
+    async def answer(_request: Request) -> Response:
+        examined = await examine(looks)
+        told = {"status": examined.status, "parts": {name: part.state for name, part in examined.parts.items()}}
+        return JSONResponse(told, examined.http_status)
+
+    return answer
+
+
+@router.get("/admin/health")
+async def admin_health(request: Request) -> Response:
+    """Alive, and what time it is here."""
+    return envelope(request, {"status": "ok"})
+
+
+@router.get("/admin/health/deep")
+async def admin_health_deep(request: Request) -> Response:
+    """Every part with its figures. 503 without the database."""
+    examined = await examine(request.app.state.looks)
+    parts = {name: {"status": part.state, **part.facts} for name, part in examined.parts.items()}
+    return envelope(request, {"status": examined.status, "parts": parts}, status=examined.http_status)
+
+
+async def look_at_database(database: Database) -> Part:
+    started = time.perf_counter()
+    await database_answers(database)
+    took_ms = round((time.perf_counter() - started) * 1000, 1)
+    return Part(state="up", facts={"dialect": database.dialect, "answered_in_ms": took_ms})
+
+
+async def look_at_outbox(database: Database) -> Part:
+    now_ms = clock.now_ms()
+
+    async def look(tx: Statements) -> tuple[dict[str, int], int]:
+        return await depth(tx), await oldest_overdue_ms(tx, now_ms=now_ms)
+
+    waiting, overdue_ms = await database.read(look)
+    facts = {"waiting": waiting, "oldest_overdue_s": overdue_ms // 1000}
+    return Part(state="degraded" if overdue_ms > OVERDUE_MS else "up", facts=facts)
+
+
+async def look_at_workers(database: Database) -> Part:
+    now_ms = clock.now_ms()
+    shards = [
+        {"shard": row["shard"], "owner": row["owner"], "silent_s": (now_ms - row["at_ms"]) // 1000}
+        for row in await database.read(beats.beats)
+    ]
+    silent = [shard for shard in shards if shard["silent_s"] * 1000 > beats.STALE_AFTER_MS]
+    state: State = "down" if len(silent) == len(shards) else "degraded" if silent else "up"
+    return Part(state=state, facts={"shards": shards})
+
+
+async def look_at_disk(folder: Path) -> Part:
+    usage = await asyncio.to_thread(shutil.disk_usage, folder)
+    free_percent = usage.free * 100 // usage.total
+    short = usage.free < LEAST_FREE_BYTES or free_percent < LEAST_FREE_PERCENT
+    facts = {"free_bytes": usage.free, "free_percent": free_percent}
+    return Part(state="degraded" if short else "up", facts=facts)

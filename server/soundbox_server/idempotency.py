@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from starlette.responses import Response
 
 from soundbox_server import clock, seal
-from soundbox_server.db import Base, Statements
+from soundbox_server.db import Base, Database, Statements
 from soundbox_server.errors import DuplicateRequest, IdempotencyKeyReused, ValidationFailed
 
 KEPT_MS = 72 * 3_600_000
@@ -154,6 +154,12 @@ async def purge(tx: Statements, *, now_ms: int) -> int:
         PURGE_LIMIT,
     )
     return len(rows)
+
+
+async def purge_keys(database: Database) -> None:
+    """Forget every key that is older than 72 hours."""
+    while await database.write(lambda tx: purge(tx, now_ms=clock.now_ms())) == PURGE_LIMIT:
+        pass
 
 
 def _sealed(once: Once, body: bytes) -> bytes:

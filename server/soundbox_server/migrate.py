@@ -14,6 +14,7 @@ import soundbox_server.audit.models
 import soundbox_server.broker.models
 import soundbox_server.commands.models
 import soundbox_server.devices.models
+import soundbox_server.exports.models
 import soundbox_server.fees.models
 import soundbox_server.idempotency
 import soundbox_server.ledger.models

@@ -45,13 +45,14 @@ Asked = TypeVar("Asked", bound=Page)
 class Listing(Generic[Asked]):
     """A list: who may be asked for (`select`), in which order (`key`, unique), and how a row is shown.
 
-    `show` takes the columns of `select` and answers only what does not change from row to row in its names.
+    `columns` are what a table of it shows: paths into what `show` makes of a row, as in `actor.id`.
     """
 
     asked: type[Asked]
     key: tuple[InstrumentedAttribute[Any], ...]
     select: Callable[[Asked], Rows]
     show: Callable[..., dict[str, Any]]
+    columns: tuple[str, ...] = ()
     newest_first: bool = True
 
 

@@ -14,19 +14,38 @@ from soundbox_server.access.limits import MINUTE_MS, Limits
 from soundbox_server.access.mails import Desk
 from soundbox_server.access.passwords import Passwords
 from soundbox_server.announcements.service import Telling
+from soundbox_server.audit.routes import AUDIT_LOGS
 from soundbox_server.broker import probe
 from soundbox_server.broker.mosquitto import TlsListener
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.db import Database
+from soundbox_server.devices.listings import DEVICES, HEARTBEATS
 from soundbox_server.devices.provisioning import Granting
 from soundbox_server.errors import PaymentsClosed
+from soundbox_server.ledger.routes import LEDGER_ENTRIES
 from soundbox_server.mail.sinks import FileSink, Sink, SmtpSink
+from soundbox_server.merchants.place_routes import OUTLETS, TERMINALS
+from soundbox_server.merchants.routes import MERCHANTS
+from soundbox_server.paging import Listing
+from soundbox_server.payments.listings import TRANSACTIONS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
 from soundbox_server.providers.base import PaymentReport, Provider
 from soundbox_server.providers.hmac_scheme import read_callback
 from soundbox_server.providers.sandbox import SandboxProvider
 from soundbox_server.settings import Settings
+
+# Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
+EXPORTABLE: Mapping[str, Listing[Any]] = {
+    "transactions": TRANSACTIONS,
+    "ledger_entries": LEDGER_ENTRIES,
+    "merchants": MERCHANTS,
+    "outlets": OUTLETS,
+    "terminals": TERMINALS,
+    "devices": DEVICES,
+    "heartbeats": HEARTBEATS,
+    "audit_logs": AUDIT_LOGS,
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,14 @@ def granting(settings: Settings) -> Granting:
         hash_password=hash_password,
         kept_under=seal.derive(settings.master, "soundbox/provision-answer/v1"),
     )
+
+
+def documents_folder(settings: Settings) -> Path:
+    return settings.home / "documents"
+
+
+def exports_folder(settings: Settings) -> Path:
+    return settings.home / "exports"
 
 
 def lock_folder(settings: Settings) -> Path:

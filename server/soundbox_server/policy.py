@@ -4,10 +4,13 @@ A new route gets its line here; a test walks the table for every role, for API k
 API keys get further than people nowhere: a key needs the role and one of its scopes must name the route.
 """
 
+from collections.abc import Mapping
+
 from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED, Policy, Route, Scopes
 
 _STAFF = frozenset({"platform_admin", "operator", "finance", "support"})
 _OPERATORS = frozenset({"platform_admin", "operator"})
+_ADMIN = frozenset({"platform_admin"})
 _MERCHANTS = frozenset({"merchant_owner", "merchant_staff"})
 _FINANCE = frozenset({"platform_admin", "finance"})
 
@@ -103,10 +106,18 @@ POLICY: Policy = {
     ("POST", "/admin/devices/{device_id}/bind"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/bind/confirm"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/unbind"): _OPERATORS,
+    ("POST", "/admin/seed"): _ADMIN,
+    ("GET", "/admin/health"): _STAFF,
+    ("GET", "/admin/health/deep"): _STAFF,
     ("GET", "/admin/alerts"): _STAFF,
     ("GET", "/admin/alerts/{alert_id}"): _STAFF,
     ("POST", "/admin/alerts/{alert_id}/acknowledge"): _OPERATORS | _FINANCE,
     ("POST", "/admin/alerts/{alert_id}/resolve"): _OPERATORS | _FINANCE,
+    ("POST", "/admin/exports"): _OPERATORS | _FINANCE,
+    ("GET", "/admin/exports"): _OPERATORS | _FINANCE,
+    ("GET", "/admin/exports/{export_id}"): _OPERATORS | _FINANCE,
+    ("POST", "/admin/exports/{export_id}/cancel"): _OPERATORS | _FINANCE,
+    ("GET", "/admin/exports/{export_id}/file"): _OPERATORS | _FINANCE,
     ("GET", "/admin/ledger-entries"): _STAFF,
     ("GET", "/admin/audit-logs"): _STAFF,
     ("POST", "/admin/devices/{device_id}/unbind/confirm"): _OPERATORS,
@@ -153,3 +164,15 @@ OPEN_WITHOUT_TOTP: frozenset[Route] = frozenset(
         ("POST", "/admin/totp/confirm"),
     }
 )
+
+# A whole list leaves the house at once: fewer may have it than may look at its pages.
+EXPORTS: Mapping[str, frozenset[str]] = {
+    "transactions": _OPERATORS | _FINANCE,
+    "ledger_entries": _FINANCE,
+    "merchants": _OPERATORS | _FINANCE,
+    "outlets": _OPERATORS | _FINANCE,
+    "terminals": _OPERATORS | _FINANCE,
+    "devices": _OPERATORS,
+    "heartbeats": _OPERATORS,
+    "audit_logs": _ADMIN,
+}

@@ -3,12 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-from soundbox_server import parts
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from soundbox_server import clock, parts
 from soundbox_server.access.passwords import in_thread
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices import service as devices
 from soundbox_server.errors import Forbidden
+from soundbox_server.http import envelope
 from soundbox_server.settings import Settings
+
+router = APIRouter(tags=["operators"])  # served in development alone
 
 PASSWORD = "soundbox-demo-2026"  # noqa: S105 - printed on purpose, and refused in production
 
@@ -40,6 +46,13 @@ class Till:
 
 def tills(count: int) -> list[Till]:
     return [Till(f"term_{n:03d}", f"sbx_{n:03d}", f"SBX-DEMO-{n:04d}") for n in range(1, count + 1)]
+
+
+@router.post("/admin/seed")
+async def seed(request: Request) -> Response:
+    """Plant the demo world, or what is missing of it, and tell what is there. In development only."""
+    state = request.app.state
+    return envelope(request, await plant(state.database, state.settings, now_ms=clock.now_ms()))
 
 
 async def plant(database: Database, settings: Settings, *, now_ms: int, boxes: int = 3) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, guard, health, logs, metrics, parts
 from soundbox_server.access.jobs import forget_what_is_over
 from soundbox_server.audit.jobs import link_entries
-from soundbox_server.broker import wire
+from soundbox_server.broker import beats, wire
 from soundbox_server.broker.consumer import Consumer, Table
 from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.passwords import hash_password
@@ -34,8 +34,11 @@ from soundbox_server.devices import mqtt as devices
 from soundbox_server.devices.credential_mqtt import CredentialRequests
 from soundbox_server.devices.provision_mqtt import ProvisionDesk
 from soundbox_server.devices.service import online_among
+from soundbox_server.exports.jobs import Exporter
+from soundbox_server.idempotency import purge_keys
 from soundbox_server.ids import new_id
 from soundbox_server.mail.jobs import Postman
+from soundbox_server.merchants.jobs import apply_account_changes
 from soundbox_server.outbox import mqtt as outbox_door
 from soundbox_server.outbox import service as outbox
 from soundbox_server.payments.jobs import QrIssuer, end_unpaid
@@ -50,6 +53,7 @@ JOBS_EVERY_S = 1.0
 FORGET_EVERY_S = 3_600.0
 OVERDUE_EVERY_S = 10.0
 RECONCILE_EVERY_S = 60.0
+TIDY_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
 SWEEP_LIMIT = 200
 ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
@@ -108,6 +112,7 @@ class Worker:
             owner=self._owner,
         )
         self._provisioning = ProvisionDesk(database, parts.granting(settings), publish=self._publisher.publish)
+        self._exporter = Exporter(database, parts.EXPORTABLE, folder=parts.exports_folder(settings), owner=self._owner)
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -143,6 +148,9 @@ class Worker:
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
+                    self._repeat(self._exporter.tick, JOBS_EVERY_S),
+                    self._repeat(self._tidy, TIDY_EVERY_S),
+                    self._repeat(self._beat, beats.EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
                     self._repeat(self._forget, FORGET_EVERY_S),
@@ -278,6 +286,15 @@ class Worker:
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)
+
+    async def _beat(self) -> None:
+        shard = shard_user(self._settings.broker_shard)
+        await self._database.write(lambda tx: beats.beat(tx, shard=shard, owner=self._owner, now_ms=clock.now_ms()))
+
+    async def _tidy(self) -> None:
+        await apply_account_changes(self._database)
+        await purge_keys(self._database)
+        await self._exporter.purge()
 
     async def _link_audit_log(self) -> None:
         await link_entries(self._database)

@@ -158,8 +158,10 @@ async def test_a_message_nobody_can_read_is_put_aside_and_the_next_one_counts(hu
         await until(counted, what="the good heartbeat")
 
     stored = await hub.query("SELECT topic FROM poison_message WHERE device_id = $1", box.device_id)
+    alerts = await hub.query("SELECT kind, state FROM alert WHERE subject_id = $1", box.device_id)
     assert len(stored) == 5
     assert set(stored) == {(uplink(box.device_id, Uplink.HEARTBEAT),)}
+    assert alerts == [("device.poison_message", "open")]
 
 
 async def test_a_box_that_speaks_for_another_is_not_believed(hub: Stack, box: Credentials) -> None:

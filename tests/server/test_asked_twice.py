@@ -254,6 +254,9 @@ class Acquirer:
     def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
         raise AssertionError("nobody calls back")
 
+    async def circuit(self) -> str:
+        return "closed"
+
     async def aclose(self) -> None:
         pass
 

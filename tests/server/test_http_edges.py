@@ -19,7 +19,7 @@ from soundbox_server.settings import Settings
 
 OPEN = {
     "/docs", "/api-docs", "/docs/start.js", "/docs/swagger-ui/{name}", "/openapi.json", "/healthz", "/health",
-    "/readyz", "/metrics", "/device/provision/activate", "/integrations/qris/callback", *(
+    "/health/deep", "/readyz", "/metrics", "/device/provision/activate", "/integrations/qris/callback", *(
         f"/{door}/{deed}" for door in ("admin", "merchant")
         for deed in ("login", "refresh", "forgot-password", "reset-password")
     ),

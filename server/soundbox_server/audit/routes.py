@@ -81,7 +81,11 @@ def _entry(entry: AuditEntry, position: int | None, hashed: str | None) -> dict[
     }
 
 
-AUDIT_LOGS = Listing(asked=AuditFilters, key=(AuditEntry.id,), select=_select, show=_entry)
+_COLUMNS = (
+    "id", "at", "action", "outcome", "actor.kind", "actor.id", "actor.organisation_id", "actor.role", "actor.ip",
+    "subject.kind", "subject.id", "details", "request_id", "chain.position", "chain.hash",
+)  # fmt: skip
+AUDIT_LOGS = Listing(asked=AuditFilters, key=(AuditEntry.id,), select=_select, show=_entry, columns=_COLUMNS)
 
 
 @router.get("/admin/audit-logs")

@@ -16,6 +16,8 @@ from soundbox_protocol.messages import MESSAGES, MalformedMessage, decode
 from soundbox_protocol.topics import UPLINK_FILTER, parse_uplink
 from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, metrics
+from soundbox_server.alerts.service import raise_alert
+from soundbox_server.alerts.state import Severity
 from soundbox_server.broker.wire import Connection, Message
 from soundbox_server.db import Database, Statements, is_away, will_pass
 from soundbox_server.devices.service import in_service
@@ -165,6 +167,11 @@ async def _store_poison(tx: Statements, poison: Sequence[_Poison]) -> None:
             new_id("psn"), one.device_id, one.topic, one.payload, one.error, clock.now_ms(),
         )  # fmt: skip
     for device_id in sorted({one.device_id for one in poison}):
+        if device_id:
+            await raise_alert(
+                tx, "device.poison_message", ("device", device_id), severity=Severity.WARNING, now_ms=clock.now_ms(),
+                facts={"error": next(one.error for one in poison if one.device_id == device_id)},
+            )  # fmt: skip
         await tx.execute(
             "DELETE FROM poison_message WHERE device_id = $1 AND id NOT IN "
             "(SELECT id FROM poison_message WHERE device_id = $1 ORDER BY id DESC LIMIT $2)",

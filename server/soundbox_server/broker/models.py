@@ -16,3 +16,13 @@ class PoisonMessage(Base):
     payload: Mapped[bytes]
     error: Mapped[str]
     received_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ShardBeat(Base):
+    """When the worker that owns a shard last said so: the others learn from it that somebody listens there."""
+
+    __tablename__ = "shard_beat"
+
+    shard: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    at_ms: Mapped[int] = mapped_column(BigInteger)

@@ -101,7 +101,15 @@ def _presence(presence: DevicePresence) -> dict[str, Any]:
     }
 
 
-DEVICES = Listing(asked=DeviceFilters, key=(Device.id,), select=_select, show=device_view, newest_first=False)
+_DEVICE_COLUMNS = (
+    "id", "serial_number", "vendor", "model", "label", "status", "created_at", "binding.merchant_id",
+    "binding.outlet_id", "binding.terminal_id", "binding.bound_at", "presence.online", "presence.last_seen_at",
+    "presence.heartbeat_at", "presence.firmware_version", "presence.network_strength", "presence.battery_level",
+)  # fmt: skip
+DEVICES = Listing(
+    asked=DeviceFilters, key=(Device.id,), select=_select, show=device_view, columns=_DEVICE_COLUMNS,
+    newest_first=False,
+)  # fmt: skip
 
 
 class HeartbeatPage(Page):
@@ -144,4 +152,11 @@ def _heartbeat(row: DeviceHeartbeat) -> dict[str, Any]:
     }
 
 
-HEARTBEATS = Listing(asked=HeartbeatFilters, key=(DeviceHeartbeat.id,), select=_select_heartbeats, show=_heartbeat)
+_HEARTBEAT_COLUMNS = (
+    "id", "device_id", "received_at", "source", "sent_at", "firmware_version", "network_strength", "battery_level",
+    "state", "volume", "payload",
+)  # fmt: skip
+HEARTBEATS = Listing(
+    asked=HeartbeatFilters, key=(DeviceHeartbeat.id,), select=_select_heartbeats, show=_heartbeat,
+    columns=_HEARTBEAT_COLUMNS,
+)  # fmt: skip

@@ -34,7 +34,7 @@ from soundbox_server.devices.listings import (
 from soundbox_server.devices.models import Device
 from soundbox_server.devices.provisioning_routes import device_actor, unstored
 from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
-from soundbox_server.fields import Body, Moment, Name, Text
+from soundbox_server.fields import Body, Moment, Name, Text, unchanged
 from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import Reader, Session, envelope, read_body
 from soundbox_server.outbox.models import OutboxMessage
@@ -229,8 +229,8 @@ async def get_device(request: Request, device_id: str, session: Reader) -> Respo
 class DeviceChanges(Body):
     """What people call a box. What it is and may do has doors of its own."""
 
-    vendor: Vendor = "native"
-    model: Model = "sbx-1"
+    vendor: Vendor = Field(default_factory=unchanged)
+    model: Model = Field(default_factory=unchanged)
     label: Name | None = None
     notes: Text | None = None
 

@@ -87,7 +87,13 @@ def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str,
     }
 
 
-LEDGER_ENTRIES = Listing(asked=LedgerFilters, key=(Posting.journal_id, Posting.position), select=_select, show=_entry)
+_COLUMNS = (
+    "id", "journal_id", "kind", "entry_type", "transaction_id", "merchant_id", "account", "direction", "amount",
+    "balance_effect", "unit", "source", "destination", "created_at",
+)  # fmt: skip
+LEDGER_ENTRIES = Listing(
+    asked=LedgerFilters, key=(Posting.journal_id, Posting.position), select=_select, show=_entry, columns=_COLUMNS
+)
 
 
 @router.get("/admin/ledger-entries")

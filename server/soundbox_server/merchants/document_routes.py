@@ -35,7 +35,10 @@ _FILE = {
 
 class NewDocument(Body):
     document_type: DocumentType
-    document_url: Annotated[DocumentUrl, Field(description="where staff can look at it; never opened by us")]
+    document_url: Annotated[
+        DocumentUrl,
+        Field(description="where staff can look at it; never opened by us", examples=["https://papers.test/1"]),
+    ]
 
 
 @router.post("/admin/merchants/{merchant_id}/documents", status_code=201)
@@ -98,7 +101,7 @@ async def _require_merchant(session: AsyncSession, merchant_id: str) -> None:
 
 
 class Verdict(Body):
-    verification_status: Literal["verified", "refused"]
+    verification_status: Annotated[Literal["verified", "refused"], Field(examples=["verified"])]
     reason: Reason | None = None
 
 

@@ -12,7 +12,7 @@ from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.audit.service import record
 from soundbox_server.db import statements
 from soundbox_server.errors import NotFound
-from soundbox_server.fields import Body, Code, Id, Moment, Name, Reference, Search, Text
+from soundbox_server.fields import Body, Code, Id, Moment, Name, Reference, Search, Text, unchanged
 from soundbox_server.http import Reader, Session, envelope
 from soundbox_server.merchants import places
 from soundbox_server.merchants.models import Outlet, Terminal
@@ -27,15 +27,15 @@ QrMode = Literal["static", "dynamic"]
 
 class NewOutlet(Body):
     name: Name
-    address: Annotated[Text, Field(examples=["Jl. Contoh 1, Jakarta"])] = ""
+    address: Annotated[Text, Field(examples=["Jl. Contoh 1, Jakarta"])] = Field(default_factory=str)
     outlet_code: Code | None = None
 
 
 class OutletChanges(Body):
-    name: Name = ""
-    address: Text = ""
-    outlet_code: Code = ""
-    status: Literal["active", "disabled"] = "active"
+    name: Name = Field(default_factory=unchanged)
+    address: Text = Field(default_factory=unchanged)
+    outlet_code: Code = Field(default_factory=unchanged)
+    status: Literal["active", "disabled"] = Field(default_factory=unchanged)
 
 
 class OutletFilters(Page):
@@ -60,7 +60,10 @@ def _select_outlets(asked: OutletFilters) -> Rows:
     )  # fmt: skip
 
 
-OUTLETS = Listing(asked=OutletFilters, key=(Outlet.id,), select=_select_outlets, show=outlet_view)
+_OUTLET_COLUMNS = ("id", "merchant_id", "outlet_code", "name", "address", "status", "created_at", "updated_at")
+OUTLETS = Listing(
+    asked=OutletFilters, key=(Outlet.id,), select=_select_outlets, show=outlet_view, columns=_OUTLET_COLUMNS
+)
 
 
 @router.post("/admin/merchants/{merchant_id}/outlets", status_code=201)
@@ -112,10 +115,10 @@ class NewTerminal(Body):
 
 
 class TerminalChanges(Body):
-    terminal_code: Code = ""
-    qr_mode: QrMode = "dynamic"
+    terminal_code: Code = Field(default_factory=unchanged)
+    qr_mode: QrMode = Field(default_factory=unchanged)
     partner_reference: Reference | None = None
-    status: Literal["active", "disabled"] = "active"
+    status: Literal["active", "disabled"] = Field(default_factory=unchanged)
 
 
 class TerminalFilters(Page):
@@ -145,7 +148,13 @@ def _select_terminals(asked: TerminalFilters) -> Rows:
     )  # fmt: skip
 
 
-TERMINALS = Listing(asked=TerminalFilters, key=(Terminal.id,), select=_select_terminals, show=terminal_view)
+_TERMINAL_COLUMNS = (
+    "id", "merchant_id", "outlet_id", "terminal_code", "qr_mode", "partner_reference", "status", "created_at",
+    "updated_at",
+)  # fmt: skip
+TERMINALS = Listing(
+    asked=TerminalFilters, key=(Terminal.id,), select=_select_terminals, show=terminal_view, columns=_TERMINAL_COLUMNS
+)
 
 
 @router.post("/admin/outlets/{outlet_id}/terminals", status_code=201)

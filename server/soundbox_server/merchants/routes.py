@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,7 +14,7 @@ from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import statements
 from soundbox_server.errors import NotFound
-from soundbox_server.fields import Body, Code, Email, Id, Moment, Name, Reason, Reference, Search
+from soundbox_server.fields import Body, Code, Email, Id, Moment, Name, Reason, Reference, Search, unchanged
 from soundbox_server.http import Reader, Session, envelope
 from soundbox_server.merchants import accounts, service
 from soundbox_server.merchants.models import AccountChange, Merchant, MerchantDocument, Outlet, Terminal
@@ -62,19 +62,19 @@ class NewMerchant(Body):
 class MerchantChanges(Body):
     """Only what is named is changed. What a QR needs can be replaced, and not taken away."""
 
-    legal_name: Name = ""
-    brand_name: Name = ""
+    legal_name: Name = Field(default_factory=unchanged)
+    brand_name: Name = Field(default_factory=unchanged)
     settlement_account_reference: Reference | None = None
     settlement_account_type: Code | None = None
-    payout_mode: PayoutMode = "merchant_direct"
-    fee_profile_id: Id = ""
-    merchant_code: Code = ""
+    payout_mode: PayoutMode = Field(default_factory=unchanged)
+    fee_profile_id: Id = Field(default_factory=unchanged)
+    merchant_code: Code = Field(default_factory=unchanged)
     owner_email: Email | None = None
-    city: City = ""
-    postal_code: PostalCode = ""
-    mcc: Mcc = ""
-    nmid: Nmid = ""
-    criteria: Criteria = "UMI"
+    city: City = Field(default_factory=unchanged)
+    postal_code: PostalCode = Field(default_factory=unchanged)
+    mcc: Mcc = Field(default_factory=unchanged)
+    nmid: Nmid = Field(default_factory=unchanged)
+    criteria: Criteria = Field(default_factory=unchanged)
 
 
 class MerchantFilters(Page):
@@ -104,7 +104,12 @@ def _select(asked: MerchantFilters) -> Rows:
     )  # fmt: skip
 
 
-MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view)
+_COLUMNS = (
+    "id", "merchant_code", "legal_name", "brand_name", "owner_email", "city", "postal_code", "mcc", "nmid", "criteria",
+    "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode", "status",
+    "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
+)  # fmt: skip
+MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view, columns=_COLUMNS)
 
 
 @router.post("/admin/merchants", status_code=201)

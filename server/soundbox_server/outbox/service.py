@@ -275,3 +275,10 @@ async def depth(tx: Statements) -> dict[str, int]:
     """How many messages still have somewhere to go, by state."""
     rows = await tx.fetch(f"SELECT state, count(*) AS n FROM outbox_message WHERE state IN ({_WAITING}) GROUP BY state")
     return {state.value: next((row["n"] for row in rows if row["state"] == state), 0) for state in WAITING}
+
+
+async def oldest_overdue_ms(tx: Statements, *, now_ms: int) -> int:
+    """How long the message that waits longest for its sending has been due; 0 when none is."""
+    rows = await tx.fetch(f"SELECT min(due_at_ms) AS due FROM outbox_message WHERE state IN ({_WAITING})")
+    due = rows[0]["due"]
+    return 0 if due is None else max(0, now_ms - int(due))

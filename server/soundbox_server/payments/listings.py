@@ -68,4 +68,11 @@ def transaction_view(payment: Payment) -> dict[str, Any]:
     }
 
 
-TRANSACTIONS = Listing(asked=TransactionFilters, key=(Payment.id,), select=_select, show=transaction_view)
+COLUMNS = (
+    "id", "created_at", "merchant_id", "outlet_id", "terminal_id", "device_id", "request_id", "qr_mode", "amount",
+    "currency", "status", "late", "review_reason", "fee_amount", "net_amount", "fee_bps", "fee_version", "issuer",
+    "paid_at", "captured_at", "trace_id",
+)  # fmt: skip
+TRANSACTIONS = Listing(
+    asked=TransactionFilters, key=(Payment.id,), select=_select, show=transaction_view, columns=COLUMNS
+)

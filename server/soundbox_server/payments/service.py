@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from soundbox_server import failpoints
+from soundbox_server.alerts.service import raise_alert
+from soundbox_server.alerts.state import Severity
 from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
 from soundbox_server.db import Row, Statements
 from soundbox_server.fees.service import fee
@@ -28,6 +30,7 @@ from soundbox_server.payments.state import (
 )
 from soundbox_server.providers.base import PaymentReport
 
+NOT_APPROVED = "merchant_not_approved"
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
 
 
@@ -136,6 +139,7 @@ async def take_reports(
     # First, because it looks at the boxes: the writes that follow it all wait for one journey to the server.
     await queue_payment_announcement(tx, group.announced, telling=telling, now_ms=now_ms)
     await _write(tx, group)
+    await _alert(tx, group)
     failpoints.reached("callback.applied")
     return outcomes
 
@@ -209,7 +213,7 @@ def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | Non
     if payment.state is PaymentState.NEEDS_REVIEW:
         return Outcome.NEEDS_REVIEW, "in_review"
     if not payment.merchant_approved:
-        return Outcome.NEEDS_REVIEW, "merchant_not_approved"
+        return Outcome.NEEDS_REVIEW, NOT_APPROVED
     return Outcome.APPLIED, None
 
 
@@ -354,6 +358,15 @@ async def _write(tx: Statements, group: _Group) -> None:
     )
     await ledger.post(tx, group.journals, now_ms=group.now_ms)
     await insert_steps(tx, group.steps)
+
+
+async def _alert(tx: Statements, group: _Group) -> None:
+    """Money came for merchants that may not take any: somebody must decide about them."""
+    unapproved = {p.merchant_id for p in group.changed.values() if p.review_reason == NOT_APPROVED}
+    for merchant_id in sorted(unapproved):
+        await raise_alert(
+            tx, "merchant.paid_unapproved", ("merchant", merchant_id), severity=Severity.WARNING, now_ms=group.now_ms
+        )
 
 
 async def insert_steps(tx: Statements, steps: Sequence[Sequence[object]]) -> None:

@@ -108,4 +108,7 @@ class Provider(Protocol):
         Raises InvalidSignature (missing, forged, stale) or ValidationFailed (signed, but not readable), nothing else.
         """
 
+    async def circuit(self) -> str:
+        """`closed` while it is asked; `opened` or `half-opened` after repeated failures."""
+
     async def aclose(self) -> None: ...

@@ -59,6 +59,10 @@ class Calls:
         # A caller that gives up says nothing about the partner, so a cancellation is not counted.
         self._circuits = AsyncCircuitBreakerFactory(failures_to_open, rest_s, exclude=[asyncio.CancelledError])
 
+    async def circuit(self) -> str:
+        """`closed` while calls go out, `opened` while none does, `half-opened` while one tries."""
+        return str((await self._circuits.get_breaker(self._name)).context.state)
+
     async def send(
         self,
         method: str,

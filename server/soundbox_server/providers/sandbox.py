@@ -115,6 +115,9 @@ class SandboxProvider:
     def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
         return hmac_scheme.read_callback(headers, body, partner_id=self._name, secrets=self._secrets, now_ms=now_ms)
 
+    async def circuit(self) -> str:
+        return await self._calls.circuit()
+
     async def aclose(self) -> None:
         if self._client_is_ours:
             await self._client.aclose()

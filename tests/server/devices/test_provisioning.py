@@ -16,7 +16,7 @@ from soundbox_protocol.signing import sign
 from soundbox_protocol.topics import provision_request, provision_response
 from soundbox_server import clock, seal
 from soundbox_server.db import Database
-from soundbox_server.devices import credentials, provision_mqtt, provisioning
+from soundbox_server.devices import credentials, provision_mqtt, provisioning, service
 from soundbox_server.devices.provision_mqtt import PER_NONCE, WAITING, ProvisionDesk
 from soundbox_server.devices.provisioning import ANSWER_LIFE_MS, REFUSAL, Answered, Granting
 from soundbox_server.devices.service import CODE_FAILURES, CODE_LIFE_MS

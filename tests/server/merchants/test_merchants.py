@@ -185,6 +185,8 @@ async def test_money_for_a_suspended_merchant_is_recorded_and_waits(operator: St
     stored = await row(database, "SELECT state, review_reason FROM payment")
     assert stored == {"state": "needs_review", "review_reason": "merchant_not_approved"}
     assert await rows(database, "SELECT id FROM outbox_message WHERE kind = 'payment_success'") == []
+    (alert,) = await operator.get("/admin/alerts", kind="merchant.paid_unapproved")
+    assert alert["subject"] == {"kind": "merchant", "id": shop.merchant_id}
 
 
 @pytest.mark.parametrize("status", ["pending", "suspended", "rejected"])

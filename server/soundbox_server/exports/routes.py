@@ -1,0 +1,173 @@
+"""Exports from the doors: asked for, followed, fetched."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, Response
+from pydantic import Field, ValidationError
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from soundbox_server import clock
+from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.audit.service import Actor, record
+from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.db import statements
+from soundbox_server.errors import Conflict, Forbidden, NotFound, ValidationFailed
+from soundbox_server.exports import service
+from soundbox_server.exports.models import ExportJob
+from soundbox_server.exports.state import ExportState
+from soundbox_server.exports.writing import MEDIA_TYPES
+from soundbox_server.fields import Body, Id
+from soundbox_server.http import Reader, Session, envelope
+from soundbox_server.paging import Listing, Page, Rows, page
+
+router = APIRouter(tags=["operators"])
+
+
+class NewExport(Body):
+    kind: Annotated[Id, Field(examples=["transactions"])]
+    format: Literal["csv", "jsonl"] = "csv"
+    filters: Annotated[dict[str, str | int | bool], Field(max_length=20, examples=[{"status": "paid"}])] = {}
+    bom: Annotated[bool, Field(description="CSV that begins as some spreadsheets need to read UTF-8")] = False
+
+
+class ExportFilters(Page):
+    status: ExportState | None = None
+    kind: Id | None = None
+    requested_by: Id | None = None
+
+
+def _select(asked: ExportFilters) -> Rows:
+    query = select(ExportJob)
+    for column, value in (
+        (ExportJob.state, asked.status), (ExportJob.kind, asked.kind), (ExportJob.requested_by, asked.requested_by),
+    ):  # fmt: skip
+        if value is not None:
+            query = query.where(column == str(value))
+    return query
+
+
+def _export(job: ExportJob) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "format": job.format,
+        "filters": orjson.loads(job.filters),
+        "status": job.state,
+        "rows": job.rows_done,
+        "percent": _percent(job),
+        "size_bytes": job.size_bytes,
+        "sha256": job.sha256,
+        "failure": job.failure,
+        "requested_by": job.requested_by,
+        "requested_at": rfc3339(job.requested_at_ms),
+        "finished_at": rfc3339_or_none(job.finished_at_ms),
+        "expires_at": rfc3339_or_none(job.expires_at_ms),
+    }
+
+
+def _percent(job: ExportJob) -> int | None:
+    if job.sha256 is not None:
+        return 100
+    if not job.rows_total:
+        return 0 if job.state == ExportState.QUEUED else None
+    return min(99, job.rows_done * 100 // job.rows_total)
+
+
+EXPORTS = Listing(asked=ExportFilters, key=(ExportJob.id,), select=_select, show=_export)
+
+
+@router.post("/admin/exports", status_code=202)
+async def ask_for_export(
+    request: Request, wanted: NewExport, session: Session, actor: Acting, once: AskedOnce
+) -> Response:
+    """A list as a file, made in the background and kept for a week. `filters` are those of the list's own door."""
+    listings: Mapping[str, Listing[Any]] = request.app.state.exportable
+    if wanted.kind not in listings:
+        raise ValidationFailed("No such export.", field="kind", known=sorted(listings))
+    _require_role(request, actor, wanted.kind)
+    _require_filters(listings[wanted.kind], wanted.filters)
+
+    async def ask() -> Response:
+        tx = await statements(session)
+        export_id = await service.ask(
+            tx, kind=wanted.kind, format_=wanted.format, with_bom=wanted.bom,
+            filters=orjson.dumps(wanted.filters).decode(), by=str(actor.id), now_ms=clock.now_ms(),
+        )  # fmt: skip
+        await record(tx, actor, "export.asked", ("export", export_id), details=wanted.model_dump())
+        return envelope(request, _export(await _find(session, export_id)), status=202)
+
+    return await once.answer(await statements(session), ask)
+
+
+def _require_role(request: Request, actor: Actor, kind: str) -> None:
+    if actor.role not in request.app.state.export_roles[kind]:
+        raise Forbidden("Your role may not export this.", kind=kind)
+
+
+def _require_filters(listing: Listing[Any], filters: Mapping[str, object]) -> None:
+    if paging := filters.keys() & Page.model_fields.keys():
+        raise ValidationFailed("An export has no pages.", field=f"filters.{min(paging)}")
+    try:
+        listing.asked.model_validate(filters)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in ("filters", *first["loc"]))
+        raise ValidationFailed(first["msg"].removeprefix("Value error, "), field=field) from None
+
+
+@router.get("/admin/exports")
+async def list_exports(request: Request, session: Reader, asked: Annotated[ExportFilters, Query()]) -> Response:
+    """Exports, newest first."""
+    return await page(request, session, EXPORTS, asked)
+
+
+@router.get("/admin/exports/{export_id}")
+async def get_export(request: Request, export_id: str, session: Reader) -> Response:
+    """How far it is. `percent` is null for the very large ones."""
+    return envelope(request, _export(await _find(session, export_id)))
+
+
+@router.post("/admin/exports/{export_id}/cancel")
+async def cancel_export(request: Request, export_id: str, session: Session, actor: Acting) -> Response:
+    """Stop it. Only who asked for it, or a platform admin."""
+    _require_own(await _find(session, export_id), actor)
+    job = await service.cancel(session, export_id, now_ms=clock.now_ms())
+    await record(await statements(session), actor, "export.cancelled", ("export", export_id))
+    return envelope(request, _export(job))
+
+
+@router.get("/admin/exports/{export_id}/file", response_class=FileResponse)
+async def get_export_file(request: Request, export_id: str, session: Session, actor: Acting) -> Response:
+    """The file. Only for who asked for it, or a platform admin; who fetched it is written down."""
+    job = await _find(session, export_id)
+    _require_own(job, actor)
+    _require_role(request, actor, job.kind)
+    if job.state != ExportState.DONE:
+        raise Conflict("There is no file to fetch.", status=job.state)
+    path = request.app.state.exports_folder / service.file_name(job.id, job.attempt, job.format)
+    if not await asyncio.to_thread(path.is_file):
+        raise NotFound("The file is not on this machine.", export_id=export_id)
+    await record(await statements(session), actor, "export.fetched", ("export", export_id))
+    return FileResponse(
+        path,
+        media_type=MEDIA_TYPES[job.format],
+        filename=f"{job.kind}-{job.id}.{job.format}",
+        headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"},
+    )
+
+
+def _require_own(job: ExportJob, actor: Actor) -> None:
+    if actor.id != job.requested_by and actor.role != "platform_admin":
+        raise Forbidden("Somebody else asked for this export.", requested_by=job.requested_by)
+
+
+async def _find(session: AsyncSession, export_id: str) -> ExportJob:
+    job = await session.get(ExportJob, export_id)
+    if job is None:
+        raise NotFound("No such export.", export_id=export_id)
+    return job
