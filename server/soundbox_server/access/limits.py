@@ -62,6 +62,8 @@ async def rate_limit(
     What comes beyond waits for the window's end, or with `delay_ms` for that long, then twice as long, at most a
     window; then only a window without tries begins the count anew. A refused try is not counted and writes nothing.
     """
+    if refused := await refusal(tx, key, limit=limit, now_ms=now_ms):
+        return refused
     counted = await _locked(tx, key, now_ms + window_ms)
     if counted["resets_at_ms"] <= now_ms:
         hits, resets_at_ms, blocked_until_ms = 0, now_ms + window_ms, 0
@@ -80,6 +82,14 @@ async def rate_limit(
     )  # fmt: skip
     until = blocked_until_ms if blocked_until_ms > now_ms else resets_at_ms
     return Standing(allowed=True, limit=limit, remaining=max(limit - hits, 0), reset_ms=until - now_ms)
+
+
+async def refusal(tx: Statements, key: str, *, limit: int, now_ms: int) -> Standing | None:
+    """How a key stands that may not be tried now. Looks without waiting: a flood holds up no connection."""
+    found = await tx.fetch("SELECT blocked_until_ms FROM rate_counter WHERE key = $1", key)
+    if not found or found[0]["blocked_until_ms"] <= now_ms:
+        return None
+    return Standing(allowed=False, limit=limit, remaining=0, reset_ms=found[0]["blocked_until_ms"] - now_ms)
 
 
 async def _locked(tx: Statements, key: str, resets_at_ms: int) -> Row:

@@ -46,6 +46,8 @@ class Refused:
 
 async def count(tx: Statements, tried: Try, *, allowed: Limits, now_ms: int) -> Standing:
     """Count the try by address, then by person and address; the tighter of both. Commit before comparing anything."""
+    if refused := await limits.refusal(tx, tried.counter, limit=allowed.login_failures, now_ms=now_ms):
+        return refused
     by_address = await limits.rate_limit(
         tx, f"login:{limits.network(tried.ip)}", limit=allowed.logins_per_minute, window_ms=MINUTE_MS, now_ms=now_ms
     )
