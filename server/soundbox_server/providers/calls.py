@@ -59,6 +59,9 @@ class Calls:
         # A caller that gives up says nothing about the partner, so a cancellation is not counted.
         self._circuits = AsyncCircuitBreakerFactory(failures_to_open, rest_s, exclude=[asyncio.CancelledError])
 
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
     async def send(
         self,
         method: str,
@@ -102,6 +105,12 @@ class Calls:
                 self._slots.release()
         finally:
             self._room += 1
+
+
+def open_client(*, total_timeout_s: float = TOTAL_TIMEOUT_S) -> httpx.AsyncClient:
+    """A client for one partner: no proxies from the environment, and no redirects, which would carry keys away."""
+    timeout = httpx.Timeout(total_timeout_s, connect=CONNECT_TIMEOUT_S)
+    return httpx.AsyncClient(timeout=timeout, trust_env=False)
 
 
 class _Call:
