@@ -71,7 +71,7 @@ def rupiah(value: object) -> int:
             pass
         case int() if 0 <= value <= MAX_AMOUNT_IDR:
             return value
-        case Decimal() if 0 <= value <= MAX_AMOUNT_IDR and value == value.to_integral_value():
+        case Decimal() if value.is_finite() and 0 <= value <= MAX_AMOUNT_IDR and value == value.to_integral_value():
             return int(value)
         case str() if found := _RUPIAH.fullmatch(value):
             return int(found[1])

@@ -141,7 +141,7 @@ class MidtransProvider:
         if said.get("status_code") == "202":
             return RefundStatus(refund_reference=request.refund_reference, state="failed", body=body)
         # The answer's refund_amount is the sum of all refunds, so it cannot be compared with ours.
-        if said.get("refund_key", request.refund_reference) != request.refund_reference:
+        if said["status_code"] != "200" or said.get("refund_key", request.refund_reference) != request.refund_reference:
             raise ProviderUnknown("The provider answered for another refund.", reference=request.refund_reference)
         return RefundStatus(
             refund_reference=request.refund_reference,
@@ -229,7 +229,9 @@ class MidtransProvider:
     async def _ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> tuple[Fields, bytes]:
         answer = await self._send(method, self._config.base_url.rstrip("/") + path, body)
         said = self._read(answer)
-        self._require_success(str(said.get("status_code", answer.status)))
+        if "status_code" not in said and answer.status >= 400:  # a gate before Midtrans, which knows of no charges
+            raise ProviderRefused("The provider refused.", status=answer.status)
+        self._require_success(str(said.get("status_code")))
         return said, answer.body
 
     async def _send(self, method: str, url: str, body: Mapping[str, object] | None) -> Answer:

@@ -140,7 +140,9 @@ class XenditProvider:
             path = f"/invoices/{_segment(found[0], 'id')}/expire!"
         else:
             path = f"/v2/payment_methods/{_segment(section(found[0], 'payment_method'), 'id')}/expire"
-        _read(await self._send("POST", path, {}, key=f"{reference}-cancel"))
+        ended = _read(await self._send("POST", path, {}, key=f"{reference}-cancel"))
+        if _STATES.get(str(ended.get("status"))) not in ("expired", "cancelled"):
+            raise ProviderUnknown("The provider did not say that the charge has ended.", reference=reference)
 
     async def refund(self, request: RefundRequest) -> RefundStatus:
         if self._is_qr_code(request.method):
