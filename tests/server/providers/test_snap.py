@@ -192,6 +192,12 @@ def test_each_status_is_reported(code: str, status: str) -> None:
     assert (report.status, report.event_id) == (status, f"A1:{code}")
 
 
+def test_what_is_not_paid_needs_no_amount() -> None:
+    report = read(snap.signed_by_rsa(told(latestTransactionStatus="06", amount=...)))
+
+    assert (report.status, report.amount_idr, report.paid_at_ms) == ("failed", 0, None)
+
+
 def test_a_refunded_payment_is_an_adjustment() -> None:
     history = [{"partnerRefundNo": "rfn_1", "refundAmount": {"value": "100.00", "currency": "IDR"}}]
     report = read(snap.signed_by_rsa(told(latestTransactionStatus="04", refundHistory=history)))

@@ -264,3 +264,30 @@ async def test_a_charge_has_ended_only_where_xendit_says_so(answer: dict[str, An
 
         with pytest.raises(ProviderUnknown):
             await world.gateway.cancel("ref_1")
+
+
+@pytest.mark.parametrize(("status", "code"), [(409, "DUPLICATE_ERROR"), (409, "OTHER"), (400, "IDEMPOTENCY_ERROR")])
+async def test_a_reference_that_xendit_has_seen_may_have_been_charged(status: int, code: str) -> None:
+    async with PARTNERS["xendit"].world() as world:
+        world.fake._create = lambda *_: xendit.said(status, {"error_code": code})
+
+        with pytest.raises(ProviderUnknown):
+            await world.gateway.create(asked())
+
+
+@pytest.mark.parametrize("change", [{"reference_id": "ref_2"}, {"amount": 1}, {"amount": 25000.5}, {"id": None}])
+async def test_an_answer_for_another_charge_is_not_believed(change: dict[str, Any]) -> None:
+    async with PARTNERS["xendit"].world() as world:
+        honest = world.fake.shown
+        world.fake.shown = lambda charge: honest(charge) | change
+
+        with pytest.raises(ProviderUnknown):
+            await world.gateway.create(asked())
+
+
+async def test_only_xendits_own_word_says_that_a_qr_code_does_not_exist() -> None:
+    async with PARTNERS["xendit"].world(qris_api="qr_codes") as world:
+        world.fake.handle = lambda request, body: xendit.said(404, {"error_code": "ROUTE_NOT_FOUND"})
+
+        with pytest.raises(ProviderRefused):
+            await world.gateway.query("ref_1", provider_transaction_id="no1")
