@@ -63,6 +63,9 @@ class Calls:
         """`closed` while calls go out, `opened` while none does, `half-opened` while one tries."""
         return str((await self._circuits.get_breaker(self._name)).context.state)
 
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
     async def send(
         self,
         method: str,
@@ -106,6 +109,12 @@ class Calls:
                 self._slots.release()
         finally:
             self._room += 1
+
+
+def open_client(*, total_timeout_s: float = TOTAL_TIMEOUT_S) -> httpx.AsyncClient:
+    """A client for one partner: no proxies from the environment, and no redirects, which would carry keys away."""
+    timeout = httpx.Timeout(total_timeout_s, connect=CONNECT_TIMEOUT_S)
+    return httpx.AsyncClient(timeout=timeout, trust_env=False)
 
 
 class _Call:

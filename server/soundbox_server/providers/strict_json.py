@@ -1,6 +1,7 @@
 """JSON from strangers: one reading per text, or none."""
 
 import json
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
@@ -42,6 +43,21 @@ def read_as(shape: type[Shape], body: bytes) -> Shape:
         return msgspec.convert(read_object(body), shape)
     except msgspec.ValidationError as wrong:
         raise ValidationFailed(f"The body is not as described: {str(wrong)[:200]}.") from None
+
+
+def read_exact(body: bytes) -> dict[str, Any]:
+    """`read_object`, with every number that has a fraction or an exponent as a Decimal: money is never a float."""
+    read_object(body)
+    value: dict[str, Any] = json.loads(body, parse_float=Decimal)
+    return value
+
+
+def read_list(body: bytes) -> list[Any]:
+    """A JSON array, by the same rules and with the same exactness; raises ValidationFailed."""
+    value = read_exact(b'{"items":' + body + b"}")
+    if value.keys() != {"items"} or type(value["items"]) is not list:
+        raise ValidationFailed("The body must be a JSON array.")
+    return value["items"]
 
 
 def _refuse_repeated_keys(body: bytes) -> None:
