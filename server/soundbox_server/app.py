@@ -29,7 +29,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The API. Without settings they come from the environment, which is what uvicorn's factory wants."""
     settings = settings or Settings()
     logs.configure(process="api", form=settings.log_format, level=settings.log_level)
-    app = FastAPI(
+    app = http.LeanApp(
         title="QRIS Soundbox Platform", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None,
         default_response_class=Response,
     )  # fmt: skip
@@ -84,6 +84,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
             folder=parts.lock_folder(settings),
         )
     )
+    parts.settle_memory()
     log.info("api.ready", url=settings.public_url)
     try:
         yield
