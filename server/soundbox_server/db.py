@@ -268,10 +268,15 @@ class Database:
             return result
         if self._pool is None:
             await self._open_pool()
-        async with self._pool.acquire(timeout=CLIENT_TIMEOUT_S) as connection, connection.transaction():
-            tx = _Postgres(connection, gathers=True)
-            result = await work(tx)
-            await tx.flush()
+        async with asyncio.timeout(CLIENT_TIMEOUT_S):  # the pool's own would start a task each time
+            connection = await self._pool.acquire()
+        try:
+            async with connection.transaction():
+                tx = _Postgres(connection, gathers=True)
+                result = await work(tx)
+                await tx.flush()
+        finally:
+            await self._pool.release(connection)
         _tell(tx.after_commit)
         return result
 
@@ -315,6 +320,9 @@ class Database:
                     min_size=1,
                     max_size=HOT_CONNECTIONS,
                     reset=_leave_as_it_is,
+                    # A callback after a quiet hour finds a connection, and its statements planned.
+                    max_inactive_connection_lifetime=0,
+                    max_cached_statement_lifetime=0,
                     command_timeout=CLIENT_TIMEOUT_S,
                     timeout=CLIENT_TIMEOUT_S,
                     server_settings={
