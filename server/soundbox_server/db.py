@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import asyncpg
+import orjson
 import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
@@ -58,6 +59,9 @@ class Row(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
+Query = tuple[str, Sequence[object]]  # SQL and its parameters
+
+
 class Statements:
     """Raw SQL inside one transaction, written once for both databases: parameters are $1, $2, …"""
 
@@ -71,6 +75,11 @@ class Statements:
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         raise NotImplementedError
+
+    async def fetch_both(self, one: Query, other: Query) -> tuple[Sequence[Row], Sequence[Row]]:
+        """Two queries of which neither needs the other's locks, in one journey. Rows of numbers, texts and booleans,
+        read by name."""
+        return await self.fetch(one[0], *one[1]), await self.fetch(other[0], *other[1])
 
     async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         """One statement for each row of parameters, sent together. `locked`: an UPDATE by id of rows that this
@@ -111,6 +120,11 @@ class _Postgres(Statements):
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         await self.flush()
         return cast(Sequence[Row], await self._connection.fetch(sql, *args))
+
+    async def fetch_both(self, one: Query, other: Query) -> tuple[Sequence[Row], Sequence[Row]]:
+        await self.flush()
+        (found,) = await self._connection.fetch(_both(one[0], other[0]), *one[1], *other[1])
+        return _from_json(found[0]), _from_json(found[1])
 
     async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         if not rows:
@@ -174,6 +188,19 @@ def _one_statement(parts: tuple[str, ...]) -> str:
         before += max((int(n) for n in _PARAMETER.findall(sql)), default=0)
     *first, last = counted
     return ("WITH " + ", ".join(f"w{n} AS ({sql})" for n, sql in enumerate(first)) + " " if first else "") + last
+
+
+@lru_cache(maxsize=64)
+def _both(one: str, other: str) -> str:
+    other = _counted_on(other, max((int(n) for n in _PARAMETER.findall(one)), default=0))
+    return (
+        f"WITH a AS MATERIALIZED ({one}), b AS MATERIALIZED ({other}) "
+        "SELECT (SELECT json_agg(a) FROM a), (SELECT json_agg(b) FROM b)"
+    )
+
+
+def _from_json(rows: str | None) -> Sequence[Row]:
+    return cast(Sequence[Row], orjson.loads(rows)) if rows else ()
 
 
 def _counted_on(sql: str, before: int) -> str:
