@@ -55,15 +55,17 @@ LARGER_BODIES = {
 }
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API. Without settings they come from the environment, which is what uvicorn's factory wants."""
+def create_app(settings: Settings | None = None, *, own_process: bool = False) -> FastAPI:
+    """The API. Without settings they come from the environment, which is what uvicorn's factory wants. `own_process`:
+    nothing else lives in this one, so its memory may be settled for good."""
     settings = settings or Settings()
     logs.configure(process="api", form=settings.log_format, level=settings.log_level)
-    app = FastAPI(
+    app = http.LeanApp(
         title="QRIS Soundbox Platform", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None,
         default_response_class=Response, dependencies=[Depends(authorise)],
     )  # fmt: skip
     app.state.settings = settings
+    app.state.own_process = own_process
     app.state.policy = POLICY
     app.state.scopes = SCOPES
     app.state.open_without_totp = OPEN_WITHOUT_TOTP
@@ -142,6 +144,8 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
             folder=parts.lock_folder(settings),
         )
     )
+    if state.own_process:
+        parts.settle_memory()
     log.info("api.ready", url=settings.public_url)
     try:
         yield

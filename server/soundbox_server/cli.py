@@ -85,7 +85,7 @@ def api() -> None:
     _configure_logs(settings, "api")
     asyncio.run(_require_migrated(settings))
     config = uvicorn.Config(
-        lambda: create_app(settings),
+        lambda: create_app(settings, own_process=True),
         factory=True,
         http="httptools",
         access_log=False,  # the app logs what matters, with its request id

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import asyncpg
+import orjson
 import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
@@ -61,6 +62,9 @@ class Row(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
+Query = tuple[str, Sequence[object]]  # SQL and its parameters
+
+
 class Statements:
     """Raw SQL inside one transaction, written once for both databases: parameters are $1, $2, …"""
 
@@ -74,6 +78,11 @@ class Statements:
 
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         raise NotImplementedError
+
+    async def fetch_both(self, one: Query, other: Query) -> tuple[Sequence[Row], Sequence[Row]]:
+        """Two queries of which neither needs the other's locks, in one journey. Rows of numbers, texts and booleans,
+        read by name."""
+        return await self.fetch(one[0], *one[1]), await self.fetch(other[0], *other[1])
 
     async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         """One statement for each row of parameters, sent together. `locked`: an UPDATE by id of rows that this
@@ -114,6 +123,11 @@ class _Postgres(Statements):
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         await self.flush()
         return cast(Sequence[Row], await self._connection.fetch(sql, *args))
+
+    async def fetch_both(self, one: Query, other: Query) -> tuple[Sequence[Row], Sequence[Row]]:
+        await self.flush()
+        (found,) = await self._connection.fetch(_both(one[0], other[0]), *one[1], *other[1])
+        return _from_json(found[0]), _from_json(found[1])
 
     async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         if not rows:
@@ -177,6 +191,19 @@ def _one_statement(parts: tuple[str, ...]) -> str:
         before += max((int(n) for n in _PARAMETER.findall(sql)), default=0)
     *first, last = counted
     return ("WITH " + ", ".join(f"w{n} AS ({sql})" for n, sql in enumerate(first)) + " " if first else "") + last
+
+
+@lru_cache(maxsize=64)
+def _both(one: str, other: str) -> str:
+    other = _counted_on(other, max((int(n) for n in _PARAMETER.findall(one)), default=0))
+    return (
+        f"WITH a AS MATERIALIZED ({one}), b AS MATERIALIZED ({other}) "
+        "SELECT (SELECT json_agg(a) FROM a), (SELECT json_agg(b) FROM b)"
+    )
+
+
+def _from_json(rows: str | None) -> Sequence[Row]:
+    return cast(Sequence[Row], orjson.loads(rows)) if rows else ()
 
 
 def _counted_on(sql: str, before: int) -> str:
@@ -271,10 +298,15 @@ class Database:
             return result
         if self._pool is None:
             await self._open_pool()
-        async with self._pool.acquire(timeout=CLIENT_TIMEOUT_S) as connection, connection.transaction():
-            tx = _Postgres(connection, gathers=True)
-            result = await work(tx)
-            await tx.flush()
+        async with asyncio.timeout(CLIENT_TIMEOUT_S):  # the pool's own would start a task each time
+            connection = await self._pool.acquire()
+        try:
+            async with connection.transaction():
+                tx = _Postgres(connection, gathers=True)
+                result = await work(tx)
+                await tx.flush()
+        finally:
+            await self._pool.release(connection)
         _tell(tx.after_commit)
         return result
 
@@ -318,6 +350,9 @@ class Database:
                     min_size=1,
                     max_size=HOT_CONNECTIONS,
                     reset=_leave_as_it_is,
+                    # A callback after a quiet hour finds a connection, and its statements planned.
+                    max_inactive_connection_lifetime=0,
+                    max_cached_statement_lifetime=0,
                     command_timeout=CLIENT_TIMEOUT_S,
                     timeout=CLIENT_TIMEOUT_S,
                     server_settings={

@@ -183,22 +183,21 @@ class BodyLimit:
 Door = Callable[[Request], Awaitable[Response]]
 
 
-class LeanDoors:
-    """The paths that get most of the traffic, answered before all layers of FastAPI: they cost as much as a door.
+class LeanApp(FastAPI):
+    """Answers the paths that get most of the traffic before all layers of FastAPI: they cost as much as a door.
 
     Only POST: another method at such a path goes on to the app. What the layers do for the other paths is done here:
     the request id, and errors as answers. The limit on the body is `read_body`'s, which every door calls.
     """
 
-    def __init__(self, app: ASGIApp, doors: Mapping[str, Door]) -> None:
-        self._app = app
-        self._doors = doors
+    lean: Mapping[str, Door]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door = self._doors.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        door = self.lean.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if door is None:
-            await self._app(scope, receive, send)
+            await super().__call__(scope, receive, send)
             return
+        scope["app"] = self
         scope["soundbox.request_id"] = asked = _wanted_id(scope) or new_id("req")
         structlog.contextvars.bind_contextvars(request_id=asked)
         request = Request(scope, receive)
@@ -329,8 +328,9 @@ async def _say_internal_outside(request: Request, error: Exception) -> Response:
     return response
 
 
-def install(app: FastAPI, *, lean: Mapping[str, Door], larger_bodies: Mapping[str, int]) -> None:
+def install(app: LeanApp, *, lean: Mapping[str, Door], larger_bodies: Mapping[str, int]) -> None:
     """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing."""
+    app.lean = lean
     handlers: dict[Any, Any] = {
         SoundboxError: _say_soundbox_error,
         HTTPException: _say_http_error,
@@ -341,5 +341,3 @@ def install(app: FastAPI, *, lean: Mapping[str, Door], larger_bodies: Mapping[st
         app.add_exception_handler(kind, handler)
     app.add_middleware(BodyLimit, larger=larger_bodies)
     app.add_middleware(RequestContext)
-    layers = app.build_middleware_stack
-    app.build_middleware_stack = lambda: LeanDoors(layers(), lean)  # type: ignore[method-assign]

@@ -4,65 +4,58 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # ten bits at a time: this sits on the payment path
+_LOW_40, _RANDOM_BITS = (1 << 40) - 1, 80
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
-class _Randomness:
-    """80 random bits at a time out of a larger draw: a system call for each would be a twentieth of a callback."""
+class _Ulids:
+    """48 bits of milliseconds and 80 random ones, each larger than every one before it in this process."""
 
     def __init__(self) -> None:
-        self._pool: Iterator[int] = iter(())
-        self._last = 0
+        self._drawn: list[int] = []  # out of one larger draw: a system call for each would be a twentieth of a callback
+        self._ms = 0
+        self._time = ""
+        self._random = 0
         self._lock = threading.Lock()  # ids are made in the database's thread as well
 
     def forget(self) -> None:
-        self._pool = iter(())
+        self._drawn = []
 
-    def next_bits(self) -> int:
-        """48 bits of milliseconds and 80 random ones; larger than every one before it in this process."""
+    def next(self) -> tuple[str, int]:
+        """The time as ten characters, and the random bits."""
         with self._lock:
-            bits = (time.time_ns() // 1_000_000 << 80) | self._draw()
-            if bits <= self._last:  # within one millisecond: a random step onwards keeps the order and tells nothing
-                bits = self._last + 1 + (self._draw() >> 16)
-            self._last = bits
-            return bits
+            ms, random = time.time_ns() // 1_000_000, self._draw()
+            if ms <= self._ms:  # within one millisecond: a random step onwards keeps the order and tells nothing
+                ms, random = self._ms, self._random + 1 + (random >> 16)
+                if random >> _RANDOM_BITS:
+                    ms, random = ms + 1, random & (1 << _RANDOM_BITS) - 1
+            if ms != self._ms:
+                self._ms, self._time = ms, "".join(_PAIRS[ms >> shift & 1023] for shift in (40, 30, 20, 10, 0))
+            self._random = random
+            return self._time, random
 
     def _draw(self) -> int:
-        for drawn in self._pool:
-            return drawn
-        raw = os.urandom(10 * 256)
-        self._pool = iter([int.from_bytes(raw[at : at + 10], "big") for at in range(0, len(raw), 10)])
-        return next(self._pool)
+        if not self._drawn:
+            raw = os.urandom(10 * 256)
+            self._drawn = [int.from_bytes(raw[at : at + 10], "big") for at in range(0, len(raw), 10)]
+        return self._drawn.pop()
 
 
-_randomness = _Randomness()
-os.register_at_fork(after_in_child=_randomness.forget)  # or a child would draw the same
+_ulids = _Ulids()
+os.register_at_fork(after_in_child=_ulids.forget)  # or a child would draw the same
 
 
 def new_id(prefix: str) -> str:
     """Ids sort by birth, also within a millisecond of one process, and cannot be guessed."""
-    bits = _randomness.next_bits()
-    pairs = _PAIRS
+    born, random = _ulids.next()
+    high, low, pairs = random >> 40, random & _LOW_40, _PAIRS
     return (
-        f"{prefix}_"
-        + pairs[bits >> 120 & 1023]
-        + pairs[bits >> 110 & 1023]
-        + pairs[bits >> 100 & 1023]
-        + pairs[bits >> 90 & 1023]
-        + pairs[bits >> 80 & 1023]
-        + pairs[bits >> 70 & 1023]
-        + pairs[bits >> 60 & 1023]
-        + pairs[bits >> 50 & 1023]
-        + pairs[bits >> 40 & 1023]
-        + pairs[bits >> 30 & 1023]
-        + pairs[bits >> 20 & 1023]
-        + pairs[bits >> 10 & 1023]
-        + pairs[bits & 1023]
+        f"{prefix}_{born}{pairs[high >> 30]}{pairs[high >> 20 & 1023]}{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
+        f"{pairs[low >> 30]}{pairs[low >> 20 & 1023]}{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
     )
 
 

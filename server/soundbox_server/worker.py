@@ -122,6 +122,7 @@ class Worker:
         status = asyncio.create_task(server.serve())
         working = asyncio.create_task(self._work())
         stopping = asyncio.create_task(stop.wait())
+        parts.settle_memory()
         log.info("worker.ready", shard=self._settings.broker_shard)
         try:
             await asyncio.wait([stopping, working, status], return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,7 @@ from soundbox_protocol.messages import merchant_name_for_wire
 from soundbox_protocol.signing import sign
 from soundbox_protocol.times import to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
-from soundbox_server.db import Row, Statements
+from soundbox_server.db import Query, Row, Statements
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
@@ -74,18 +74,29 @@ async def queue_payment_announcement(
     """
     if not payments:
         return
-    terminals = sorted({payment.terminal_id for payment in payments})
-    rows = await tx.fetch(_LISTENERS.format(among=tx.among(1), lock=tx.lock("d")), terminals)
-    listeners = _by_terminal(rows)
+    sql, args = listeners_at(tx, {payment.terminal_id for payment in payments})
+    await queue_for_listeners(tx, payments, await tx.fetch(sql, *args), telling=telling, now_ms=now_ms)
+
+
+def listeners_at(tx: Statements, terminals: set[str]) -> Query:
+    """The boxes in service at these terminals, locked until the commit."""
+    return _LISTENERS.format(among=tx.among(1), lock=tx.lock("d")), [sorted(terminals)]
+
+
+async def queue_for_listeners(
+    tx: Statements, payments: Sequence[Announced], found: Sequence[Row], *, telling: Telling, now_ms: int
+) -> None:
+    """The same for who has looked already: `found` are the rows of `listeners_at` for all their terminals, or more."""
+    if not payments:
+        return
+    listeners = _by_terminal(found)
     messages = [
         message
         for payment in payments
         for message in _messages(payment, listeners[payment.terminal_id], telling, now_ms)
     ]
-    told = [listener for group in listeners.values() for listener in group]
-    await tx.many(
-        "UPDATE device SET last_seq = $2 WHERE id = $1", [(box.id, box.last_seq) for box in told], locked=True
-    )
+    told = {box.id: (box.id, box.last_seq) for payment in payments for box in listeners[payment.terminal_id]}
+    await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", list(told.values()), locked=True)
     await outbox.queue(tx, messages, owner=telling.owner)
 
 

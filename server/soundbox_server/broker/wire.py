@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._granted: dict[int, asyncio.Future[bytes]] = {}
         self._unanswered: set[int] = set()
+        self._unsent: list[bytes] = []
         self._mid = 0
         self._answered_since_ping = True
         self._stuck = False
@@ -70,7 +71,9 @@ class Connection(asyncio.Protocol):
         mid, name = self._next_mid(), topic.encode()
         self._unanswered.add(mid)
         body = b"%b%b%b%b" % (len(name).to_bytes(2, "big"), name, mid.to_bytes(2, "big"), payload)
-        self._transport.write(_PUBLISH_QOS1 + _length(len(body)) + body)
+        if not self._unsent:  # what one commit publishes leaves with one system call, and wakes the broker once
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.append(_PUBLISH_QOS1 + _length(len(body)) + body)
         return True
 
     async def subscribe(self, topic_filter: str) -> None:
@@ -110,6 +113,7 @@ class Connection(asyncio.Protocol):
         """Say goodbye, send what is still to be sent, and close."""
         if self.ended.done():
             return
+        self._send()
         self._transport.write(_DISCONNECT)
         self._transport.close()
         await asyncio.wait([self.ended], timeout=CLOSE_WITHIN_S)
@@ -188,6 +192,11 @@ class Connection(asyncio.Protocol):
             self._heard.append(Message(topic, body[end + 2 :], 1, body[end] << 8 | body[end + 1]))
         else:
             self._heard.append(Message(topic, body[end:], 0, 0))
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if unsent and not self.ended.done():
+            self._transport.write(b"".join(unsent))
 
     def _ping(self) -> None:
         """Half-way through the keep-alive; whoever has not answered by the next half is gone."""

@@ -5,7 +5,8 @@ Order of locks, the same in every process: payments by id, then boxes by id. Loc
 before the lock may be a moment old.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,8 +14,8 @@ import msgspec
 from soundbox_server import failpoints
 from soundbox_server.alerts.service import raise_alert
 from soundbox_server.alerts.state import Severity
-from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
-from soundbox_server.db import Row, Statements
+from soundbox_server.announcements.service import Announced, Telling, listeners_at, queue_for_listeners
+from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
@@ -127,18 +128,21 @@ async def take_reports(
 ) -> list[Taken]:
     """One outcome per report, in their order. A report seen before gets its stored outcome and changes nothing."""
     tx.independent_writes = True  # each table is written once; foreign keys are checked at the statement's end
+    by_provider = defaultdict(list)
+    for received in reports:
+        by_provider[received.report.provider].append(received.report)
     payments: dict[str, _Locked] = {}
-    taken: dict[tuple[str, str, str], Taken] = {}
-    for provider in sorted({received.report.provider for received in reports}):
-        payments |= await _lock_payments(tx, provider, [r.report for r in reports if r.report.provider == provider])
+    for provider in sorted(by_provider):
+        payments |= await _lock_payments(tx, provider, by_provider[provider])
     failpoints.reached("callback.locked")
-    for provider in sorted({received.report.provider for received in reports}):
-        taken |= await _seen(tx, provider, [r.report for r in reports if r.report.provider == provider])
+    # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
+    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if p.state is not PaymentState.PAID})
+    rows, listeners = await tx.fetch_both(_seen(tx, by_provider), listening)
+    taken = {_key(row): Taken(outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]) for row in rows}
     group = _Group(now_ms=now_ms, payments=payments, taken=taken)
     outcomes = [_take(group, received, late_report_ms) for received in reports]
-    # First, because it looks at the boxes: the writes that follow it all wait for one journey to the server.
-    await queue_payment_announcement(tx, group.announced, telling=telling, now_ms=now_ms)
     await _write(tx, group)
+    await queue_for_listeners(tx, group.announced, listeners, telling=telling, now_ms=now_ms)
     await _alert(tx, group)
     failpoints.reached("callback.applied")
     return outcomes
@@ -163,20 +167,18 @@ async def _lock_payments(tx: Statements, provider: str, reports: Sequence[Paymen
     return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
 
 
-async def _seen(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> dict[tuple[str, str, str], Taken]:
-    keys = sorted({report.event_id for report in reports})
-    rows = await tx.fetch(
-        "SELECT event_key, body_sha256, outcome, payment_id FROM provider_event "
-        f"WHERE provider = $1 AND event_key {tx.among(2)}",
-        provider,
-        keys,
+def _seen(tx: Statements, by_provider: Mapping[str, Sequence[PaymentReport]]) -> Query:
+    """What is known of these events. Another provider's event with the same key may come along: nobody asks for it."""
+    keys = sorted({report.event_id for reports in by_provider.values() for report in reports})
+    return (
+        "SELECT provider, event_key, body_sha256, outcome, payment_id FROM provider_event "
+        f"WHERE provider {tx.among(1)} AND event_key {tx.among(2)}",
+        [sorted(by_provider), keys],
     )
-    return {
-        (provider, row["event_key"], row["body_sha256"]): Taken(
-            outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]
-        )
-        for row in rows
-    }
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["provider"], row["event_key"], row["body_sha256"]
 
 
 def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
