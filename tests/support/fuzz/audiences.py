@@ -5,20 +5,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Audience:
-    """`paths` and `but` are regular expressions over paths; `without` names checks that cannot apply, each with its
-    reason beside it."""
+    """`paths` and `but` are regular expressions over paths; `person` is somebody of the demo world."""
 
     name: str
     paths: str
     but: str = ""
-    role: str | None = None
+    person: str = ""
     box: bool = False
-    without: tuple[str, ...] = ()
 
+
+_NOBODYS = "/(login|refresh|forgot-password|reset-password)$"
+_ONES_OWN = "^/(admin|merchant)/(logout|sessions|password|totp)"  # whoever asks these ends their own session
 
 AUDIENCES = (
-    Audience(name="staff", paths="^/admin/", but="^/admin/login$", role="platform_admin"),
+    Audience(
+        name="registry",
+        paths="^/admin/(merchants|outlets|terminals|account-changes|ledger-entries|audit-logs|alerts|exports|health)",
+        person="per_demo_admin",
+    ),
+    Audience(
+        name="fleet", paths="^/admin/(devices|transactions|mails|organisations|people|api-keys|me)",
+        person="per_demo_admin",
+    ),
+    Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner"),
     Audience(name="box", paths="^/device/", but="^/device/provision/activate$", box=True),
     Audience(name="partner", paths="^/integrations/"),
-    Audience(name="nobody", paths="^/(admin/login|device/provision/activate)$"),
-)
+    Audience(name="nobody", paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/health"),
+)  # fmt: skip
