@@ -56,7 +56,7 @@ def test_every_script_the_readme_names_is_there_and_can_be_run() -> None:
 
 
 def test_every_command_the_readme_names_exists() -> None:
-    named = set(re.findall(r"`(soundbox(?:-sim)? [a-z]+)[^`]*`", README))
+    named = set(re.findall(r"`(soundbox(?:-sim)? [a-z-]+)[^`]*`", README))
 
     assert len(named) >= 10
     for command in sorted(named):

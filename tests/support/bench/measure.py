@@ -191,7 +191,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def installation(plan: Plan, kind: str) -> AsyncIterator[Bench]:
     """Everything started, boxes online; all of it, files and processes, is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="sbbench-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="sbbench-"))
     try:
         async with contextlib.AsyncExitStack() as exits:
             url, baseline_url = await _databases(kind, folder, exits)
