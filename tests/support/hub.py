@@ -4,9 +4,10 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import httpx
 from fastapi import FastAPI
 from support.stack import free_port
 
-from soundbox_server.access.passwords import in_thread
+from soundbox_server.access.passwords import Passwords
 from soundbox_server.access.service import Principal, access_token
 from soundbox_server.access.state import ROLES_OF
 from soundbox_server.app import create_app
@@ -128,18 +129,43 @@ async def people_of_every_role(database: Database, *, hashed: str) -> None:
 
 @asynccontextmanager
 async def open_hub(
-    database_url: str, home: Path, *, most: int = 4, waiting: int = 60, **other: Any
+    database_url: str, home: Path, *, most: int = 4, waiting: int = 60, changed: bool = False, **other: Any
 ) -> AsyncIterator[Hub]:
     """The API on this database, with a person of every role. No broker runs: what it publishes stays for the sweep.
-    `other` are settings."""
+    `changed`: the test alters the app itself, so it gets one that no other test sees; `other` are settings."""
     settings = Settings(
         home=home, database_url=database_url, broker_port=free_port(), log_level="error",
         partner_secrets={name: [secret] for name, secret in SECRETS.items()}, callback_most=most,
         callback_waiting=waiting, **CHEAP_ARGON2 | other,
     )  # fmt: skip
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://hub") as http:
-        if not await app.state.database.read(lambda tx: tx.fetch("SELECT id FROM person WHERE id LIKE 'per_test_%'")):
-            await people_of_every_role(app.state.database, hashed=await in_thread(app.state.passwords.hash, PASSWORD))
-        yield Hub(app, http)
+    with _app_for(settings, changed=changed) as app:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://hub")
+        async with app.router.lifespan_context(app), client as http:
+            database = app.state.database
+            if not await database.read(lambda tx: tx.fetch("SELECT id FROM person WHERE id LIKE 'per_test_%'")):
+                await people_of_every_role(database, hashed=_hashed_password())
+            yield Hub(app, http)
+
+
+_idle: list[FastAPI] = []
+
+
+@contextmanager
+def _app_for(settings: Settings, *, changed: bool) -> Iterator[FastAPI]:
+    """Putting an app together takes longer than most tests, and all of them are alike: its state is made anew."""
+    if changed or settings.environment == "production":
+        yield create_app(settings)
+        return
+    app = _idle.pop() if _idle else create_app(settings)
+    app.state.settings = settings
+    try:
+        yield app
+    finally:
+        _idle.append(app)
+
+
+@lru_cache(maxsize=1)
+def _hashed_password() -> str:
+    settings = {name.removeprefix("argon2_"): value for name, value in CHEAP_ARGON2.items()}
+    return Passwords(**settings).hash(PASSWORD)

@@ -3,6 +3,8 @@
 import structlog
 
 from soundbox_server import clock, metrics
+from soundbox_server.alerts.service import clear, raise_alert
+from soundbox_server.alerts.state import Severity
 from soundbox_server.audit import service as audit
 from soundbox_server.audit.service import SYSTEM
 from soundbox_server.db import Database, Statements
@@ -25,6 +27,10 @@ async def _revoke_overdue(tx: Statements) -> list[tuple[str, str]]:
     for device_id, credential_id in ended:
         details = {"credential_id": credential_id, "reason": "not_rotated_in_time"}
         await audit.record(tx, SYSTEM, "device.credential_revoked", ("device", device_id), details=details)
+        await raise_alert(
+            tx, "device.credential_overdue", ("device", device_id), severity=Severity.WARNING, facts=details,
+            now_ms=clock.now_ms(),
+        )  # fmt: skip
     return ended
 
 
@@ -39,7 +45,19 @@ async def compare_brokers(database: Database) -> list[Difference]:
             reported_revision=difference.reported_revision, users=difference.users,
             reported_users=difference.reported_users,
         )  # fmt: skip
+    await database.write(lambda tx: _act_on(tx, found, now_ms=now_ms))
+    return found
+
+
+async def _act_on(tx: Statements, found: list[Difference], *, now_ms: int) -> None:
+    for difference in found:
+        facts = {"kind": difference.kind, "users": difference.users, "reported_users": difference.reported_users}
+        shard = ("broker", str(difference.shard))
+        await raise_alert(tx, "broker.differs", shard, severity=Severity.CRITICAL, facts=facts, now_ms=now_ms)
+    wrong = {str(difference.shard) for difference in found}
+    standing = await tx.fetch("SELECT subject_id FROM alert WHERE kind = 'broker.differs' AND state <> 'resolved'")
+    for shard_id in sorted({row["subject_id"] for row in standing} - wrong):
+        await clear(tx, "broker.differs", ("broker", shard_id), now_ms=now_ms)
     if any(difference.kind == "differs" for difference in found):
         # A number that moved makes the supervisor read the database, compare its file and reload the broker.
-        await database.write(lambda tx: credentials_changed(tx, now_ms=now_ms))
-    return found
+        await credentials_changed(tx, now_ms=now_ms)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from soundbox_protocol.messages import Heartbeat
 from soundbox_protocol.provisioning import code_secret
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
+from soundbox_server.alerts.service import clear
 from soundbox_server.db import Statements
 from soundbox_server.devices.models import Device, DeviceBinding
 from soundbox_server.devices.state import IN_SERVICE, MAY_ACTIVATE, DeviceState, require
@@ -151,6 +152,7 @@ async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[
         device_id,
     )
     await tx.execute("DELETE FROM device_credential WHERE device_id = $1 AND state = 'issued'", device_id)
+    await clear(tx, "device.credential_overdue", ("device", device_id), now_ms=now_ms)
     await tx.execute(
         "INSERT INTO device_credential (id, device_id, token_sha256, broker_hash, state, created_at_ms) "
         "VALUES ($1, $2, $3, $4, 'active', $5)",

@@ -235,7 +235,7 @@ async def test_a_route_nobody_entered_in_the_table_is_closed(database_url: str, 
     async def forgotten() -> str:
         return "secret"
 
-    async with open_hub(database_url, tmp_path) as hub:
+    async with open_hub(database_url, tmp_path, changed=True) as hub:
         hub.app.include_router(router)
 
         answered = await hub.http.get("/admin/forgotten", headers=hub.as_role("platform_admin"))

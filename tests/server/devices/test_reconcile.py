@@ -109,6 +109,20 @@ async def test_a_file_that_differs_is_to_be_written_anew(database: Database, sho
     assert await database.read(devices.credential_revision) == revision + 1
 
 
+async def test_an_alert_stands_while_a_broker_is_wrong(database: Database, shop: Shop, broker: Broker) -> None:
+    await shop.box()
+    revision, _ = await database.read(devices.broker_users)
+    await broker.reports(revision=revision, users=[], now_ms=clock.now_ms())
+
+    await jobs.compare_brokers(database)
+    standing = await rows(database, "SELECT subject_id, severity, state FROM alert WHERE kind = 'broker.differs'")
+    await broker.reports_the_truth(now_ms=clock.now_ms())
+    await jobs.compare_brokers(database)
+
+    assert standing == [{"subject_id": "0", "severity": "critical", "state": "open"}]
+    assert await rows(database, "SELECT state FROM alert") == [{"state": "resolved"}]
+
+
 async def test_a_broker_that_is_right_is_not_told_to_do_anything(
     database: Database, shop: Shop, broker: Broker
 ) -> None:
@@ -134,3 +148,6 @@ async def test_an_overdue_credential_ends_and_is_written_down(database: Database
     assert entry == {"action": "device.credential_revoked", "actor_kind": "system", "subject_id": overdue}
     states = await rows(database, "SELECT state FROM device_credential ORDER BY state")
     assert [one["state"] for one in states] == ["active", "revoked"]
+    assert await rows(database, "SELECT kind, subject_id, state FROM alert") == [
+        {"kind": "device.credential_overdue", "subject_id": overdue, "state": "open"}
+    ]
