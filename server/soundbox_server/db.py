@@ -359,6 +359,12 @@ class Database:
                         # Planning these statements costs more than running them, and their plans never differ.
                         "plan_cache_mode": "force_generic_plan",
                         "jit": "off",
+                        # They find rows by key, in the order they are written in. A plan made while a table was small
+                        # would else read all of it, until somebody analyses the table.
+                        "join_collapse_limit": "1",
+                        "enable_seqscan": "off",
+                        "enable_hashjoin": "off",
+                        "enable_mergejoin": "off",
                         "lock_timeout": str(LOCK_TIMEOUT_MS),
                         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                     },

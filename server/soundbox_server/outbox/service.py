@@ -139,13 +139,13 @@ async def expire(tx: Statements, *, now_ms: int) -> None:
     await tx.execute(
         "UPDATE outbox_message SET state = 'expired', due_at_ms = NULL, finished_at_ms = $1 WHERE id IN ("
         f"SELECT id FROM outbox_message WHERE state IN ({_WAITING}) AND expires_at_ms <= $1 "
-        f"ORDER BY id {tx.lock('outbox_message', skip=True)})",
+        f"ORDER BY expires_at_ms {tx.lock('outbox_message', skip=True)})",
         now_ms,
     )
     await tx.execute(
         "UPDATE outbox_message SET state = 'failed', reason = 'no_play_report', finished_at_ms = $1 WHERE id IN ("
         "SELECT id FROM outbox_message WHERE state = 'received' AND kind = 'payment_success' AND expires_at_ms <= $2 "
-        f"ORDER BY id {tx.lock('outbox_message', skip=True)})",
+        f"ORDER BY expires_at_ms {tx.lock('outbox_message', skip=True)})",
         now_ms,
         now_ms - NO_PLAY_REPORT_MS,
     )

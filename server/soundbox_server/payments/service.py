@@ -384,7 +384,7 @@ async def expire_unpaid(tx: Statements, *, now_ms: int, limit: int = 500) -> int
     """Payments whose QR has ended. Money that still comes makes them paid, marked late. Returns how many ended."""
     rows = await tx.fetch(
         "SELECT id FROM payment WHERE state IN ('created', 'awaiting_payment') AND expires_at_ms <= $1 "
-        f"ORDER BY id LIMIT $2 {tx.lock('payment', skip=True)}",
+        f"ORDER BY expires_at_ms LIMIT $2 {tx.lock('payment', skip=True)}",
         now_ms,
         limit,
     )
