@@ -110,7 +110,7 @@ class Radio:
         self._faults, self._heartbeats = faults or Faults(), heartbeats or Heartbeats()
         self._backoff = backoff or Backoff()
         self._keyring, self._cut_rotation_at = keyring, self._faults.rotation_cut
-        self._rotate_now = asyncio.Event()
+        self._rotate_now, self._renewing = asyncio.Event(), False
         self._lock = asyncio.Lock()
         self._outbox: asyncio.Queue[Publish] = asyncio.Queue(OUTBOUND)
         self._utterances: asyncio.Queue[Speak] = asyncio.Queue()  # The box hands out one at a time.
@@ -241,13 +241,15 @@ class Radio:
         async with self._http() as client:
             while True:
                 await asyncio.sleep(self._heartbeats.every_s)
+                renewing = self._is_renewing
                 try:
                     answer = await self._post_heartbeat(client, url, box.heartbeat(self._now_ms()).payload)
                     answer.raise_for_status()
                 except httpx.HTTPError as problem:
                     self._watch(box, Tell("heartbeat_failed", {"reason": str(problem)}))
                 else:
-                    if _asks_for_rotation(answer):
+                    # An answer from before the end of a rotation asks for the one that has just been done.
+                    if _asks_for_rotation(answer) and not (renewing or self._is_renewing):
                         self.rotate_credential()
 
     async def _post_heartbeat(self, client: httpx.AsyncClient, url: str, payload: bytes) -> httpx.Response:
@@ -276,8 +278,16 @@ class Radio:
         async with self._http() as client:
             while True:
                 await self._rotate_now.wait()
+                self._renewing = True
+                try:
+                    await self._renew_once(box, keyring, client)
+                finally:
+                    self._renewing = False
                 self._rotate_now.clear()
-                await self._renew_once(box, keyring, client)
+
+    @property
+    def _is_renewing(self) -> bool:
+        return self._renewing or (self._keyring is not None and self._keyring.is_rotating)
 
     async def _renew_once(self, box: Box, keyring: Keyring, client: httpx.AsyncClient) -> None:
         if is_mqtt(keyring.server):
