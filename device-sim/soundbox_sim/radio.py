@@ -294,7 +294,10 @@ class Radio:
             coming = keyring.next
             await self._with_box(partial(box.ask_credential, confirm=coming.credential_id if coming else None))
             return
+        before = keyring.tokens[0]
         for attempt in itertools.count():
+            if keyring.tokens[0] != before:  # the broker has let it in with the new one: nothing is left to confirm
+                return
             try:
                 confirmed = await rotate(keyring, client, step=self._rotation_step)
             except RotationRefused as refusal:

@@ -141,6 +141,7 @@ async def test_uncut_a_rotation_costs_one_reconnect(site: Site) -> None:
         assert rotating.count("booted") == 1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # it is the box whose disk counts here
 @pytest.mark.parametrize("step", ROTATION_STEPS)
 async def test_the_boxs_power_is_cut(site: Site, step: str) -> None:
     await site.start_api()
