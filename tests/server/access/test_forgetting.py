@@ -60,7 +60,7 @@ async def test_people_from_before_stay_who_they_were(
     database = Database(url)
 
     def at_first(connection: Connection) -> None:
-        command.upgrade(migrate.config(connection), "0004")
+        command.upgrade(migrate.config(connection), "0002")
         connection.execute(
             text("INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ('o', 'bank', 'B', 1)")
         )
