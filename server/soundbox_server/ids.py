@@ -9,11 +9,17 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # ten bits at a time: this sits on the payment path
 _LOW_40, _RANDOM_BITS = (1 << 40) - 1, 80
 
+FOLLOWED_MS = 60_000  # less than what a search by time allows for (paging.CLOCK_SLACK_MS)
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class _Ulids:
-    """48 bits of milliseconds and 80 random ones, each larger than every one before it in this process."""
+    """48 bits of milliseconds and 80 random ones, each larger than every one before it in this process.
+
+    Only a clock that is set back by more than a minute is followed: rows are found by their ids' times (`lowest_id`),
+    and would be looked for in vain until a clock that was once far ahead is passed again.
+    """
 
     def __init__(self) -> None:
         self._drawn: list[int] = []  # out of one larger draw: a system call for each would be a twentieth of a callback
@@ -29,7 +35,8 @@ class _Ulids:
         """The time as ten characters, and the random bits."""
         with self._lock:
             ms, random = time.time_ns() // 1_000_000, self._draw()
-            if ms <= self._ms:  # within one millisecond: a random step onwards keeps the order and tells nothing
+            if self._ms - FOLLOWED_MS < ms <= self._ms:
+                # Within one millisecond a random step onwards keeps the order and tells nothing.
                 ms, random = self._ms, self._random + 1 + (random >> 16)
                 if random >> _RANDOM_BITS:
                     ms, random = ms + 1, random & (1 << _RANDOM_BITS) - 1
