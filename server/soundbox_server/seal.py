@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from soundbox_server.files import sync_folder
+
 MASTER_KEY_BYTES = 32
 NONCE_BYTES = 12
 SEALED: Mapping[str, bool] = MappingProxyType({"sealed": True})
@@ -133,6 +135,7 @@ def _create_master_key(path: Path) -> None:
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(unfinished, path)
+        sync_folder(path.parent)  # before anything is sealed under it
     finally:
         unfinished.unlink()
 

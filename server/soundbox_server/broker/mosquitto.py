@@ -13,6 +13,7 @@ from pathlib import Path
 
 from soundbox_server.broker.acl import acl_text, provisioning_acl_text
 from soundbox_server.broker.users import BRIDGE_USER
+from soundbox_server.files import sync_folder
 
 PROVISIONING_CONNECTIONS = 200  # at once; a box needs its own for seconds
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -278,22 +279,13 @@ def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
             Path(temporary).unlink()
         raise
     if durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove_leftovers(path: Path) -> None:
     """What writers of this file left who were killed half-way. Only for whoever is its one writer now."""
     for temporary in path.parent.glob(f".{path.name}.*"):
         temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is durable only when the folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def run_as() -> str | None:

@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
+from soundbox_server.files import sync_folder
+
 JAKARTA = ZoneInfo("Asia/Jakarta")
 BOM = b"\xef\xbb\xbf"
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
@@ -46,6 +48,7 @@ class FileWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._unfinished.replace(self._path)
+        sync_folder(self._path.parent)
         return self._hash.hexdigest()
 
     def give_up(self) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server.db import KEY_STAYS
 from soundbox_server.errors import NotFound, ValidationFailed
+from soundbox_server.files import sync_folder
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import MerchantDocument
 from soundbox_server.merchants.service import lock
@@ -40,6 +41,7 @@ def store_file(folder: Path, content: bytes) -> str:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+        sync_folder(folder)
     return sha256
 
 
