@@ -11,6 +11,7 @@ from soundbox_protocol.provisioning import credential_key, packed_credential
 from soundbox_protocol.sealing import seal
 from soundbox_protocol.signing import sign
 from soundbox_protocol.topics import Downlink, downlink
+from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import Statements
 from soundbox_server.devices import service
 from soundbox_server.devices.credentials import Issued
@@ -49,7 +50,11 @@ class CredentialRequests:
             if wanted.confirm is None:
                 body = await self._issued(tx, uplink, key, topic)
             else:
-                await self.confirm(tx, device_id, wanted.confirm, now_ms=now_ms)
+                if await self.confirm(tx, device_id, wanted.confirm, now_ms=now_ms):
+                    await record(
+                        tx, Actor(kind="device", id=device_id), "device.credential_rotated", ("device", device_id),
+                        details={"credential_id": wanted.confirm, "door": "mqtt"},
+                    )  # fmt: skip
                 body = _body(wanted, status="confirmed", credential_id=wanted.confirm)
         except SoundboxError as error:  # raised before anything was written
             log.info("credential.refused", device_id=device_id, code=error.code, request=wanted.request_id)

@@ -10,6 +10,7 @@ from soundbox_protocol.sealing import CannotOpen, seal, unseal
 from soundbox_protocol.signing import BadSignature, verify
 from soundbox_protocol.times import to_rfc3339
 from soundbox_protocol.topics import provision_request, provision_response
+from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import Statements
 from soundbox_server.devices import service
 from soundbox_server.errors import Unauthenticated
@@ -63,6 +64,11 @@ async def answer(tx: Statements, granting: Granting, *, nonce: str, payload: byt
     )
     if activated is None:
         return Answered(payload=REFUSAL)
+    details = {"key_version": activated.key_version, "door": "mqtt"}
+    await record(
+        tx, Actor(kind="device", id=activated.device_id), "device.activated", ("device", activated.device_id),
+        details=details,
+    )  # fmt: skip
     sealed = _granted(granting, activated, nonce, code_hash, now_ms)
     await tx.execute("DELETE FROM provision_answer WHERE nonce = $1", nonce)
     await tx.execute(

@@ -81,6 +81,8 @@ async def test_a_credential_changes_in_two_phases(database: Database, shop: Shop
     _, users = await database.read(service.broker_users)
     assert dict(users)[device] == REQUESTS.hash_password(password)
     assert len(token) == 43
+    (entry,) = await rows(database, "SELECT action, actor_kind, subject_id FROM audit_entry")
+    assert entry == {"action": "device.credential_rotated", "actor_kind": "device", "subject_id": device}
 
 
 async def test_what_travels_and_what_is_stored_names_no_secret(database: Database, shop: Shop) -> None:

@@ -74,6 +74,8 @@ async def test_a_code_becomes_a_name_and_secrets_that_work(database: Database, n
     assert known[hashed].device_id == device_id
     (kept,) = await rows(database, "SELECT broker_hash FROM device_credential WHERE state = 'active'")
     assert kept["broker_hash"] == GRANTING.hash_password(secret.broker_password)
+    (entry,) = await rows(database, "SELECT action, actor_kind, subject_id FROM audit_entry")
+    assert entry == {"action": "device.activated", "actor_kind": "device", "subject_id": device_id}
 
 
 async def test_a_lost_answer_is_given_again_and_nothing_else_happens(database: Database, nonce: str) -> None:
