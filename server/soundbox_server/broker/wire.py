@@ -14,6 +14,8 @@ from typing import cast
 
 import msgspec
 
+from soundbox_server import metrics
+
 CONNECT_WITHIN_S = 10.0
 KEEPALIVE_S = 20
 CLOSE_WITHIN_S = 1.0
@@ -183,6 +185,7 @@ class Connection(asyncio.Protocol):
     def _hear(self, qos: int, body: bytes) -> None:
         if qos == 0 and len(self._heard) >= QOS0_WAITING:
             self.dropped += 1
+            metrics.labelled(metrics.uplinks, "qos0", "dropped").inc()
             return
         if qos > 1:
             raise ValueError("QoS 2 was never asked for")
