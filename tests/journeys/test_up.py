@@ -146,7 +146,7 @@ async def test_payments_are_heard_and_ctrl_c_leaves_nothing(engine: str, tmp_pat
 
 async def test_a_second_start_continues_and_a_fresh_one_begins_anew(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    settings = settings_for(home)
+    settings = settings_for(home, SOUNDBOX_BROKER_TLS_PORT=str(free_ports(1)[0]))
     kept = home / "notes.txt"
 
     async with up(settings, "--pay-every", "0.5", "--boxes", "1") as first:

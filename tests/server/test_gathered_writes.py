@@ -10,7 +10,7 @@ ROWS = [(f"fee_{n}", n, 7) for n in range(3)]
 
 async def _basis_points(database: Database) -> dict[str, int]:
     async def work(tx: Statements) -> dict[str, int]:
-        return {row["id"]: row["bps"] for row in await tx.fetch("SELECT id, bps FROM fee_profile")}
+        return {row["id"]: row["bps"] for row in await tx.fetch("SELECT id, bps FROM fee_profile WHERE created_at_ms = 7")}
 
     return await database.read(work)
 
@@ -32,7 +32,7 @@ async def test_a_later_read_sees_what_was_written_before_it(database: Database) 
     async def work(tx: Statements) -> int:
         tx.independent_writes = True
         await tx.many(INSERT, ROWS)
-        return int((await tx.fetch("SELECT count(*) AS n FROM fee_profile"))[0]["n"])
+        return int((await tx.fetch("SELECT count(*) AS n FROM fee_profile WHERE created_at_ms = 7"))[0]["n"])
 
     assert await database.write(work) == len(ROWS)
 
