@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from soundbox_server import errors
+from soundbox_server import errors, idempotency
 from soundbox_server.access.auth import Access, Door, Policy
 from soundbox_server.errors import SoundboxError
 from soundbox_server.http import PROBLEM_JSON, problems
@@ -24,6 +24,7 @@ Payments that a soundbox on the counter announces: dynamic QR, callbacks of paym
 operator of soundboxes does.
 
 * **Money** is whole rupiah, as an integer. **Times** are RFC 3339 in UTC.
+* **Text** of the format `visible-text` has something to see, and no control, direction or private characters.
 * **Errors** are `application/problem+json` (RFC 9457) with a `code` to program against, on every path.
 * **Requests** may carry `X-Request-Id` (1 to 64 of `A-Z a-z 0-9 . _ -`); every answer has one, and so have our logs.
 * **Lists** are paged by `limit` and `cursor`; `next_cursor` of one answer is the `cursor` of the next request.
@@ -173,6 +174,8 @@ def _errors_of(operation: Operation, path: str, method: str, access: Access | No
         found += [errors.ValidationFailed]
     if "{" in path:
         found += [errors.NotFound]
+    if any(parameter["name"] == idempotency.HEADER for parameter in operation.get("parameters", ())):
+        found += [errors.DuplicateRequest, errors.IdempotencyKeyReused]
     return found
 
 
