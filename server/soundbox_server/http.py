@@ -221,7 +221,7 @@ def _problem(request: Request, error: SoundboxError, *, headers: Mapping[str, st
     return _problem_body(
         request, error.status, error.code, _title(type(error)), error.message, error.facts, errors=error.errors,
         headers=headers,
-    )
+    )  # fmt: skip
 
 
 def _title(kind: type[SoundboxError]) -> str:
@@ -281,7 +281,10 @@ async def _say_http_error(request: Request, error: Exception) -> Response:
 
 
 def _methods_at(policy: Mapping[tuple[str, str], object], path: str) -> list[str]:
-    return sorted({method for method, template in policy if compile_path(template)[0].match(path)})
+    """Of the templates with fewest parameters: `/documents/file` is no document."""
+    found = [(method, template) for method, template in policy if compile_path(template)[0].match(path)]
+    fewest = min((template.count("{") for _, template in found), default=0)
+    return sorted({method for method, template in found if template.count("{") == fewest})
 
 
 async def _say_invalid(request: Request, error: Exception) -> Response:
