@@ -1,16 +1,23 @@
-"""What schemathesis cannot know: who asks, and how a partner signs.
+"""What schemathesis cannot know: who asks, how a partner signs, what our own format of texts means, and that a key
+is one request's.
 
-Both are authentication to it: it takes them off, or spoils them, where it checks that nobody gets in without.
+The first two are authentication to it: it takes them off, or spoils them, where it checks that nobody gets in without.
 """
 
 import hashlib
 import hmac
 import json
 import os
+import re
 import time
+from itertools import count
 from typing import Any
 
 import schemathesis
+from hypothesis import strategies as st
+
+from soundbox_server.fields import VISIBLE
+from soundbox_server.idempotency import HEADER, KEY
 
 TOKEN = os.environ["FUZZ_TOKEN"]
 SECRET = os.environ["FUZZ_SECRET"].encode()
@@ -36,6 +43,19 @@ class Signature:
         case.headers["X-Partner-Timestamp"] = at
         case.headers["X-Partner-Signature"] = f"v1={signature}"
 
+
+@schemathesis.hook
+def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
+    """It asks for very different things with one short key; ours make each request's own. One that is none stays."""
+    key = (case.headers or {}).get(HEADER)
+    if isinstance(key, str) and re.fullmatch(KEY, key):
+        number = str(next(NUMBERS))
+        case.headers[HEADER] = key[: 255 - len(number)] + number
+
+
+NUMBERS = count()
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+schemathesis.openapi.format(VISIBLE, st.text(st.characters(exclude_categories=UNSEEN), max_size=60).filter(str.strip))
 
 if TOKEN:
     schemathesis.auth()(Bearer)
