@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -97,7 +97,7 @@ async def _require_merchant(session: AsyncSession, merchant_id: str) -> None:
         raise NotFound("No such merchant.", merchant_id=merchant_id)
 
 
-_BECAUSE = {
+_BECAUSE: dict[str, JsonValue] = {
     "anyOf": [
         {"properties": {"verification_status": {"const": "verified"}}},
         {"properties": {"reason": {"type": "string"}}, "required": ["reason"]},
