@@ -91,6 +91,29 @@ class Page(Enveloped[list[Data]], Generic[Data]):
     next_cursor: str | None
 
 
+_NO_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}
+# JSON of any shape as it can be stored, for the description; members are texts too.
+STORABLE: dict[str, Any] = {
+    "title": "Storable",
+    "description": "Any JSON without a NUL in its texts.",
+    "anyOf": [
+        {"type": ["null", "boolean", "number"]},
+        _NO_NUL,
+        {"type": "array", "items": {"$ref": "#/components/schemas/Storable"}},
+        {
+            "type": "object",
+            "propertyNames": _NO_NUL,
+            "additionalProperties": {"$ref": "#/components/schemas/Storable"},
+        },
+    ],
+}
+
+
+def storable(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """An object whose unknown members are ignored and yet read, for the description."""
+    return {**schema, "propertyNames": _NO_NUL, "additionalProperties": {"$ref": "#/components/schemas/Storable"}}
+
+
 def problems(*kinds: type[SoundboxError]) -> dict[int | str, dict[str, Any]]:
     """The errors a route may answer, for its description: `responses=problems(Conflict, NotFound)`."""
     said: dict[int | str, dict[str, Any]] = {}
@@ -219,7 +242,13 @@ _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
 def _problem(request: Request, error: SoundboxError, *, headers: Mapping[str, str] | None = None) -> Response:
     """RFC 9457 and the contract's error envelope in one body."""
     return _problem_body(
-        request, error.status, error.code, _title(type(error)), error.message, error.facts, errors=error.errors,
+        request,
+        error.status,
+        error.code,
+        _title(type(error)),
+        error.message,
+        error.facts,
+        errors=error.errors,
         headers=headers,
     )  # fmt: skip
 
