@@ -36,8 +36,6 @@ from soundbox_server.devices.provisioning_routes import device_actor, unstored
 from soundbox_server.errors import (
     Conflict,
     DeviceUnauthorized,
-    DuplicateRequest,
-    IdempotencyKeyReused,
     NotFound,
     Unauthenticated,
     ValidationFailed,
@@ -200,7 +198,7 @@ class Registration(Body):
 
 @router.post(
     "/admin/devices", tags=["operators"], status_code=201,
-    responses=problems(Conflict, DuplicateRequest, IdempotencyKeyReused),
+    responses=problems(Conflict),
 )  # fmt: skip
 async def register_device(request: Request, registration: Registration, actor: Acting, once: AskedOnce) -> Response:
     """A new box and its activation code, which is shown this once and lives 24 hours."""

@@ -14,7 +14,7 @@ from soundbox_server.announcements.service import Announced, Telling, queue_paym
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Statements
-from soundbox_server.errors import Conflict, DuplicateRequest, IdempotencyKeyReused, TransactionNotFound
+from soundbox_server.errors import Conflict, TransactionNotFound
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, request_id
 from soundbox_server.ledger.models import Journal, Posting
@@ -73,7 +73,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader)
 
 @router.post(
     "/admin/transactions/{transaction_id}/retry-notification", status_code=202,
-    responses=problems(TransactionNotFound, Conflict, DuplicateRequest, IdempotencyKeyReused),
+    responses=problems(TransactionNotFound, Conflict),
 )  # fmt: skip
 async def retry_notification(request: Request, transaction_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Say a paid payment again: a new announcement with its own id, number and life, spoken as a replay."""

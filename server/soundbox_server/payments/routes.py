@@ -17,10 +17,8 @@ from soundbox_server.devices.auth import AuthenticatedDevice
 from soundbox_server.errors import (
     DeviceNotBound,
     DeviceUnauthorized,
-    DuplicateRequest,
     Forbidden,
     GatewayError,
-    IdempotencyKeyReused,
     InvalidAmount,
     InvalidSignature,
     PartnerTimeout,
@@ -28,7 +26,7 @@ from soundbox_server.errors import (
 )
 from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import answer, problems, read_body, request_id
-from soundbox_server.idempotency import HEADER, Once, begin, keep, once, release
+from soundbox_server.idempotency import HEADER, KEY, Once, begin, keep, once, release
 from soundbox_server.ids import new_id
 from soundbox_server.payments import dynamic_qr
 from soundbox_server.payments.service import Received, Taken, take_reports
@@ -217,9 +215,7 @@ class DynamicQr(BaseModel):
 
 _QR_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": DynamicQr},
-    **problems(
-        InvalidAmount, Forbidden, DeviceNotBound, DuplicateRequest, IdempotencyKeyReused, GatewayError, PartnerTimeout
-    ),
+    **problems(InvalidAmount, Forbidden, DeviceNotBound, GatewayError, PartnerTimeout),
 }
 
 
@@ -229,7 +225,7 @@ async def create_dynamic_qr(
     ask: DynamicQrAsk,
     device: AuthenticatedDevice,
     idempotency_key: Annotated[
-        str | None, Header(alias=HEADER, pattern="^[!-~]{1,255}$", description="without it, request_id does")
+        str | None, Header(alias=HEADER, pattern=KEY, description="without it, request_id does")
     ] = None,
 ) -> Response:
     """A QR for one amount, flat as in the contract. The same request_id gets the same answer."""

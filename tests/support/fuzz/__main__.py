@@ -20,9 +20,11 @@ from support.stack import Stack, running
 from soundbox_server import clock
 from soundbox_server.access.service import Principal, access_token
 from soundbox_server.db import Database
+from soundbox_server.ids import new_id
 
 HOOKS = "support.fuzz.hooks"
 DAY_MS = 86_400_000
+PHASES = "examples,coverage,fuzzing,stateful"
 # Asking is what this is for: the limits on guessing have tests of their own.
 GENEROUS = {
     "SOUNDBOX_LOG_LEVEL": "warning", "SOUNDBOX_LOGINS_PER_MINUTE": "1000000", "SOUNDBOX_LOGIN_FAILURES": "1000000",
@@ -37,7 +39,6 @@ CONFIG = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "429", "5xx"]
 """
-SESSIONS = 20_000  # for those who ask each question in another one
 
 
 @dataclass(frozen=True)
@@ -51,24 +52,30 @@ class Figures:
     passed: bool
 
 
-async def run(*, database: str, examples: int, seed: int | None, home: Path, only: str | None = None) -> list[Figures]:
+async def run(
+    *, database: str, examples: int, seed: int | None, home: Path, only: str | None = None, phases: str = PHASES
+) -> list[Figures]:
     """Ask as each audience; prints what schemathesis finds. `database`: sqlite or a PostgreSQL URL."""
     url = f"sqlite:///{home / 'soundbox.db'}" if database == "sqlite" else database
     async with running(Stack(home=home, database_url=url, extra=GENEROUS)) as stack:
         await stack.prepare()
         await stack.start_all("broker", "sandbox", "api")
         chosen = [audience for audience in AUDIENCES if only in (None, audience.name)]
-        return [await _ask(stack, audience, examples=examples, seed=seed, home=home) for audience in chosen]
+        return [
+            await _ask(stack, audience, examples=examples, seed=seed, home=home, phases=phases) for audience in chosen
+        ]
 
 
-async def _ask(stack: Stack, audience: Audience, *, examples: int, seed: int | None, home: Path) -> Figures:
+async def _ask(
+    stack: Stack, audience: Audience, *, examples: int, seed: int | None, home: Path, phases: str
+) -> Figures:
     report = home / f"{audience.name}.json"
     config, tokens = home / "schemathesis.toml", home / f"{audience.name}.tokens"
-    tokens.write_text("\n".join(await _tokens(stack, audience)))
+    tokens.write_text("\n".join(await _tokens(stack, audience, sessions=1_000 + 40 * examples)))
     config.write_text(CONFIG)
     arguments = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{stack.url}/openapi.json",
-        "--checks", "all", "--max-examples", str(examples), "--continue-on-failure", "--no-color",
+        "--checks", "all", "--phases", phases, "--max-examples", str(examples), "--continue-on-failure", "--no-color",
         "--include-path-regex", audience.paths, "--report", "json", "--report-json-path", str(report),
         "--suppress-health-check", "all", "--request-timeout", "30", "--warnings", "off",
         *(("--exclude-path-regex", audience.but) if audience.but else ()),
@@ -90,16 +97,16 @@ async def _ask(stack: Stack, audience: Audience, *, examples: int, seed: int | N
     )
 
 
-async def _tokens(stack: Stack, audience: Audience) -> list[str]:
-    """This audience's bearer tokens; none for those who have none."""
+async def _tokens(stack: Stack, audience: Audience, *, sessions: int) -> list[str]:
+    """This audience's bearer tokens; none for those who have none. `sessions` are for who asks each question afresh."""
     if audience.person:
-        return await _let_in(stack, audience.person, sessions=SESSIONS if audience.afresh else 1)
+        return await _let_in(stack, audience.person, sessions=sessions if audience.afresh else 1)
     return [await _activate(stack)] if audience.box else []
 
 
 async def _let_in(stack: Stack, person_id: str, *, sessions: int) -> list[str]:
     """Tokens of sessions that outlive the run: a login's would end after ten minutes."""
-    at_ms, ids = clock.now_ms(), [f"ses_{person_id}_{n}" for n in range(sessions)]
+    at_ms, ids = clock.now_ms(), [new_id("ses") for _ in range(sessions)]
     database = Database(stack.database_url)
     try:
         await database.write(
