@@ -42,7 +42,7 @@ class Bearer:
 
 
 class Signature(requests.auth.AuthBase):
-    """Signs the bytes that are sent. A header that is missing or malformed on purpose stays as it is."""
+    """Signs the bytes that are sent. Of the other headers, one that is missing or malformed on purpose stays as it is."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         headers = request.headers
@@ -50,11 +50,10 @@ class Signature(requests.auth.AuthBase):
             headers["X-Partner-Id"] = "sandbox"
         if re.fullmatch("[0-9]{1,11}", _text(headers.get("X-Partner-Timestamp"))):
             headers["X-Partner-Timestamp"] = str(int(time.time()))
-        if _text(headers.get("X-Partner-Signature")).startswith("v1="):
-            body = request.body or b""
-            signed = f"{_text(headers.get('X-Partner-Timestamp'))}.".encode()
-            signed += body.encode() if isinstance(body, str) else body
-            headers["X-Partner-Signature"] = f"v1={hmac.new(SECRET, signed, hashlib.sha256).hexdigest()}"
+        body = request.body or b""
+        signed = f"{_text(headers.get('X-Partner-Timestamp'))}.".encode()
+        signed += body.encode() if isinstance(body, str) else body
+        headers["X-Partner-Signature"] = f"v1={hmac.new(SECRET, signed, hashlib.sha256).hexdigest()}"
         return request
 
 
