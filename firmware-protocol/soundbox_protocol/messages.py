@@ -85,19 +85,19 @@ DeviceId = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{2,31}$"),
     AfterValidator(_device_id),
-    Field(json_schema_extra={"not": {"pattern": "^hub-"}}),
+    Field(json_schema_extra={"not": {"pattern": "^(hub-|provision$)"}}),
 ]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,30}$")]
 TerminalId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
-Second = Annotated[
-    str,
-    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"),
-    AfterValidator(_calendar_time),
-]
+_YEAR = "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # RFC 3339 has a year 0, calendars do not
+_TO_THE_SECOND = rf"{_YEAR}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+_IS_A_TIME = Field(json_schema_extra={"format": "date-time"})
+Second = Annotated[str, StringConstraints(pattern=f"^{_TO_THE_SECOND}Z$"), AfterValidator(_calendar_time), _IS_A_TIME]
 Moment = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$"),
+    StringConstraints(pattern=rf"^{_TO_THE_SECOND}(\.[0-9]{{1,9}})?Z$"),
     AfterValidator(_calendar_time),
+    _IS_A_TIME,
 ]
 Amount = Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]

@@ -26,6 +26,7 @@ from soundbox_server.devices.bulk_routes import router as bulk
 from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
+from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
@@ -74,8 +75,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
-        admin_account, merchant_account, access, audit, alerts, exports, mails, ledger, merchants, places, documents,
-        devices, provisioning, bulk, commands, payments, transactions, health.router,
+        admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
+        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":

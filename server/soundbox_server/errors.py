@@ -61,6 +61,12 @@ class TransactionNotFound(NotFound):
     code = "TRANSACTION_NOT_FOUND"
 
 
+class LinkExpired(NotFound):
+    """A link that works once: used, too old, or never made."""
+
+    code = "LINK_EXPIRED"
+
+
 class Conflict(SoundboxError):
     code = "CONFLICT"
     status = 409
@@ -78,6 +84,12 @@ class DuplicateRequest(Conflict):
     code = "DUPLICATE_REQUEST"
 
 
+class WrongCode(Conflict):
+    """Not what the box spoke; it can be tried again."""
+
+    code = "WRONG_CODE"
+
+
 class MerchantIncomplete(Conflict):
     """Facts are missing that every QR carries."""
 
@@ -92,6 +104,13 @@ class FeeRuleMissing(Conflict):
 
 class IdempotencyKeyReused(SoundboxError):
     code = "IDEMPOTENCY_KEY_REUSED"
+    status = 422
+
+
+class WeakPassword(SoundboxError):
+    """Long enough, and yet among the first that somebody would try."""
+
+    code = "WEAK_PASSWORD"
     status = 422
 
 

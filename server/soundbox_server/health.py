@@ -88,6 +88,12 @@ LEAST_FREE_BYTES = 512 * 1024 * 1024
 LEAST_FREE_PERCENT = 5
 
 router = APIRouter(tags=["operators"])
+_WITHOUT_DATABASE: dict[int | str, dict[str, Any]] = {
+    503: {
+        "description": "Failing",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Envelope"}}},
+    }
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +152,7 @@ async def admin_health(request: Request) -> Response:
     return envelope(request, {"status": "ok"})
 
 
-@router.get("/admin/health/deep")
+@router.get("/admin/health/deep", responses=_WITHOUT_DATABASE)
 async def admin_health_deep(request: Request) -> Response:
     """Every part with its figures. 503 without the database."""
     examined = await examine(request.app.state.looks)

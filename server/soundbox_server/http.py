@@ -91,6 +91,29 @@ class Page(Enveloped[list[Data]], Generic[Data]):
     next_cursor: str | None
 
 
+_NO_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}
+# JSON of any shape as it can be stored, for the description; members are texts too.
+STORABLE: dict[str, Any] = {
+    "title": "Storable",
+    "description": "Any JSON without a NUL in its texts.",
+    "anyOf": [
+        {"type": ["null", "boolean", "number"]},
+        _NO_NUL,
+        {"type": "array", "items": {"$ref": "#/components/schemas/Storable"}},
+        {
+            "type": "object",
+            "propertyNames": _NO_NUL,
+            "additionalProperties": {"$ref": "#/components/schemas/Storable"},
+        },
+    ],
+}
+
+
+def storable(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """An object whose unknown members are ignored and yet read, for the description."""
+    return {**schema, "propertyNames": _NO_NUL, "additionalProperties": {"$ref": "#/components/schemas/Storable"}}
+
+
 def problems(*kinds: type[SoundboxError]) -> dict[int | str, dict[str, Any]]:
     """The errors a route may answer, for its description: `responses=problems(Conflict, NotFound)`."""
     said: dict[int | str, dict[str, Any]] = {}
@@ -219,9 +242,15 @@ _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
 def _problem(request: Request, error: SoundboxError, *, headers: Mapping[str, str] | None = None) -> Response:
     """RFC 9457 and the contract's error envelope in one body."""
     return _problem_body(
-        request, error.status, error.code, _title(type(error)), error.message, error.facts, errors=error.errors,
+        request,
+        error.status,
+        error.code,
+        _title(type(error)),
+        error.message,
+        error.facts,
+        errors=error.errors,
         headers=headers,
-    )
+    )  # fmt: skip
 
 
 def _title(kind: type[SoundboxError]) -> str:
@@ -281,7 +310,10 @@ async def _say_http_error(request: Request, error: Exception) -> Response:
 
 
 def _methods_at(policy: Mapping[tuple[str, str], object], path: str) -> list[str]:
-    return sorted({method for method, template in policy if compile_path(template)[0].match(path)})
+    """Of the templates with fewest parameters: `/documents/file` is no document."""
+    found = [(method, template) for method, template in policy if compile_path(template)[0].match(path)]
+    fewest = min((template.count("{") for _, template in found), default=0)
+    return sorted({method for method, template in found if template.count("{") == fewest})
 
 
 async def _say_invalid(request: Request, error: Exception) -> Response:

@@ -29,7 +29,7 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 PURGE_LIMIT = 1_000
 
-_KEY = re.compile(r"[!-~]{1,255}")
+KEY = r"^[!-~]{1,255}$"
 
 
 class IdempotencyKey(Base):
@@ -79,7 +79,7 @@ class Once:
 
 def once(key: str | None, *, principal: str, method: str, path: str, body: bytes) -> Once:
     """`principal` names the caller, so that nobody gets another's answer. Raises ValidationFailed for a bad key."""
-    if key is not None and not _KEY.fullmatch(key):
+    if key is not None and not re.fullmatch(KEY, key):
         raise ValidationFailed("The key has 1 to 255 visible ASCII characters.", field=HEADER)
     return Once(scope=f"{principal} {method} {path}", key=key, body_sha256=hashlib.sha256(body).hexdigest())
 

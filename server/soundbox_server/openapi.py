@@ -12,10 +12,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from soundbox_server import errors
+from soundbox_server import errors, idempotency
 from soundbox_server.access.auth import Access, Door, Policy
 from soundbox_server.errors import SoundboxError
-from soundbox_server.http import PROBLEM_JSON, problems
+from soundbox_server.http import PROBLEM_JSON, STORABLE, problems
 
 Operation = dict[str, Any]
 
@@ -23,7 +23,9 @@ DESCRIPTION = """\
 Payments that a soundbox on the counter announces: dynamic QR, callbacks of payment providers, and everything an
 operator of soundboxes does.
 
-* **Money** is whole rupiah, as an integer. **Times** are RFC 3339 in UTC.
+* **Money** is whole rupiah. **Integers** are written without a fraction: `50000`, never `50000.0`.
+* **Times** are RFC 3339 in UTC.
+* **Text** of the format `visible-text` has something to see, and no control, direction or private characters.
 * **Errors** are `application/problem+json` (RFC 9457) with a `code` to program against, on every path.
 * **Requests** may carry `X-Request-Id` (1 to 64 of `A-Z a-z 0-9 . _ -`); every answer has one, and so have our logs.
 * **Lists** are paged by `limit` and `cursor`; `next_cursor` of one answer is the `cursor` of the next request.
@@ -73,11 +75,18 @@ _PROBLEM: dict[str, Any] = {
         "details": {"type": "object"},
         "errors": {
             "type": "array",
-            "description": "With VALIDATION_FAILED: each field that does not fit.",
+            "description": "Each field that does not fit; of a file, each line with its column and its own code.",
             "items": {
                 "type": "object",
-                "required": ["field", "message"],
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                "required": ["message"],
+                "properties": {
+                    "field": {"type": "string"},
+                    "message": {"type": "string"},
+                    "line": {"type": "integer", "minimum": 1},
+                    "column": {"type": ["string", "null"]},
+                    "code": {"type": "string"},
+                },
+                "anyOf": [{"required": ["field"]}, {"required": ["line", "column", "code"]}],
             },
         },
         "request_id": {"type": "string"},
@@ -116,7 +125,7 @@ def _document(app: FastAPI, lean: Mapping[str, Operation], policy: Policy) -> di
         document["paths"] = dict(sorted(paths.items()))
         components = document.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
-        schemas |= {"Problem": _PROBLEM, "Envelope": _ENVELOPE}
+        schemas |= {"Problem": _PROBLEM, "Envelope": _ENVELOPE, "Storable": STORABLE}
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; ours is a Problem
             schemas.pop(unused, None)
         components["securitySchemes"] = _SECURITY
@@ -173,6 +182,8 @@ def _errors_of(operation: Operation, path: str, method: str, access: Access | No
         found += [errors.ValidationFailed]
     if "{" in path:
         found += [errors.NotFound]
+    if any(parameter["name"] == idempotency.HEADER for parameter in operation.get("parameters", ())):
+        found += [errors.DuplicateRequest, errors.IdempotencyKeyReused]
     return found
 
 

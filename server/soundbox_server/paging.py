@@ -3,13 +3,10 @@
 A room describes a list once, as a `Listing`; its door serves a page of it, and an export reads it to the end.
 """
 
-import base64
-import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
-import orjson
 from fastapi import Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,19 +20,23 @@ from soundbox_server.ids import lowest_id
 
 CLOCK_SLACK_MS = 600_000  # a row's id and its time are made by the same process, moments apart
 
+# A cursor is the key of a page's last row, each part behind a tilde, which no id holds.
+CURSOR = r"^~[A-Za-z0-9_.:-]{1,64}$"
+NUMBERED_CURSOR = r"^~[A-Za-z0-9_.:-]{1,64}~[0-9]{1,9}$"
+
 Limit = Annotated[int, Query(ge=1, le=100, description="rows a page")]
-Cursor = Annotated[str | None, Query(max_length=400, description="next_cursor of the page before")]
+Cursor = Annotated[str | None, Query(pattern=CURSOR, description="next_cursor of the page before")]
 Key = tuple[str | int, ...]
 Rows = Select[*tuple[Any, ...]]
 
 
 class Page(BaseModel):
-    """The query of a list. Its filters are fields of a subclass."""
+    """The query of a list. Its filters are fields of a subclass, and so is a cursor of another form."""
 
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(20, ge=1, le=100, description="rows a page")
-    cursor: str | None = Field(None, max_length=400, description="next_cursor of the page before")
+    cursor: str | None = Field(None, pattern=CURSOR, description="next_cursor of the page before")
 
 
 Asked = TypeVar("Asked", bound=Page)
@@ -65,7 +66,7 @@ async def page(
     beside: Callable[[Sequence[Any]], Awaitable[Sequence[Mapping[str, Any]]]] | None = None,
 ) -> Response:
     """`{data, next_cursor, …}`: one page. `beside(rows)` finds what to add to each row."""
-    found = await read(session, listing, asked, after=_decode(asked.cursor), limit=asked.limit + 1)
+    found = await read(session, listing, asked, after=_key(listing, asked.cursor), limit=asked.limit + 1)
     more = len(found) > asked.limit
     rows = found[: asked.limit]
     shown = [show(listing, row) for row in rows]
@@ -96,10 +97,17 @@ def key_of(listing: Listing[Any], row: Sequence[Any]) -> Key:
     return tuple(row[len(row) - len(listing.key) :])
 
 
-def _beyond(listing: Listing[Any], after: Key) -> ColumnElement[bool]:
-    kinds = [column.type.python_type for column in listing.key]
-    if len(after) != len(kinds) or any(type(part) is not kind for part, kind in zip(after, kinds, strict=True)):
+def _key(listing: Listing[Any], cursor: str | None) -> Key | None:
+    """Where the page begins. Raises ValidationFailed for another list's cursor."""
+    if cursor is None:
+        return None
+    kinds, parts = [column.type.python_type for column in listing.key], cursor.split("~")[1:]
+    if len(parts) != len(kinds):
         raise ValidationFailed("This is no cursor of this list.", field="cursor")
+    return tuple(int(part) if kind is int else part for kind, part in zip(kinds, parts, strict=True))
+
+
+def _beyond(listing: Listing[Any], after: Key) -> ColumnElement[bool]:
     if len(listing.key) == 1:
         return listing.key[0] < after[0] if listing.newest_first else listing.key[0] > after[0]
     ours = tuple_(*listing.key)
@@ -129,35 +137,12 @@ def beginning(column: InstrumentedAttribute[Any], text: str) -> ColumnElement[bo
 
 
 def encode_cursor(*key: str | int) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
-
-
-def _decode(cursor: str | None) -> Key | None:
-    if cursor is None:
-        return None
-    try:
-        key = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):
-        raise ValidationFailed("This is no cursor of ours.", field="cursor") from None
-    if not isinstance(key, list) or not all(_fits(part) for part in key):
-        raise ValidationFailed("This is no cursor of ours.", field="cursor")
-    return tuple(key)
-
-
-def _fits(part: object) -> bool:
-    if isinstance(part, str):
-        return part.isprintable()
-    return type(part) is int and abs(part) < 1 << 62
+    return "".join(f"~{part}" for part in key)
 
 
 def decode_cursor(cursor: str | None) -> str | None:
-    """The id after which the page begins. Raises ValidationFailed for what is no cursor of ours."""
-    key = _decode(cursor)
-    if key is None:
-        return None
-    if len(key) != 1 or not isinstance(key[0], str):
-        raise ValidationFailed("This is no cursor of this list.", field="cursor")
-    return key[0]
+    """The id after which the page begins."""
+    return None if cursor is None else cursor.removeprefix("~")
 
 
 def next_cursor(ids: Sequence[str], limit: int) -> str | None:

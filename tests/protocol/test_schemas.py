@@ -42,6 +42,7 @@ WORDS: dict[str, Any] = {
     "const": lambda value, wanted, *_: value == wanted,
     "enum": lambda value, wanted, *_: value in wanted,
     "pattern": lambda value, pattern, *_: re.search(pattern.removesuffix("$") + r"\Z", value) is not None,
+    "format": lambda _, name, *__: name == "date-time",  # says no more than the pattern, but for the calendar
     "maxLength": lambda value, most, *_: len(value) <= most,
     "minimum": lambda value, least, *_: value >= least,
     "maximum": lambda value, most, *_: value <= most,
@@ -109,3 +110,24 @@ def test_a_vector_conforms_exactly_when_it_is_valid(channel: Uplink | Downlink, 
     accepted = conforms(json.loads(case["payload"]), schema, schema)
 
     assert accepted is (case["valid"] or case["name"] in beyond_a_schema)
+
+
+@pytest.mark.parametrize(
+    "time", ["0000-01-01T00:00:00Z", "2026-00-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-32T00:00:00Z",
+             "2026-01-01T24:00:00Z", "2026-01-01T00:60:00Z", "2026-01-01T00:00:60Z"]
+)  # fmt: skip
+def test_a_time_that_no_calendar_has_does_not_conform(time: str) -> None:
+    schema = schemas.schema(Uplink.TIME_REQUEST)
+    asked = {"message_type": "time_request", "device_id": "sbx_001", "nonce": "n1"}
+
+    assert conforms(asked | {"timestamp": "0001-12-31T23:59:59Z"}, schema, schema)
+    assert not conforms(asked | {"timestamp": time}, schema, schema)
+
+
+@pytest.mark.parametrize("name", ["hub-1", "provision"])
+def test_a_name_of_the_hub_does_not_conform(name: str) -> None:
+    schema = schemas.schema(Uplink.TIME_REQUEST)
+    asked = {"message_type": "time_request", "timestamp": "2026-01-01T00:00:00Z", "nonce": "n1"}
+
+    assert conforms(asked | {"device_id": "provision-1"}, schema, schema)
+    assert not conforms(asked | {"device_id": name}, schema, schema)

@@ -72,6 +72,8 @@ async def test_every_error_is_the_same_kind_of_answer(client: httpx.AsyncClient,
 
     assert _is_problem(await client.get("/nowhere"), 404, "NOT_FOUND")
     assert _is_problem(await client.get("/admin/login"), 405, "METHOD_NOT_ALLOWED")
+    papers = await client.put("/admin/merchants/mer_x/documents/file")
+    assert (papers.status_code, papers.headers["allow"]) == (405, "POST")
     assert _is_problem(await client.post("/admin/login", json={"email": 5}), 400, "VALIDATION_FAILED")
     assert _is_problem(await client.post("/admin/login", content=b"{"), 400, "VALIDATION_FAILED")
     assert _is_problem(await client.post("/admin/login", content=b"x" * 70_000), 413, "PAYLOAD_TOO_LARGE")

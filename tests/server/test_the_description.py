@@ -12,6 +12,8 @@ from support.hub import Hub, open_hub
 
 from soundbox_server.access.auth import PUBLIC
 from soundbox_server.app import LEAN
+from soundbox_server.paging import Page
+from soundbox_server.parts import EXPORTABLE
 from soundbox_server.policy import POLICY
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -63,6 +65,18 @@ async def test_bodies_have_examples(database_url: str, tmp_path: Path) -> None:
     for method, path, operation in operations(document):
         for kind, body in operation.get("requestBody", {}).get("content", {}).items():
             assert kind != "application/json" or _has_example(document, body), f"{method} {path}"
+
+
+async def test_an_export_of_each_kind_has_the_filters_of_its_list(database_url: str, tmp_path: Path) -> None:
+    async with open_hub(database_url, tmp_path) as hub:
+        document = hub.app.openapi()
+
+    body = document["paths"]["/admin/exports"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    told = {one["properties"]["kind"]["const"]: one["properties"]["filters"]["properties"] for one in body["oneOf"]}
+    asked = {kind: listing.asked.model_fields.keys() for kind, listing in EXPORTABLE.items()}
+    assert {kind: filters.keys() for kind, filters in told.items()} == {
+        kind: fields - Page.model_fields.keys() for kind, fields in asked.items()
+    }
 
 
 def _has_example(document: dict[str, Any], body: dict[str, Any]) -> bool:

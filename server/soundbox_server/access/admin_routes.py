@@ -1,12 +1,11 @@
 """Operators' doors to organisations, people and API keys."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from soundbox_server import clock, db
@@ -16,8 +15,9 @@ from soundbox_server.access.models import ApiKey, Organisation, Person, TotpSecr
 from soundbox_server.access.people import Change, Invitation
 from soundbox_server.access.state import PersonState
 from soundbox_server.clock import rfc3339, rfc3339_or_none
-from soundbox_server.errors import NotFound
-from soundbox_server.http import Reader, envelope
+from soundbox_server.errors import Conflict, NotFound
+from soundbox_server.fields import Id, Moment
+from soundbox_server.http import Reader, envelope, problems
 from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
 
 router = APIRouter(prefix="/admin", tags=["operators"])
@@ -34,7 +34,8 @@ Email = Annotated[
           examples=["siti@warung.test"]),
     AfterValidator(str.lower),
 ]  # fmt: skip
-Id = Annotated[str, Field(max_length=64, examples=["org_demo_merchant"])]
+Scope = Annotated[str, Field(pattern="^[a-z:_-]{1,60}$")]
+OrganisationId = Annotated[Id, Field(examples=["org_demo_merchant"])]
 
 
 class _Body(BaseModel):
@@ -47,7 +48,7 @@ class NewOrganisation(_Body):
 
 
 class NewPerson(_Body):
-    organisation_id: Id
+    organisation_id: OrganisationId
     email: Email
     name: Name
     role: Annotated[Role, Field(examples=["merchant_owner"])]
@@ -62,13 +63,11 @@ class PersonChange(_Body):
 
 
 class NewApiKey(_Body):
-    organisation_id: Id
+    organisation_id: OrganisationId
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._-]{1,60}$", examples=["till software"])]
     role: Annotated[Role, Field(examples=["operator"])]
-    scopes: Annotated[
-        list[Annotated[str, Field(max_length=60)]], Field(min_length=1, max_length=50, examples=[["devices:read"]])
-    ]
-    expires_at: AwareDatetime | None = None
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=50, examples=[["devices:read"]])]
+    expires_at: Moment | None = None
 
 
 @router.post("/organisations", status_code=201)
@@ -96,14 +95,14 @@ async def list_organisations(
 
 
 @router.get("/organisations/{organisation_id}")
-async def get_organisation(request: Request, organisation_id: str, session: Reader) -> Response:
+async def get_organisation(request: Request, organisation_id: Id, session: Reader) -> Response:
     row = await session.get(Organisation, organisation_id)
     if row is None:
         raise NotFound("No such organisation.", organisation_id=organisation_id)
     return envelope(request, _organisation(row))
 
 
-@router.post("/people", status_code=201)
+@router.post("/people", status_code=201, responses=problems(NotFound, Conflict))
 async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Response:
     """Invite somebody: a mail brings a link that works once, for 24 hours, to choose a password."""
     new = Invitation(**asked.model_dump())
@@ -120,10 +119,10 @@ async def list_people(
     session: Reader,
     limit: Limit = 20,
     cursor: Cursor = None,
-    organisation_id: Annotated[str | None, Query(max_length=64)] = None,
+    organisation_id: Id | None = None,
     role: Role | None = None,
     status: PersonState | None = None,
-    email: Annotated[str | None, Query(max_length=254)] = None,
+    email: Annotated[str | None, Query(max_length=254, pattern=people.VISIBLE)] = None,
 ) -> Response:
     """People, newest first."""
     query = _people().order_by(Person.id.desc()).limit(limit)
@@ -140,20 +139,20 @@ async def list_people(
 
 
 @router.get("/people/{person_id}")
-async def get_person(request: Request, person_id: str) -> Response:
+async def get_person(request: Request, person_id: Id) -> Response:
     return envelope(request, await _shown(request, person_id))
 
 
-@router.patch("/people/{person_id}")
-async def change_person(request: Request, person_id: str, asked: PersonChange, actor: Acting) -> Response:
+@router.patch("/people/{person_id}", responses=problems(Conflict))
+async def change_person(request: Request, person_id: Id, asked: PersonChange, actor: Acting) -> Response:
     """Change a name, a language or a role, disable or enable. Disabling ends sessions and keys at once."""
     change, now_ms = Change(**asked.model_dump()), clock.now_ms()
     await request.app.state.database.write(lambda tx: people.change(tx, person_id, change, actor=actor, now_ms=now_ms))
     return envelope(request, await _shown(request, person_id))
 
 
-@router.post("/people/{person_id}/invite", status_code=202)
-async def invite_again(request: Request, person_id: str, actor: Acting) -> Response:
+@router.post("/people/{person_id}/invite", status_code=202, responses=problems(Conflict))
+async def invite_again(request: Request, person_id: Id, actor: Acting) -> Response:
     """Another invitation mail; the link of the one before stops working."""
     state, now_ms = request.app.state, clock.now_ms()
     await state.database.write(
@@ -162,15 +161,15 @@ async def invite_again(request: Request, person_id: str, actor: Acting) -> Respo
     return envelope(request, {"id": person_id, "invited": True}, status=202)
 
 
-@router.delete("/people/{person_id}/totp")
-async def remove_persons_totp(request: Request, person_id: str, actor: Acting) -> Response:
+@router.delete("/people/{person_id}/totp", responses=problems(Conflict))
+async def remove_persons_totp(request: Request, person_id: Id, actor: Acting) -> Response:
     """For somebody who lost device and recovery codes. Their sessions end."""
     now_ms = clock.now_ms()
     await request.app.state.database.write(lambda tx: people.remove_totp(tx, person_id, actor=actor, now_ms=now_ms))
     return envelope(request, {"id": person_id, "totp": False})
 
 
-@router.post("/api-keys", status_code=201)
+@router.post("/api-keys", status_code=201, responses=problems(NotFound, Conflict))
 async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> Response:
     """A key for a program of an organisation. It is shown this once. Two of a name may be active, to change over."""
     state, now_ms = request.app.state, clock.now_ms()
@@ -179,7 +178,7 @@ async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> R
         name=asked.name,
         role=asked.role,
         scopes=asked.scopes,
-        expires_at_ms=None if asked.expires_at is None else _ms(asked.expires_at),
+        expires_at_ms=asked.expires_at,
     )
     usable = scopes_of(state.policy, state.scopes, asked.role)
     key_id, key = await state.database.write(
@@ -195,7 +194,7 @@ async def list_api_keys(
     session: Reader,
     limit: Limit = 20,
     cursor: Cursor = None,
-    organisation_id: Annotated[str | None, Query(max_length=64)] = None,
+    organisation_id: Id | None = None,
 ) -> Response:
     """API keys, newest first, revoked ones included. Never the keys themselves."""
     query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
@@ -208,7 +207,7 @@ async def list_api_keys(
 
 
 @router.get("/api-keys/{api_key_id}")
-async def get_api_key(request: Request, api_key_id: str, session: Reader) -> Response:
+async def get_api_key(request: Request, api_key_id: Id, session: Reader) -> Response:
     row = await session.get(ApiKey, api_key_id)
     if row is None:
         raise NotFound("No such API key.", api_key_id=api_key_id)
@@ -216,7 +215,7 @@ async def get_api_key(request: Request, api_key_id: str, session: Reader) -> Res
 
 
 @router.delete("/api-keys/{api_key_id}")
-async def revoke_api_key(request: Request, api_key_id: str, actor: Acting) -> Response:
+async def revoke_api_key(request: Request, api_key_id: Id, actor: Acting) -> Response:
     """Revoke a key: it stops working at once, and stays in the list."""
     now_ms = clock.now_ms()
     await request.app.state.database.write(lambda tx: api_keys.revoke(tx, api_key_id, actor=actor, now_ms=now_ms))
@@ -270,7 +269,3 @@ def _api_key(row: ApiKey) -> dict[str, Any]:
 
 def _next(rows: Sequence[Any], limit: int) -> str | None:
     return next_cursor([row.id for row in rows], limit)
-
-
-def _ms(at: datetime) -> int:
-    return round(at.astimezone(UTC).timestamp() * 1000)

@@ -7,7 +7,7 @@ from soundbox_server.access.service import KEY_PREFIX, new_secret, sha256
 from soundbox_server.access.state import MAY_GIVE_KEYS, ROLES_OF
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import Statements
-from soundbox_server.errors import Conflict, Forbidden, NotFound, ValidationFailed
+from soundbox_server.errors import Conflict, Forbidden, NotFound
 from soundbox_server.ids import new_id
 
 MOST_ACTIVE = 2  # of one name: today's and the next, while a rotation lasts
@@ -26,21 +26,22 @@ class NewKey:
 async def create(tx: Statements, new: NewKey, *, usable: Collection[str], actor: Actor, now_ms: int) -> tuple[str, str]:
     """(id, key); the key is shown this once. `usable` are the scopes that open something to the role.
 
-    Raises Forbidden for a role the actor may not give, ValidationFailed, NotFound, and Conflict for a third of a name.
+    Raises Forbidden for a role the actor may not give, NotFound, and Conflict for a role or scopes that do not go with
+    it, for a time that is over, and for a third of a name.
     """
     if new.role not in MAY_GIVE_KEYS.get(actor.role or "", frozenset()):
         raise Forbidden("You may not give this role to a key.", role=new.role)
     if strange := sorted(set(new.scopes) - set(usable)):
-        raise ValidationFailed("This role has no such scopes.", scopes=strange)
+        raise Conflict("This role has no such scopes.", scopes=strange)
     if new.expires_at_ms is not None and new.expires_at_ms <= now_ms:
-        raise ValidationFailed("The key would have expired already.", field="expires_at")
+        raise Conflict("The key would have expired already.", field="expires_at")
     found = await tx.fetch(
         "SELECT kind FROM organisation WHERE id = $1 " + tx.lock("organisation"), new.organisation_id
     )
     if not found:
         raise NotFound("No such organisation.", organisation_id=new.organisation_id)
     if new.role not in ROLES_OF[found[0]["kind"]]:
-        raise ValidationFailed("An organisation of this kind has no such role.", role=new.role, kind=found[0]["kind"])
+        raise Conflict("An organisation of this kind has no such role.", role=new.role, kind=found[0]["kind"])
     await _require_room(tx, new, now_ms)
     key_id = new_id("key")
     key = f"{KEY_PREFIX}{key_id.removeprefix('key_')}_{new_secret()}"

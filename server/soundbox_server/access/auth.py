@@ -15,7 +15,7 @@ from soundbox_server.access.state import NEEDS_TOTP
 from soundbox_server.audit.service import Actor
 from soundbox_server.errors import Forbidden, MfaRequired, Unauthenticated
 from soundbox_server.http import request_id
-from soundbox_server.idempotency import HEADER, Once, once
+from soundbox_server.idempotency import HEADER, KEY, Once, once
 
 
 class Door(Enum):
@@ -161,7 +161,7 @@ async def _once(
     request: Request,
     principal: Annotated[Principal, Depends(_caller)],
     idempotency_key: Annotated[
-        str | None, Header(alias=HEADER, description="asked again: answered, not done again")
+        str | None, Header(alias=HEADER, pattern=KEY, description="asked again: answered, not done again")
     ] = None,
 ) -> Once:
     return once(

@@ -8,7 +8,7 @@ from soundbox_server.access.service import new_secret, sha256
 from soundbox_server.access.state import PersonState
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import Row, Statements
-from soundbox_server.errors import ValidationFailed
+from soundbox_server.errors import LinkExpired
 from soundbox_server.mail.service import queue_mail
 
 Purpose = Literal["invitation", "password_reset"]
@@ -77,7 +77,7 @@ LINK_IS_OVER = "This link has expired or was used. Ask for a new one."
 async def set_password(tx: Statements, token: str, hashed: str, *, actor: Actor, now_ms: int) -> None:
     """Spend the token: the password is set, the invited become active, and every session ends.
 
-    Raises ValidationFailed for a token that does not work any more; of those who bring it at once, one succeeds.
+    Raises LinkExpired for a token that does not work any more; of those who bring it at once, one succeeds.
     """
     owner = await owner_of_token(tx, token, now_ms=now_ms)
     person = await sessions.locked_person(tx, owner["id"]) if owner else None  # before the token, as everywhere
@@ -88,7 +88,7 @@ async def set_password(tx: Statements, token: str, hashed: str, *, actor: Actor,
         now_ms,
     )
     if not used or person is None or person["state"] == PersonState.DISABLED:
-        raise ValidationFailed(LINK_IS_OVER, field="token")
+        raise LinkExpired(LINK_IS_OVER)
     await tx.execute("UPDATE person SET password_hash = $2, state = 'active' WHERE id = $1", person["id"], hashed)
     await _void_tokens(tx, person["id"], now_ms)
     ended = await sessions.end_all_of(tx, person["id"], reason="password_set", now_ms=now_ms)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from soundbox_server.errors import ValidationFailed
+from soundbox_server.errors import ValidationFailed, WeakPassword
 
 Result = TypeVar("Result")
 
@@ -70,18 +70,19 @@ _WALKS = tuple(
 
 
 def require_strong(password: str, *, email: str, name: str) -> None:
-    """Raises ValidationFailed for a password that somebody would guess. Nothing is demanded but length."""
+    """Raises WeakPassword for a password that somebody would guess, ValidationFailed for one of another length than is
+    asked for. Nothing else is demanded."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise ValidationFailed(f"A password has {SHORTEST} to {LONGEST} characters.", field="password")
     plain = password.casefold()
     if _repeats(plain) or any(plain in walk for walk in _WALKS):
-        raise ValidationFailed("This password is a pattern that is easily guessed.", field="password")
+        raise WeakPassword("This password is a pattern that is easily guessed.", field="password")
     signs = [sign for sign in plain if sign.isalnum()]
     if len(signs) < SHORTEST_NUMBER and all(sign.isdigit() for sign in signs):
-        raise ValidationFailed("A number of this length is easily guessed.", field="password")
+        raise WeakPassword("A number of this length is easily guessed.", field="password")
     own = {word for word in re.split(r"[^\w]+", f"{email} {name}".casefold()) if len(word) >= 3}
     if _is_words(plain, own | _COMMON):
-        raise ValidationFailed("This password is made of words that are guessed first.", field="password")
+        raise WeakPassword("This password is made of words that are guessed first.", field="password")
 
 
 def _repeats(plain: str) -> bool:

@@ -53,8 +53,8 @@ class Invitation:
 async def invite(tx: Statements, new: Invitation, *, desk: Desk, actor: Actor, now_ms: int) -> str:
     """A person who becomes active with the mail's link; returns the id.
 
-    Raises NotFound, Forbidden for a role the actor may not hand out, ValidationFailed for one that the organisation
-    does not have, Conflict for an address that is known.
+    Raises NotFound, Forbidden for a role the actor may not hand out, Conflict for one that the organisation does not
+    have and for an address that is known.
     """
     person_id = await add(tx, new, actor=actor, now_ms=now_ms)
     await _mail_invitation(tx, person_id, desk=desk, actor=actor, now_ms=now_ms)
@@ -131,8 +131,8 @@ class Change:
 async def change(tx: Statements, person_id: str, wanted: Change, *, actor: Actor, now_ms: int) -> None:
     """Change a person. Disabling ends their sessions and the keys they made, with this commit.
 
-    Raises NotFound, Forbidden for whom the actor may not touch, ValidationFailed, and Conflict where it would take the
-    platform's last administrator, or the actor's own place.
+    Raises NotFound, Forbidden for whom the actor may not touch, and Conflict for a role that the organisation does not
+    have, and where it would take the platform's last administrator, or the actor's own place.
     """
     await _lock_administrators(tx)
     person = await _person_for(tx, person_id, actor)
@@ -217,4 +217,4 @@ def _require_may_invite(actor: Actor, role: str) -> None:
 
 def _require_role_fits(role: str, kind: str) -> None:
     if role not in ROLES_OF[kind]:
-        raise ValidationFailed("An organisation of this kind has no such role.", role=role, kind=kind)
+        raise Conflict("An organisation of this kind has no such role.", role=role, kind=kind)

@@ -16,21 +16,24 @@ from soundbox_server.access.auth import Acting, Caller, client_ip, must_enrol
 from soundbox_server.access.limits import HOUR_MS, MINUTE_MS
 from soundbox_server.access.login import Refused, Try
 from soundbox_server.access.models import LoginSession, Organisation, Person
-from soundbox_server.access.passwords import LONGEST, in_thread, require_strong
+from soundbox_server.access.passwords import LONGEST, SHORTEST, in_thread, require_strong
+from soundbox_server.access.people import VISIBLE
 from soundbox_server.access.service import Principal
 from soundbox_server.access.sessions import Opened
 from soundbox_server.access.state import MERCHANTS, STAFF
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339
 from soundbox_server.db import Statements
-from soundbox_server.errors import MfaRequired, Unauthenticated, ValidationFailed
-from soundbox_server.http import Reader, envelope, request_id
+from soundbox_server.errors import Conflict, LinkExpired, MfaRequired, Unauthenticated, WeakPassword
+from soundbox_server.fields import Id
+from soundbox_server.http import Reader, envelope, problems, request_id
 from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
 
 WRONG_LOGIN = "E-mail address or password is wrong."
 
-Email = Annotated[str, Field(max_length=254, examples=["operator@demo.test"])]
+Email = Annotated[str, Field(max_length=254, pattern=VISIBLE, examples=["operator@demo.test"])]
 Password = Annotated[str, Field(max_length=LONGEST, examples=["correct horse battery staple"])]
+NewPassword = Annotated[str, Field(min_length=SHORTEST, max_length=LONGEST, examples=["paper kite over the harbour"])]
 Code = Annotated[str | None, Field(max_length=10, examples=["492039"])]
 RecoveryCode = Annotated[str | None, Field(max_length=40, examples=["7k2m-x0qd-93ab-vt5e"])]
 Token = Annotated[str, Field(examples=["q7c0l3Jv9mXcT1h2ZbK8wPq4sN6yRr5eUaVdGfBiOoE"], max_length=100)]
@@ -57,12 +60,12 @@ class ForgotPassword(_Body):
 
 class ResetPassword(_Body):
     token: Token
-    password: Password
+    password: NewPassword
 
 
 class ChangePassword(_Body):
     password: Password
-    new_password: Password
+    new_password: NewPassword
 
 
 class EnrolTotp(_Body):
@@ -83,7 +86,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
     """The account's doors under `/{door}`, for people of these roles."""
     router = APIRouter(prefix=f"/{door}", tags=[tag])
 
-    @router.post("/login")
+    @router.post("/login", responses=problems(Unauthenticated, MfaRequired))
     async def log_in(request: Request, asked: Login) -> Response:
         """Tokens for the right password, and where there is a second factor for its code. Unknown people and wrong
         passwords get the same answer in the same time; too many tries get 429."""
@@ -93,7 +96,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )  # fmt: skip
         return await _log_in(request, tried, asked.password)
 
-    @router.post("/refresh")
+    @router.post("/refresh", responses=problems(Unauthenticated))
     async def refresh(request: Request, asked: Refresh) -> Response:
         """The next pair of tokens. A refresh token works once: its second use ends the session."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -133,13 +136,13 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         limits.require(await state.database.write(work))
         return envelope(request, {"message": "If this address is known, a mail is on its way."}, status=202)
 
-    @router.post("/reset-password")
+    @router.post("/reset-password", responses=problems(LinkExpired, WeakPassword))
     async def reset_password(request: Request, asked: ResetPassword) -> Response:
         """Set a password with the token out of an invitation or a reset mail. The token works once."""
         await _set_password(request, asked)
         return envelope(request, {"password_set": True})
 
-    @router.post("/password")
+    @router.post("/password", responses=problems(WeakPassword))
     async def change_password(request: Request, asked: ChangePassword, caller: Caller, actor: Acting) -> Response:
         """Another password, with the old one. All other sessions end."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -152,7 +155,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )
         return envelope(request, {"password_set": True, "sessions_ended": ended})
 
-    @router.post("/totp", status_code=201)
+    @router.post("/totp", status_code=201, responses=problems(Conflict))
     async def enrol_totp(request: Request, asked: EnrolTotp, caller: Caller, actor: Acting) -> Response:
         """A secret for an authenticator app, shown this once. It is in force once confirmed."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -163,7 +166,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         data = {"secret": enrolment.secret, "otpauth_uri": enrolment.otpauth_uri}
         return envelope(request, data, status=201, headers=_NO_STORE)
 
-    @router.post("/totp/confirm")
+    @router.post("/totp/confirm", responses=problems(MfaRequired))
     async def confirm_totp(request: Request, asked: ConfirmTotp, caller: Caller, actor: Acting) -> Response:
         """Put the second factor into force with a code of it; the recovery codes are shown this once."""
         state, now_ms, person_id = request.app.state, clock.now_ms(), str(caller.person_id)
@@ -174,7 +177,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )
         return envelope(request, {"totp": True, "recovery_codes": codes}, headers=_NO_STORE)
 
-    @router.post("/totp/remove")
+    @router.post("/totp/remove", responses=problems(Conflict, MfaRequired))
     async def remove_totp(request: Request, asked: RemoveTotp, caller: Caller, actor: Acting) -> Response:
         """Remove the second factor with the password and a code, for instance to set up another device."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -205,7 +208,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         return envelope(request, [_session(row, caller) for row in rows], next_cursor=following)
 
     @router.delete("/sessions/{session_id}")
-    async def revoke_session(request: Request, session_id: str, actor: Acting) -> Response:
+    async def revoke_session(request: Request, session_id: Id, actor: Acting) -> Response:
         """End one of one's own sessions."""
         now_ms = clock.now_ms()
         await request.app.state.database.write(lambda tx: sessions.revoke(tx, session_id, actor=actor, now_ms=now_ms))
@@ -319,7 +322,7 @@ async def _set_password(request: Request, asked: ResetPassword) -> None:
     )  # fmt: skip
     owner = await state.database.read(lambda tx: one_time.owner_of_token(tx, asked.token, now_ms=now_ms))
     if owner is None:
-        raise ValidationFailed(one_time.LINK_IS_OVER, field="token")
+        raise LinkExpired(one_time.LINK_IS_OVER)
     require_strong(asked.password, email=owner["email"], name=owner["name"])
     hashed = await in_thread(state.passwords.hash, asked.password)
     await state.database.write(

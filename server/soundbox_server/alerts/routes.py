@@ -15,9 +15,9 @@ from soundbox_server.alerts.state import AlertState, Severity
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import statements
-from soundbox_server.errors import NotFound
+from soundbox_server.errors import IllegalTransition, NotFound
 from soundbox_server.fields import Body, Id, Moment, Reason
-from soundbox_server.http import Reader, Session, envelope
+from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.paging import Listing, Page, Rows, between, page
 
 router = APIRouter(tags=["operators"])
@@ -79,7 +79,7 @@ async def list_alerts(request: Request, session: Reader, asked: Annotated[AlertF
 
 
 @router.get("/admin/alerts/{alert_id}")
-async def get_alert(request: Request, alert_id: str, session: Reader) -> Response:
+async def get_alert(request: Request, alert_id: Id, session: Reader) -> Response:
     alert = await session.get(Alert, alert_id)
     if alert is None:
         raise NotFound("No such alert.", alert_id=alert_id)
@@ -90,9 +90,9 @@ class Remark(Body):
     note: Reason | None = None
 
 
-@router.post("/admin/alerts/{alert_id}/acknowledge")
+@router.post("/admin/alerts/{alert_id}/acknowledge", responses=problems(IllegalTransition))
 async def acknowledge_alert(
-    request: Request, alert_id: str, session: Session, actor: Acting, remark: Remark | None = None
+    request: Request, alert_id: Id, session: Session, actor: Acting, remark: Remark | None = None
 ) -> Response:
     """I am looking into it: it stays on the list, and nobody else is called."""
     note = remark.note if remark else None
@@ -101,9 +101,9 @@ async def acknowledge_alert(
     return envelope(request, _alert(alert))
 
 
-@router.post("/admin/alerts/{alert_id}/resolve")
+@router.post("/admin/alerts/{alert_id}/resolve", responses=problems(IllegalTransition))
 async def resolve_alert(
-    request: Request, alert_id: str, session: Session, actor: Acting, remark: Remark | None = None
+    request: Request, alert_id: Id, session: Session, actor: Acting, remark: Remark | None = None
 ) -> Response:
     """It is over. The same trouble again raises a new alert."""
     note = remark.note if remark else None

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import select
 
-from soundbox_protocol.messages import CommandAck, MalformedMessage, decode
+from soundbox_protocol.messages import COMMANDS, CommandAck, MalformedMessage, TerminalId, decode
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting
 from soundbox_server.audit.service import record
@@ -21,8 +21,9 @@ from soundbox_server.devices import service as devices
 from soundbox_server.devices import views
 from soundbox_server.devices.auth import AuthenticatedDevice
 from soundbox_server.devices.models import Device
-from soundbox_server.errors import Conflict, DeviceUnauthorized, NotFound, ValidationFailed
-from soundbox_server.http import Reader, envelope, read_body, request_id
+from soundbox_server.errors import Conflict, DeviceUnauthorized, NotFound, RateLimited, ValidationFailed, WrongCode
+from soundbox_server.fields import Id
+from soundbox_server.http import Reader, envelope, problems, read_body, request_id, storable
 from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
 
 router = APIRouter()
@@ -30,15 +31,29 @@ router = APIRouter()
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
+def _each_with_its_payload(schema: dict[str, Any]) -> None:
+    """For the description: which payload goes with which command."""
+    schema["oneOf"] = [
+        {
+            "properties": {
+                "command_name": {"const": name},
+                "payload": COMMANDS[name].model_json_schema() | {"additionalProperties": False},
+            },
+            "required": ["command_name", *(["payload"] if COMMANDS[name].model_json_schema().get("required") else [])],
+        }
+        for name in sorted(kinds.KINDS)
+    ]
+
+
 class NewCommand(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_each_with_its_payload)
 
     command_name: Annotated[str, Field(max_length=32, examples=["speak_code"])]
     payload: Annotated[dict[str, Any], Field(examples=[{"code": "1234"}])] = {}
 
 
-@router.post("/admin/devices/{device_id}/commands", tags=["operators"], status_code=201)
-async def give_command(request: Request, device_id: str, wanted: NewCommand, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/commands", tags=["operators"], status_code=201, responses=problems(Conflict))
+async def give_command(request: Request, device_id: Id, wanted: NewCommand, actor: Acting) -> Response:
     """Have a box do something. An offline box leaves it queued until it is back or the command expires."""
     kind = kinds.kind_named(wanted.command_name)
     order = service.Order(
@@ -64,7 +79,7 @@ async def give_command(request: Request, device_id: str, wanted: NewCommand, act
 @router.get("/admin/devices/{device_id}/commands", tags=["operators"])
 async def list_commands(
     request: Request,
-    device_id: str,
+    device_id: Id,
     session: Reader,
     limit: Limit = 20,
     cursor: Cursor = None,
@@ -83,13 +98,15 @@ async def list_commands(
 
 
 @router.get("/admin/devices/{device_id}/commands/{command_id}", tags=["operators"])
-async def get_command(request: Request, device_id: str, command_id: str) -> Response:
+async def get_command(request: Request, device_id: Id, command_id: Id) -> Response:
     """One command with everything its box said of it."""
     return envelope(request, await _seen(request, device_id, command_id))
 
 
-@router.post("/admin/devices/{device_id}/commands/{command_id}/cancel", tags=["operators"])
-async def cancel_command(request: Request, device_id: str, command_id: str, actor: Acting) -> Response:
+@router.post(
+    "/admin/devices/{device_id}/commands/{command_id}/cancel", tags=["operators"], responses=problems(Conflict)
+)
+async def cancel_command(request: Request, device_id: Id, command_id: Id, actor: Acting) -> Response:
     """Take back a command that was not sent yet; again changes nothing."""
 
     async def cancel(tx: Statements) -> None:
@@ -101,7 +118,7 @@ async def cancel_command(request: Request, device_id: str, command_id: str, acto
     return envelope(request, await _seen(request, device_id, command_id))
 
 
-async def _seen(request: Request, device_id: str, command_id: str) -> dict[str, Any]:
+async def _seen(request: Request, device_id: Id, command_id: str) -> dict[str, Any]:
     async with db.reading(request.app.state.database) as session:
         command = await session.get(DeviceCommand, command_id)
         if command is None or command.device_id != device_id:
@@ -152,22 +169,14 @@ def _stored(text: str | None) -> orjson.Fragment | None:
 # --- the box's answer ---------------------------------------------------------------------------------------------
 
 ACK_BYTES = 4_096
+_ACK = storable(CommandAck.model_json_schema())
+_ACK["properties"]["result_payload"] = storable({"type": ["object", "null"]})
 _ACK_BODY = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["device_id", "command_id", "status"],
-                    "properties": {
-                        "device_id": {"type": "string"},
-                        "command_id": {"type": "string"},
-                        "status": {"enum": ["delivered", "progress", "succeeded", "failed", "rejected", "timeout"]},
-                        "reason": {"type": "string", "maxLength": 64},
-                        "result_payload": {"type": "object"},
-                    },
-                },
+                "schema": _ACK,
                 "example": {
                     "device_id": "sbx_001",
                     "command_id": "cmd_123",
@@ -181,7 +190,7 @@ _ACK_BODY = {
 }
 
 
-@router.post("/device/commands/ack", tags=["devices"], openapi_extra=_ACK_BODY)
+@router.post("/device/commands/ack", tags=["devices"], openapi_extra=_ACK_BODY, responses=problems(NotFound))
 async def acknowledge_command(request: Request, device: AuthenticatedDevice) -> Response:
     """What became of a command. `delivered` means done here; a word that comes too late is kept as conflicting."""
     try:
@@ -206,10 +215,23 @@ async def acknowledge_command(request: Request, device: AuthenticatedDevice) -> 
 class _Move(BaseModel):
     """`possession` is what this installation does by default when it is left out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"possession": {"enum": ["check", None]}}},
+                {"required": ["reason"], "properties": {"reason": {"type": "string"}}},
+            ]
+        },
+    )
 
     possession: Literal["check", "waived"] | None = None
-    reason: Annotated[str, Field(min_length=3, max_length=200, examples=["bound in the factory"])] | None = None
+    reason: (
+        Annotated[
+            str, Field(min_length=3, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["bound in the factory"])
+        ]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _says_why(self) -> Self:
@@ -226,16 +248,22 @@ class _Move(BaseModel):
         return {"possession": self.possession or "off", "reason": self.reason}
 
 
+_MOVED: dict[int | str, dict[str, Any]] = {
+    202: {"description": "The box speaks a code, which `confirm` wants to hear."},
+    **problems(Conflict, RateLimited),
+}
+
+
 class Place(_Move):
-    terminal_id: str = Field(max_length=64, examples=["term_001"])
+    terminal_id: Annotated[TerminalId, Field(examples=["term_001"])]
 
 
 class Removal(_Move):
     pass
 
 
-@router.post("/admin/devices/{device_id}/bind", tags=["operators"])
-async def bind(request: Request, device_id: str, place: Place, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/bind", tags=["operators"], responses=_MOVED)
+async def bind(request: Request, device_id: Id, place: Place, actor: Acting) -> Response:
     """Put an activated box at a terminal; from then on it speaks that terminal's payments.
 
     Where possession is checked the answer is 202: the box speaks a code, and `bind/confirm` with it completes the
@@ -263,8 +291,8 @@ async def bind(request: Request, device_id: str, place: Place, actor: Acting) ->
     return envelope(request, answer, status=202 if challenge else 200)
 
 
-@router.post("/admin/devices/{device_id}/unbind", tags=["operators"])
-async def unbind(request: Request, device_id: str, actor: Acting, removal: Removal | None = None) -> Response:
+@router.post("/admin/devices/{device_id}/unbind", tags=["operators"], responses=_MOVED)
+async def unbind(request: Request, device_id: Id, actor: Acting, removal: Removal | None = None) -> Response:
     """Take a box away from its terminal, with the same check of possession as when it is bound."""
     removal, now_ms = removal or Removal(), clock.now_ms()
     async with db.transaction(request.app.state.database) as session:
@@ -288,12 +316,12 @@ async def unbind(request: Request, device_id: str, actor: Acting, removal: Remov
 class Heard(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    challenge_id: str = Field(max_length=40, examples=["chl_01jz4q9c7c8d9e0f1g2h3j4k5p"])
+    challenge_id: Annotated[Id, Field(examples=["chl_01jz4q9c7c8d9e0f1g2h3j4k5p"])]
     code: Annotated[str, Field(pattern=r"^[0-9]{4}$", examples=["1234"])]
 
 
-@router.post("/admin/devices/{device_id}/bind/confirm", tags=["operators"])
-async def confirm_bind(request: Request, device_id: str, heard: Heard, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/bind/confirm", tags=["operators"], responses=problems(Conflict, WrongCode))
+async def confirm_bind(request: Request, device_id: Id, heard: Heard, actor: Acting) -> Response:
     """The code that the box spoke: the binding that was asked for takes effect. Three tries in five minutes."""
     now_ms = clock.now_ms()
     async with db.transaction(request.app.state.database) as session:
@@ -308,8 +336,8 @@ async def confirm_bind(request: Request, device_id: str, heard: Heard, actor: Ac
     return envelope(request, answer)
 
 
-@router.post("/admin/devices/{device_id}/unbind/confirm", tags=["operators"])
-async def confirm_unbind(request: Request, device_id: str, heard: Heard, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/unbind/confirm", tags=["operators"], responses=problems(Conflict, WrongCode))
+async def confirm_unbind(request: Request, device_id: Id, heard: Heard, actor: Acting) -> Response:
     """The code that the box spoke: it is taken from its terminal."""
     now_ms = clock.now_ms()
     async with db.transaction(request.app.state.database) as session:
@@ -348,7 +376,7 @@ def _require_passed(answered: possession.Answered) -> None:
     if answered.outcome is possession.Outcome.BURNT:
         raise Conflict("That was not the code, and it was the last try. Begin again.", tries_left=0)
     if answered.outcome is possession.Outcome.WRONG:
-        raise ValidationFailed("That is not the code the box spoke.", field="code", tries_left=answered.tries_left)
+        raise WrongCode("That is not the code the box spoke.", field="code", tries_left=answered.tries_left)
 
 
 def _confirmed(heard: Heard) -> dict[str, object]:

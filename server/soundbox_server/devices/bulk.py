@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.db import Statements
 from soundbox_server.devices.service import CODE_LIFE_MS, code_sha256, new_activation_code
-from soundbox_server.errors import ValidationFailed
+from soundbox_server.errors import SoundboxError
 from soundbox_server.ids import new_id
 
 COLUMNS = ("serial_number", "vendor", "model", "device_id", "label")
@@ -34,8 +34,11 @@ class LineError:
     message: str
 
 
-class FileRefused(ValidationFailed):
+class FileRefused(SoundboxError):
     """Nothing of the file was taken in; `errors` has all its mistakes in the order of its lines."""
+
+    code = "FILE_REFUSED"
+    status = 422
 
     def __init__(self, found: Sequence[LineError]) -> None:
         super().__init__("The file was not taken in. Mend these lines and send it again.", count=len(found))
@@ -74,13 +77,13 @@ def read_boxes(body: bytes) -> list[NewBox]:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        raise FileRefused([_mistake(line, None, "NOT_UTF8", "The file is not UTF-8.")]) from None
+        raise FileRefused([mistake(line, None, "NOT_UTF8", "The file is not UTF-8.")]) from None
     lines = _lines(text)
     columns = _columns(lines)
     found: list[LineError] = []
     boxes = [box for line, cells in lines if (box := _box(line, cells, columns, found))]
     if not boxes and not found:
-        found.append(_mistake(1, None, "NO_ROWS", "The file names no boxes."))
+        found.append(mistake(1, None, "NO_ROWS", "The file names no boxes."))
     found += _repeated(boxes)
     if found:
         raise FileRefused(found)
@@ -100,22 +103,22 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
                 continue
             count += 1
             if count > MOST_ROWS:
-                raise FileRefused([_mistake(line, None, "TOO_MANY_ROWS", f"At most {MOST_ROWS} boxes a file.")])
+                raise FileRefused([mistake(line, None, "TOO_MANY_ROWS", f"At most {MOST_ROWS} boxes a file.")])
             yield line, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise FileRefused([_mistake(begins, None, "NOT_CSV", f"This line cannot be read: {error}.")]) from None
+        raise FileRefused([mistake(begins, None, "NOT_CSV", f"This line cannot be read: {error}.")]) from None
 
 
 def _columns(lines: Iterator[tuple[int, list[str]]]) -> list[str]:
     line, named = next(lines, (1, []))
     names = [name.lower() for name in named]
-    found = [_mistake(line, name, "UNKNOWN_COLUMN", f"Known: {', '.join(COLUMNS)}.")
+    found = [mistake(line, name, "UNKNOWN_COLUMN", f"Known: {', '.join(COLUMNS)}.")
              for name in names if name not in COLUMNS]  # fmt: skip
-    found += [_mistake(line, name, "COLUMN_TWICE", "This column is there twice.")
+    found += [mistake(line, name, "COLUMN_TWICE", "This column is there twice.")
               for name in COLUMNS if names.count(name) > 1]  # fmt: skip
     if "serial_number" not in names:
         message = "The first line names the columns, and serial_number is one."
-        found.append(_mistake(line, "serial_number", "COLUMN_MISSING", message))
+        found.append(mistake(line, "serial_number", "COLUMN_MISSING", message))
     if found:
         raise FileRefused(found)
     return names
@@ -125,16 +128,16 @@ def _box(line: int, cells: list[str], columns: list[str], found: list[LineError]
     """The line's box, or None after its mistakes went into `found`."""
     if len(cells) != len(columns):
         message = f"{len(cells)} fields, and the first line names {len(columns)}."
-        found.append(_mistake(line, None, "WRONG_FIELD_COUNT", message))
+        found.append(mistake(line, None, "WRONG_FIELD_COUNT", message))
         return None
     said = {name: cell for name, cell in zip(columns, cells, strict=True) if cell}
     before = len(found)
     if "serial_number" not in said:
-        found.append(_mistake(line, "serial_number", "MISSING", "A box needs its serial number."))
+        found.append(mistake(line, "serial_number", "MISSING", "A box needs its serial number."))
     for name, cell in said.items():
         shape, allowed = _RULES[name]
         if not shape.fullmatch(cell):
-            found.append(_mistake(line, name, "INVALID", f"Allowed: {allowed}."))
+            found.append(mistake(line, name, "INVALID", f"Allowed: {allowed}."))
     if len(found) > before:
         return None
     return NewBox(
@@ -156,7 +159,7 @@ def _repeated(boxes: Sequence[NewBox]) -> Iterator[LineError]:
                 continue
             if value in first:
                 message = f"{value} stands in line {first[value]} already."
-                yield _mistake(box.line, column, "DUPLICATE_IN_FILE", message)
+                yield mistake(box.line, column, "DUPLICATE_IN_FILE", message)
             first.setdefault(value, box.line)
 
 
@@ -169,7 +172,7 @@ async def known_already(tx: Statements, boxes: Sequence[NewBox]) -> list[LineErr
     )
     taken = {"serial_number": {row["serial_number"] for row in rows}, "device_id": {row["id"] for row in rows}}
     return [
-        _mistake(box.line, column, "ALREADY_REGISTERED", f"{getattr(box, column)} is registered already.")
+        mistake(box.line, column, "ALREADY_REGISTERED", f"{getattr(box, column)} is registered already.")
         for box in boxes
         for column, values in taken.items()
         if getattr(box, column) in values
@@ -189,7 +192,7 @@ async def register_all(tx: Statements, boxes: Sequence[NewBox], *, batch_id: str
             new.device_id, new.serial_number, new.vendor, new.model, new.label, batch_id, now_ms,
         )  # fmt: skip
         if not stored:  # somebody else registered it since we looked
-            raise FileRefused([_mistake(box.line, None, "ALREADY_REGISTERED", "This box is registered already.")])
+            raise FileRefused([mistake(box.line, None, "ALREADY_REGISTERED", "This box is registered already.")])
     await tx.many(
         "INSERT INTO activation_code (code_sha256, device_id, expires_at_ms, failures, created_at_ms) "
         "VALUES ($1, $2, $3, 0, $4)",
@@ -210,5 +213,5 @@ def _registered(box: NewBox, now_ms: int) -> Registered:
     )
 
 
-def _mistake(line: int, column: str | None, code: str, message: str) -> LineError:
+def mistake(line: int, column: str | None, code: str, message: str) -> LineError:
     return LineError(line=line, column=column, code=code, message=message)

@@ -17,8 +17,8 @@ from soundbox_server.db import Statements
 from soundbox_server.devices import bulk, sheet
 from soundbox_server.devices.bulk import FileRefused, NewBox, Registered
 from soundbox_server.devices.provisioning_routes import unstored
-from soundbox_server.errors import UnsupportedMediaType, ValidationFailed
-from soundbox_server.http import envelope, read_body
+from soundbox_server.errors import UnsupportedMediaType
+from soundbox_server.http import envelope, problems, read_body
 from soundbox_server.ids import new_id
 
 log = structlog.get_logger()
@@ -37,6 +37,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     200: {"description": "dry_run: nothing was registered, and nothing stands in the way.",
           "content": {"application/json": {}}},
+    **problems(FileRefused),
 }  # fmt: skip
 
 
@@ -56,7 +57,8 @@ async def register_many(
     form = _form(accept)
     boxes = await asyncio.to_thread(bulk.read_boxes, await read_body(request, limit=LARGEST_FILE))
     if form == "text/html" and len(boxes) > sheet.MOST_CARDS:
-        raise ValidationFailed(f"A sheet has at most {sheet.MOST_CARDS} cards: split the file, or take CSV.")
+        message = f"A sheet has at most {sheet.MOST_CARDS} cards: split the file, or take CSV."
+        raise FileRefused([bulk.mistake(boxes[sheet.MOST_CARDS].line, None, "TOO_MANY_CARDS", message)])
     database, now_ms = request.app.state.database, clock.now_ms()
     if dry_run:
         if found := await database.read(lambda tx: bulk.known_already(tx, boxes)):

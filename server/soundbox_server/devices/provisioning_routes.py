@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
+from soundbox_protocol.messages import CredentialId
 from soundbox_server import clock, failpoints
 from soundbox_server.access.auth import Acting, client_ip
 from soundbox_server.audit import service as audit
@@ -19,8 +20,9 @@ from soundbox_server.devices import credentials, lifecycle
 from soundbox_server.devices.auth import DeviceTokenHash
 from soundbox_server.devices.lifecycle import Move
 from soundbox_server.devices.models import Device, DeviceCredential
-from soundbox_server.errors import NotFound
-from soundbox_server.http import Reader, envelope, request_id
+from soundbox_server.errors import Conflict, NotFound
+from soundbox_server.fields import Id
+from soundbox_server.http import Reader, envelope, problems, request_id
 
 log = structlog.get_logger()
 router = APIRouter()
@@ -29,7 +31,7 @@ SHORTEST_NOTICE_S, LONGEST_NOTICE_S = 60, 30 * 86_400
 MOST_CREDENTIALS = 50
 
 
-def device_actor(request: Request, device_id: str) -> Actor:
+def device_actor(request: Request, device_id: Id) -> Actor:
     """The box itself acts."""
     return Actor(kind="device", id=device_id, ip=client_ip(request), request_id=request_id(request))
 
@@ -40,14 +42,16 @@ def unstored(response: Response) -> Response:
     return response
 
 
-class Refresh(BaseModel):
+class CredentialRefresh(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    confirm: Annotated[str | None, Field(max_length=64, examples=["cred_01jz4q97c8d9e0f1g2h3j4k5mn"])] = None
+    confirm: Annotated[CredentialId | None, Field(examples=["cred_01jz4q97c8d9e0f1g2h3j4k5mn"])] = None
 
 
-@router.post("/device/provision/refresh-credential", tags=["devices"])
-async def refresh_credential(request: Request, hashed: DeviceTokenHash, refresh: Refresh | None = None) -> Response:
+@router.post("/device/provision/refresh-credential", tags=["devices"], responses=problems(NotFound, Conflict))
+async def refresh_credential(
+    request: Request, hashed: DeviceTokenHash, refresh: CredentialRefresh | None = None
+) -> Response:
     """A new token and a new broker password, in two calls.
 
     Without `confirm`: they are issued beside what is in force, and shown once. With `confirm`, once they are stored:
@@ -101,7 +105,7 @@ async def _confirm(request: Request, hashed: str, credential_id: str) -> Respons
 
 
 @router.get("/admin/devices/{device_id}/credentials", tags=["operators"])
-async def list_credentials(request: Request, device_id: str, session: Reader) -> Response:
+async def list_credentials(request: Request, device_id: Id, session: Reader) -> Response:
     """The box's credentials, newest first, without their secrets: those are stored as hashes."""
     if await session.get(Device, device_id) is None:
         raise NotFound("No such device.", device_id=device_id)
@@ -128,9 +132,11 @@ class RotationWish(BaseModel):
     within_s: Annotated[int | None, Field(ge=SHORTEST_NOTICE_S, le=LONGEST_NOTICE_S, examples=[86400])] = None
 
 
-@router.post("/admin/devices/{device_id}/credentials/rotate", tags=["operators"], status_code=202)
+@router.post(
+    "/admin/devices/{device_id}/credentials/rotate", tags=["operators"], status_code=202, responses=problems(Conflict)
+)
 async def rotate_credential(
-    request: Request, device_id: str, actor: Acting, wish: RotationWish | None = None
+    request: Request, device_id: Id, actor: Acting, wish: RotationWish | None = None
 ) -> Response:
     """Have the box replace its token and broker password; it learns of it with its next heartbeat.
 
@@ -162,8 +168,8 @@ class Reason(BaseModel):
                                  examples=["stolen from the counter on 12 May"])]  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/credentials/revoke", tags=["operators"])
-async def revoke_device(request: Request, device_id: str, why: Reason, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/credentials/revoke", tags=["operators"], responses=problems(Conflict))
+async def revoke_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """Take a stolen, lost or sold box out of service for good: off the broker within two seconds, refused over HTTP.
 
     Its binding ends, and it can only be retired after. Use `suspend` for a box that shall come back, and a new
@@ -175,8 +181,8 @@ async def revoke_device(request: Request, device_id: str, why: Reason, actor: Ac
     )  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/suspend", tags=["operators"])
-async def suspend_device(request: Request, device_id: str, why: Reason, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/suspend", tags=["operators"], responses=problems(Conflict))
+async def suspend_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """Take a box out of service until it is resumed: off the broker, refused over HTTP, told of nothing.
 
     Its place and its credentials stay. What is paid meanwhile is recorded as not announced, with this reason.
@@ -187,8 +193,8 @@ async def suspend_device(request: Request, device_id: str, why: Reason, actor: A
     )  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/resume", tags=["operators"])
-async def resume_device(request: Request, device_id: str, why: Reason, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/resume", tags=["operators"], responses=problems(Conflict))
+async def resume_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """Put a suspended box back where it stood. It gets in with the credentials it has."""
     return await _move(
         request, actor, "device.resumed", why.reason,
@@ -196,8 +202,8 @@ async def resume_device(request: Request, device_id: str, why: Reason, actor: Ac
     )  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/retire", tags=["operators"])
-async def retire_device(request: Request, device_id: str, why: Reason, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/retire", tags=["operators"], responses=problems(Conflict))
+async def retire_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """A revoked box leaves the fleet. Final: its id and serial number stay taken."""
     return await _move(
         request, actor, "device.retired", why.reason,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
+from soundbox_protocol.messages import DeviceId, Heartbeat, MalformedMessage, SerialNumber, decode
 from soundbox_server import clock
 from soundbox_server.access import limits
 from soundbox_server.access.auth import Acting, AskedOnce, client_ip
@@ -33,10 +33,16 @@ from soundbox_server.devices.listings import (
 )
 from soundbox_server.devices.models import Device
 from soundbox_server.devices.provisioning_routes import device_actor, unstored
-from soundbox_server.errors import DeviceUnauthorized, NotFound, Unauthenticated, ValidationFailed
-from soundbox_server.fields import Body, Moment, Name, Text, unchanged
+from soundbox_server.errors import (
+    Conflict,
+    DeviceUnauthorized,
+    NotFound,
+    Unauthenticated,
+    ValidationFailed,
+)
+from soundbox_server.fields import Body, Id, Moment, Name, Text, unchanged
 from soundbox_server.group_commit import GroupCommit
-from soundbox_server.http import Reader, Session, envelope, read_body
+from soundbox_server.http import Reader, Session, envelope, problems, read_body, storable
 from soundbox_server.outbox.models import OutboxMessage
 from soundbox_server.outbox.state import Delivery
 from soundbox_server.outbox.views import notification
@@ -57,10 +63,10 @@ class Activation(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     activation_code: str = Field(max_length=40, examples=["K7QM2-9XW4T"])
-    serial_number: str = Field(max_length=64, examples=["SBX-2026-000001"])
+    serial_number: Annotated[SerialNumber, Field(examples=["SBX-2026-000001"])]
 
 
-@router.post("/device/provision/activate", tags=["devices"])
+@router.post("/device/provision/activate", tags=["devices"], responses=problems(Unauthenticated))
 async def activate(request: Request, activation: Activation) -> Response:
     """Trade a one-time code for credentials. They are shown once; the code works once, whoever is first."""
     state, now_ms = request.app.state, clock.now_ms()
@@ -169,7 +175,7 @@ HEARTBEAT_OPERATION: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": Heartbeat.model_json_schema(),
+                "schema": storable(Heartbeat.model_json_schema()),
                 "example": {
                     "device_id": "sbx_001", "timestamp": "2026-05-23T10:00:00Z", "firmware_version": "1.0.3",
                     "network_strength": 78, "battery_level": 92, "state": "idle",
@@ -182,15 +188,18 @@ HEARTBEAT_OPERATION: dict[str, Any] = {
 
 
 class Registration(Body):
-    serial_number: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{3,64}$", examples=["SBX-2026-000001"])]
+    serial_number: Annotated[SerialNumber, Field(examples=["SBX-2026-000001"])]
     vendor: Vendor = "native"
     model: Model = "sbx-1"
-    device_id: Annotated[str | None, Field(max_length=32, examples=["sbx_001"])] = None
+    device_id: Annotated[DeviceId | None, Field(examples=["sbx_001"])] = None
     label: Name | None = None
     notes: Text | None = None
 
 
-@router.post("/admin/devices", tags=["operators"], status_code=201)
+@router.post(
+    "/admin/devices", tags=["operators"], status_code=201,
+    responses=problems(Conflict),
+)  # fmt: skip
 async def register_device(request: Request, registration: Registration, actor: Acting, once: AskedOnce) -> Response:
     """A new box and its activation code, which is shown this once and lives 24 hours."""
     now_ms = clock.now_ms()
@@ -222,7 +231,7 @@ async def list_devices(request: Request, session: Reader, asked: Annotated[Devic
 
 
 @router.get("/admin/devices/{device_id}", tags=["operators"])
-async def get_device(request: Request, device_id: str, session: Reader) -> Response:
+async def get_device(request: Request, device_id: Id, session: Reader) -> Response:
     return envelope(request, await _one(session, device_id))
 
 
@@ -237,7 +246,7 @@ class DeviceChanges(Body):
 
 @router.patch("/admin/devices/{device_id}", tags=["operators"])
 async def change_device(
-    request: Request, device_id: str, wanted: DeviceChanges, session: Session, actor: Acting
+    request: Request, device_id: Id, wanted: DeviceChanges, session: Session, actor: Acting
 ) -> Response:
     """Change what is named."""
     device = await session.get(Device, device_id, with_for_update=KEY_STAYS)
@@ -268,7 +277,7 @@ class NotificationFilters(Page):
 
 @router.get("/admin/devices/{device_id}/notifications", tags=["operators"])
 async def list_notifications(
-    request: Request, device_id: str, session: Reader, asked: Annotated[NotificationFilters, Query()]
+    request: Request, device_id: Id, session: Reader, asked: Annotated[NotificationFilters, Query()]
 ) -> Response:
     """What this box was told of payments and what became of it, newest first."""
     await _require_device(session, device_id)
@@ -296,7 +305,7 @@ async def _require_device(session: AsyncSession, device_id: str) -> None:
 
 @router.get("/admin/devices/{device_id}/heartbeats", tags=["operators"])
 async def list_heartbeats(
-    request: Request, device_id: str, session: Reader, asked: Annotated[HeartbeatPage, Query()]
+    request: Request, device_id: Id, session: Reader, asked: Annotated[HeartbeatPage, Query()]
 ) -> Response:
     """What this box said of itself, newest first: read, and word for word to copy."""
     await _require_device(session, device_id)
@@ -304,8 +313,10 @@ async def list_heartbeats(
     return await page(request, session, HEARTBEATS, of_this_box)
 
 
-@router.post("/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201)
-async def new_activation_code(request: Request, device_id: str, actor: Acting) -> Response:
+@router.post(
+    "/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201, responses=problems(Conflict)
+)
+async def new_activation_code(request: Request, device_id: Id, actor: Acting) -> Response:
     """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""
     now_ms = clock.now_ms()
 

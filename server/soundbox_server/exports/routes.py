@@ -16,22 +16,26 @@ from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import statements
-from soundbox_server.errors import Conflict, Forbidden, NotFound, ValidationFailed
+from soundbox_server.errors import Conflict, Forbidden, IllegalTransition, NotFound, ValidationFailed
 from soundbox_server.exports import service
 from soundbox_server.exports.models import ExportJob
 from soundbox_server.exports.state import ExportState
 from soundbox_server.exports.writing import MEDIA_TYPES
 from soundbox_server.fields import Body, Id
-from soundbox_server.http import Reader, Session, envelope
+from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.paging import Listing, Page, Rows, page
 
 router = APIRouter(tags=["operators"])
+
+_A_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", "content": {kind.partition(";")[0]: {} for kind in MEDIA_TYPES.values()}}
+}
 
 
 class NewExport(Body):
     kind: Annotated[Id, Field(examples=["transactions"])]
     format: Literal["csv", "jsonl"] = "csv"
-    filters: Annotated[dict[str, str | int | bool], Field(max_length=20, examples=[{"status": "paid"}])] = {}
+    filters: Annotated[dict[str, str | int | bool | None], Field(max_length=20, examples=[{"status": "paid"}])] = {}
     bom: Annotated[bool, Field(description="CSV that begins as some spreadsheets need to read UTF-8")] = False
 
 
@@ -81,7 +85,33 @@ def _percent(job: ExportJob) -> int | None:
 EXPORTS = Listing(asked=ExportFilters, key=(ExportJob.id,), select=_select, show=_export)
 
 
-@router.post("/admin/exports", status_code=202)
+def asking(listings: Mapping[str, Listing[Any]]) -> APIRouter:
+    """The door where these lists are asked for, which are known a floor above: each has filters of its own."""
+    door = APIRouter(tags=["operators"])
+    kinds = [_wanted(kind, listing.asked) for kind, listing in listings.items()]
+    body = {"content": {"application/json": {"schema": {"oneOf": kinds}}}}
+    door.post("/admin/exports", status_code=202, openapi_extra={"requestBody": body})(ask_for_export)
+    return door
+
+
+def _wanted(kind: str, asked: type[Page]) -> dict[str, Any]:
+    """The schema of an export of this kind, beside what all have in common."""
+    said = asked.model_json_schema()
+    filters = {name: field for name, field in said["properties"].items() if name not in Page.model_fields}
+    shown = _inlined({"type": "object", "additionalProperties": False, "properties": filters}, said.get("$defs", {}))
+    return {"title": f"An export of {kind}", "properties": {"kind": {"const": kind}, "filters": shown}}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return definitions[schema["$ref"].rpartition("/")[2]]
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
+
+
 async def ask_for_export(
     request: Request, wanted: NewExport, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
@@ -113,7 +143,7 @@ def _require_filters(listing: Listing[Any], filters: Mapping[str, object]) -> No
     if paging := filters.keys() & Page.model_fields.keys():
         raise ValidationFailed("An export has no pages.", field=f"filters.{min(paging)}")
     try:
-        listing.asked.model_validate(filters)
+        listing.asked.model_validate_json(orjson.dumps(filters), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in ("filters", *first["loc"]))
@@ -127,13 +157,13 @@ async def list_exports(request: Request, session: Reader, asked: Annotated[Expor
 
 
 @router.get("/admin/exports/{export_id}")
-async def get_export(request: Request, export_id: str, session: Reader) -> Response:
+async def get_export(request: Request, export_id: Id, session: Reader) -> Response:
     """How far it is. `percent` is null for the very large ones."""
     return envelope(request, _export(await _find(session, export_id)))
 
 
-@router.post("/admin/exports/{export_id}/cancel")
-async def cancel_export(request: Request, export_id: str, session: Session, actor: Acting) -> Response:
+@router.post("/admin/exports/{export_id}/cancel", responses=problems(IllegalTransition))
+async def cancel_export(request: Request, export_id: Id, session: Session, actor: Acting) -> Response:
     """Stop it. Only who asked for it, or a platform admin."""
     _require_own(await _find(session, export_id), actor)
     job = await service.cancel(session, export_id, now_ms=clock.now_ms())
@@ -141,8 +171,8 @@ async def cancel_export(request: Request, export_id: str, session: Session, acto
     return envelope(request, _export(job))
 
 
-@router.get("/admin/exports/{export_id}/file", response_class=FileResponse)
-async def get_export_file(request: Request, export_id: str, session: Session, actor: Acting) -> Response:
+@router.get("/admin/exports/{export_id}/file", response_class=FileResponse, responses=_A_FILE | problems(Conflict))
+async def get_export_file(request: Request, export_id: Id, session: Session, actor: Acting) -> Response:
     """The file. Only for who asked for it, or a platform admin; who fetched it is written down."""
     job = await _find(session, export_id)
     _require_own(job, actor)

@@ -11,7 +11,7 @@ from soundbox_server.clock import rfc3339
 from soundbox_server.fields import Id, Moment
 from soundbox_server.http import Reader
 from soundbox_server.ledger.models import Journal, Posting
-from soundbox_server.paging import Listing, Page, Rows, between, page
+from soundbox_server.paging import NUMBERED_CURSOR, Listing, Page, Rows, between, page
 
 router = APIRouter(tags=["operators"])
 
@@ -22,6 +22,7 @@ _payment = table("payment", column("id"), column("merchant_id"))
 
 
 class LedgerFilters(Page):
+    cursor: str | None = Field(None, pattern=NUMBERED_CURSOR, description="next_cursor of the page before")
     account: Annotated[Id | None, Field(examples=["merchant_payable:mer_demo"])] = None
     merchant_id: Id | None = None
     transaction_id: Id | None = None

@@ -1,12 +1,13 @@
 """What operators see of mail: whether it left, never what it says."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 
 from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope
 from soundbox_server.mail.service import TRANSPORT
 from soundbox_server.outbox.models import OutboxMessage
@@ -22,7 +23,7 @@ async def list_mails(
     limit: Limit = 20,
     cursor: Cursor = None,
     status: Literal["queued", "published", "sent", "failed", "expired"] | None = None,
-    person_id: Annotated[str | None, Query(max_length=64)] = None,
+    person_id: Id | None = None,
 ) -> Response:
     """Mail, newest first. `failed` is a dead letter: nobody will send it again."""
     query = select(OutboxMessage).where(OutboxMessage.transport == TRANSPORT)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,9 +13,9 @@ from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import statements
-from soundbox_server.errors import NotFound
-from soundbox_server.fields import Body, Code, Reason
-from soundbox_server.http import Reader, Session, envelope, read_body
+from soundbox_server.errors import IllegalTransition, NotFound
+from soundbox_server.fields import Body, Code, Id, Reason
+from soundbox_server.http import Reader, Session, envelope, problems, read_body
 from soundbox_server.merchants import documents
 from soundbox_server.merchants.models import Merchant, MerchantDocument
 from soundbox_server.merchants.state import DocumentState
@@ -25,12 +25,9 @@ router = APIRouter(tags=["operators"])
 
 DocumentType = Annotated[Code, Field(examples=["identity_card"])]
 DocumentUrl = Annotated[str, StringConstraints(pattern=r"^https://[!-~]{3,500}$")]
-_FILE = {
-    "requestBody": {
-        "required": True,
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in documents.SUFFIXES},
-    }
-}
+_FILES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in documents.SUFFIXES}
+_SENT: dict[str, Any] = {"requestBody": {"required": True, "content": _FILES}}
+_A_FILE: dict[int | str, dict[str, Any]] = {200: {"description": "The file", "content": _FILES}}
 
 
 class NewDocument(Body):
@@ -43,7 +40,7 @@ class NewDocument(Body):
 
 @router.post("/admin/merchants/{merchant_id}/documents", status_code=201)
 async def show_document(
-    request: Request, merchant_id: str, wanted: NewDocument, session: Session, actor: Acting, once: AskedOnce
+    request: Request, merchant_id: Id, wanted: NewDocument, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
     """A paper that lies elsewhere, by its address."""
 
@@ -57,9 +54,9 @@ async def show_document(
     return await once.answer(await statements(session), show)
 
 
-@router.post("/admin/merchants/{merchant_id}/documents/file", status_code=201, openapi_extra=_FILE)
+@router.post("/admin/merchants/{merchant_id}/documents/file", status_code=201, openapi_extra=_SENT)
 async def upload_document(
-    request: Request, merchant_id: str, document_type: Annotated[DocumentType, Query()], actor: Acting
+    request: Request, merchant_id: Id, document_type: Annotated[DocumentType, Query()], actor: Acting
 ) -> Response:
     """A paper as a file: PDF, JPEG or PNG of at most 5 MiB, as the request's body."""
     async with db.reading(request.app.state.database) as session:  # before the disk is touched
@@ -86,7 +83,7 @@ async def _shown(request: Request, session: AsyncSession, actor: Actor, document
 
 
 @router.get("/admin/merchants/{merchant_id}/documents")
-async def list_documents(request: Request, merchant_id: str, session: Reader) -> Response:
+async def list_documents(request: Request, merchant_id: Id, session: Reader) -> Response:
     """A merchant's papers, oldest first."""
     await _require_merchant(session, merchant_id)
     found = await session.scalars(
@@ -100,14 +97,24 @@ async def _require_merchant(session: AsyncSession, merchant_id: str) -> None:
         raise NotFound("No such merchant.", merchant_id=merchant_id)
 
 
+_BECAUSE: dict[str, JsonValue] = {
+    "anyOf": [
+        {"properties": {"verification_status": {"const": "verified"}}},
+        {"properties": {"reason": {"type": "string"}}, "required": ["reason"]},
+    ]
+}
+
+
 class Verdict(Body):
+    model_config = ConfigDict(json_schema_extra=_BECAUSE)
+
     verification_status: Annotated[Literal["verified", "refused"], Field(examples=["verified"])]
     reason: Reason | None = None
 
 
-@router.patch("/admin/merchants/{merchant_id}/documents/{document_id}")
+@router.patch("/admin/merchants/{merchant_id}/documents/{document_id}", responses=problems(IllegalTransition))
 async def check_document(
-    request: Request, merchant_id: str, document_id: str, verdict: Verdict, session: Session, actor: Acting
+    request: Request, merchant_id: Id, document_id: Id, verdict: Verdict, session: Session, actor: Acting
 ) -> Response:
     """Somebody looked at it: verified, or refused with a reason."""
     wanted = DocumentState(verdict.verification_status)
@@ -120,9 +127,11 @@ async def check_document(
     return envelope(request, document_view(document))
 
 
-@router.get("/admin/merchants/{merchant_id}/documents/{document_id}/file", response_class=FileResponse)
+@router.get(
+    "/admin/merchants/{merchant_id}/documents/{document_id}/file", response_class=FileResponse, responses=_A_FILE
+)
 async def get_document_file(
-    request: Request, merchant_id: str, document_id: str, session: Session, actor: Acting
+    request: Request, merchant_id: Id, document_id: Id, session: Session, actor: Acting
 ) -> Response:
     """The file itself, to be saved and not shown: it came from outside. Who fetched it is written down."""
     document = await documents.find(session, merchant_id, document_id)

@@ -11,9 +11,9 @@ from soundbox_server import clock
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.audit.service import record
 from soundbox_server.db import statements
-from soundbox_server.errors import NotFound
+from soundbox_server.errors import Conflict, NotFound
 from soundbox_server.fields import Body, Code, Id, Moment, Name, Reference, Search, Text, unchanged
-from soundbox_server.http import Reader, Session, envelope
+from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.merchants import places
 from soundbox_server.merchants.models import Outlet, Terminal
 from soundbox_server.merchants.state import PlaceState
@@ -66,9 +66,9 @@ OUTLETS = Listing(
 )
 
 
-@router.post("/admin/merchants/{merchant_id}/outlets", status_code=201)
+@router.post("/admin/merchants/{merchant_id}/outlets", status_code=201, responses=problems(Conflict))
 async def create_outlet(
-    request: Request, merchant_id: str, wanted: NewOutlet, session: Session, actor: Acting, once: AskedOnce
+    request: Request, merchant_id: Id, wanted: NewOutlet, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
     """Another outlet of a merchant. Without a code it gets one."""
 
@@ -88,16 +88,16 @@ async def list_outlets(request: Request, session: Reader, asked: Annotated[Outle
 
 
 @router.get("/admin/outlets/{outlet_id}")
-async def get_outlet(request: Request, outlet_id: str, session: Reader) -> Response:
+async def get_outlet(request: Request, outlet_id: Id, session: Reader) -> Response:
     outlet = await session.get(Outlet, outlet_id)
     if outlet is None:
         raise NotFound("No such outlet.", outlet_id=outlet_id)
     return envelope(request, outlet_view(outlet))
 
 
-@router.patch("/admin/outlets/{outlet_id}")
+@router.patch("/admin/outlets/{outlet_id}", responses=problems(Conflict))
 async def change_outlet(
-    request: Request, outlet_id: str, wanted: OutletChanges, session: Session, actor: Acting
+    request: Request, outlet_id: Id, wanted: OutletChanges, session: Session, actor: Acting
 ) -> Response:
     """Change what is named. No terminal of a disabled outlet issues QR; payments to it are recorded."""
     changes = wanted.model_dump(exclude_unset=True)
@@ -157,9 +157,9 @@ TERMINALS = Listing(
 )
 
 
-@router.post("/admin/outlets/{outlet_id}/terminals", status_code=201)
+@router.post("/admin/outlets/{outlet_id}/terminals", status_code=201, responses=problems(Conflict))
 async def create_terminal(
-    request: Request, outlet_id: str, wanted: NewTerminal, session: Session, actor: Acting, once: AskedOnce
+    request: Request, outlet_id: Id, wanted: NewTerminal, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
     """Another till of an outlet. Without a code it gets one."""
 
@@ -179,16 +179,16 @@ async def list_terminals(request: Request, session: Reader, asked: Annotated[Ter
 
 
 @router.get("/admin/terminals/{terminal_id}")
-async def get_terminal(request: Request, terminal_id: str, session: Reader) -> Response:
+async def get_terminal(request: Request, terminal_id: Id, session: Reader) -> Response:
     terminal = await session.get(Terminal, terminal_id)
     if terminal is None:
         raise NotFound("No such terminal.", terminal_id=terminal_id)
     return envelope(request, terminal_view(terminal))
 
 
-@router.patch("/admin/terminals/{terminal_id}")
+@router.patch("/admin/terminals/{terminal_id}", responses=problems(Conflict))
 async def change_terminal(
-    request: Request, terminal_id: str, wanted: TerminalChanges, session: Session, actor: Acting
+    request: Request, terminal_id: Id, wanted: TerminalChanges, session: Session, actor: Acting
 ) -> Response:
     """Change what is named. A disabled terminal issues no QR; payments to it are recorded."""
     changes = wanted.model_dump(exclude_unset=True)

@@ -13,9 +13,9 @@ from soundbox_server import clock
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import statements
-from soundbox_server.errors import NotFound
-from soundbox_server.fields import Body, Code, Email, Id, Moment, Name, Reason, Reference, Search, unchanged
-from soundbox_server.http import Reader, Session, envelope
+from soundbox_server.errors import Conflict, FeeRuleMissing, IllegalTransition, MerchantIncomplete, NotFound
+from soundbox_server.fields import Body, City, Code, Email, Id, Moment, Name, Reason, Reference, Search, unchanged
+from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.merchants import accounts, service
 from soundbox_server.merchants.models import AccountChange, Merchant, MerchantDocument, Outlet, Terminal
 from soundbox_server.merchants.state import AccountChangeState, MerchantState
@@ -32,7 +32,6 @@ router = APIRouter(tags=["operators"])
 
 _ACCOUNT = ("settlement_account_reference", "settlement_account_type")
 
-City = Annotated[Name, StringConstraints(max_length=60)]
 PostalCode = Annotated[str, StringConstraints(pattern=r"^[0-9]{5,10}$")]
 Mcc = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$")]
 Nmid = Annotated[str, StringConstraints(pattern=r"^ID[0-9]{13}$")]
@@ -112,7 +111,7 @@ _COLUMNS = (
 MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view, columns=_COLUMNS)
 
 
-@router.post("/admin/merchants", status_code=201)
+@router.post("/admin/merchants", status_code=201, responses=problems(NotFound, Conflict))
 async def create_merchant(
     request: Request, wanted: NewMerchant, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
@@ -134,7 +133,7 @@ async def list_merchants(request: Request, session: Reader, asked: Annotated[Mer
 
 
 @router.get("/admin/merchants/{merchant_id}")
-async def get_merchant(request: Request, merchant_id: str, session: Reader) -> Response:
+async def get_merchant(request: Request, merchant_id: Id, session: Reader) -> Response:
     """One merchant with its default outlet and terminal, its papers, and a change of account that waits."""
     merchant = await session.get(Merchant, merchant_id)
     if merchant is None:
@@ -165,9 +164,9 @@ async def _places(session: AsyncSession, merchant_id: str) -> dict[str, Any]:
     }
 
 
-@router.patch("/admin/merchants/{merchant_id}")
+@router.patch("/admin/merchants/{merchant_id}", responses=problems(Conflict))
 async def change_merchant(
-    request: Request, merchant_id: str, wanted: MerchantChanges, session: Session, actor: Acting
+    request: Request, merchant_id: Id, wanted: MerchantChanges, session: Session, actor: Acting
 ) -> Response:
     """Change what is named. Where a merchant that was ever approved is paid waits for a second person and a day."""
     now_ms = clock.now_ms()
@@ -209,9 +208,11 @@ class Because(Body):
     reason: Reason
 
 
-@router.post("/admin/merchants/{merchant_id}/approve")
+@router.post(
+    "/admin/merchants/{merchant_id}/approve", responses=problems(IllegalTransition, MerchantIncomplete, FeeRuleMissing)
+)
 async def approve_merchant(
-    request: Request, merchant_id: str, session: Session, actor: Acting, once: AskedOnce
+    request: Request, merchant_id: Id, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
     """From now on it issues QR; a suspended merchant does again. 409 MERCHANT_INCOMPLETE names what a QR lacks, 409
     FEE_RULE_MISSING says that no fee applies."""
@@ -224,9 +225,9 @@ async def approve_merchant(
     return await once.answer(await statements(session), approve)
 
 
-@router.post("/admin/merchants/{merchant_id}/reject")
+@router.post("/admin/merchants/{merchant_id}/reject", responses=problems(IllegalTransition))
 async def reject_merchant(
-    request: Request, merchant_id: str, because: Because, session: Session, actor: Acting
+    request: Request, merchant_id: Id, because: Because, session: Session, actor: Acting
 ) -> Response:
     """It issues no QR. Money that still arrives is recorded and waits for review."""
     return await _move(
@@ -234,9 +235,9 @@ async def reject_merchant(
     )
 
 
-@router.post("/admin/merchants/{merchant_id}/suspend")
+@router.post("/admin/merchants/{merchant_id}/suspend", responses=problems(IllegalTransition))
 async def suspend_merchant(
-    request: Request, merchant_id: str, because: Because, session: Session, actor: Acting
+    request: Request, merchant_id: Id, because: Because, session: Session, actor: Acting
 ) -> Response:
     """For a while it issues no QR. Approving it again ends that."""
     return await _move(
@@ -244,8 +245,8 @@ async def suspend_merchant(
     )
 
 
-@router.post("/admin/merchants/{merchant_id}/resubmit")
-async def resubmit_merchant(request: Request, merchant_id: str, session: Session, actor: Acting) -> Response:
+@router.post("/admin/merchants/{merchant_id}/resubmit", responses=problems(IllegalTransition))
+async def resubmit_merchant(request: Request, merchant_id: Id, session: Session, actor: Acting) -> Response:
     """A rejected merchant is looked at again."""
     return await _move(request, session, actor, merchant_id, MerchantState.PENDING, "merchant.resubmitted", None)
 
@@ -291,9 +292,11 @@ async def list_account_changes(
     return await page(request, session, ACCOUNT_CHANGES, asked)
 
 
-@router.post("/admin/merchants/{merchant_id}/account-changes/{change_id}/approve")
+@router.post(
+    "/admin/merchants/{merchant_id}/account-changes/{change_id}/approve", responses=problems(IllegalTransition)
+)
 async def approve_account_change(
-    request: Request, merchant_id: str, change_id: str, session: Session, actor: Acting
+    request: Request, merchant_id: Id, change_id: Id, session: Session, actor: Acting
 ) -> Response:
     """The second person's yes: the account takes effect 24 hours from now. 403 for whoever asked for it."""
     change = await accounts.approve(session, merchant_id, change_id, by=_person(actor), now_ms=clock.now_ms())
@@ -301,9 +304,9 @@ async def approve_account_change(
     return envelope(request, account_change_view(change))
 
 
-@router.post("/admin/merchants/{merchant_id}/account-changes/{change_id}/refuse")
+@router.post("/admin/merchants/{merchant_id}/account-changes/{change_id}/refuse", responses=problems(IllegalTransition))
 async def refuse_account_change(
-    request: Request, merchant_id: str, change_id: str, because: Because, session: Session, actor: Acting
+    request: Request, merchant_id: Id, change_id: Id, because: Because, session: Session, actor: Acting
 ) -> Response:
     """Stop a change, until the moment it takes effect."""
     change = await accounts.refuse(

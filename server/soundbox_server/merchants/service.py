@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server.access.models import Organisation
 from soundbox_server.db import KEY_STAYS, violated
-from soundbox_server.errors import Conflict, FeeRuleMissing, MerchantIncomplete, NotFound, ValidationFailed
+from soundbox_server.errors import Conflict, FeeRuleMissing, MerchantIncomplete, NotFound
 from soundbox_server.fees.service import has_rule
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Merchant, Outlet, Terminal
@@ -34,7 +34,8 @@ async def create(
     session: AsyncSession, facts: Mapping[str, Any], *, organisation_id: str | None, now_ms: int
 ) -> Merchant:
     """A pending merchant with its default outlet and terminal. `facts` are columns by name; what a QR needs may come
-    later. Without an organisation it gets one of its own. Raises Conflict when its code is taken."""
+    later. Without an organisation it gets one of its own. Raises NotFound for an unknown organisation or fee profile,
+    Conflict when its code is taken."""
     await _require_fee_profile(session, facts.get("fee_profile_id"))
     merchant = Merchant(
         id=new_id("mer"),
@@ -80,13 +81,13 @@ async def _organisation(session: AsyncSession, organisation_id: str | None, *, n
         return organisation.id
     found = await session.get(Organisation, organisation_id)
     if found is None or found.kind not in ("merchant", "platform"):
-        raise ValidationFailed("No such organisation of merchants.", field="organisation_id")
+        raise NotFound("No such organisation of merchants.", field="organisation_id")
     return found.id
 
 
 async def _require_fee_profile(session: AsyncSession, fee_profile_id: str | None) -> None:
     if fee_profile_id is not None and not await has_rule(session, fee_profile_id):
-        raise ValidationFailed("No such fee profile.", field="fee_profile_id")
+        raise NotFound("No such fee profile.", field="fee_profile_id")
 
 
 async def lock(session: AsyncSession, merchant_id: str) -> Merchant:
@@ -120,7 +121,8 @@ def apply(row: Any, changes: Mapping[str, Any], *, now_ms: int) -> Changed:
 
 
 async def change(session: AsyncSession, merchant: Merchant, changes: Mapping[str, Any], *, now_ms: int) -> Changed:
-    """Facts of a locked merchant, columns by name. Raises Conflict when its new code is taken."""
+    """Facts of a locked merchant, columns by name. Raises NotFound for an unknown fee profile, Conflict when its new
+    code is taken."""
     await _require_fee_profile(session, changes.get("fee_profile_id"))
     changed = apply(merchant, changes, now_ms=now_ms)
     await flush(session, "merchant_code")

@@ -15,7 +15,8 @@ from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Statements
 from soundbox_server.errors import Conflict, TransactionNotFound
-from soundbox_server.http import Reader, envelope, request_id
+from soundbox_server.fields import Id
+from soundbox_server.http import Reader, envelope, problems, request_id
 from soundbox_server.ledger.models import Journal, Posting
 from soundbox_server.merchants.models import Merchant
 from soundbox_server.outbox.models import OutboxMessage
@@ -41,8 +42,8 @@ async def list_transactions(
     return await page(request, session, TRANSACTIONS, asked, beside=announcements)
 
 
-@router.get("/admin/transactions/{transaction_id}")
-async def get_transaction(request: Request, transaction_id: str, session: Reader) -> Response:
+@router.get("/admin/transactions/{transaction_id}", responses=problems(TransactionNotFound))
+async def get_transaction(request: Request, transaction_id: Id, session: Reader) -> Response:
     """One payment: its attempts, what providers said, its postings, its log, and each announcement's hops."""
     payment = await _payment(session, transaction_id)
     told = await _announcements(session, [payment.id])
@@ -70,8 +71,11 @@ async def get_transaction(request: Request, transaction_id: str, session: Reader
     )
 
 
-@router.post("/admin/transactions/{transaction_id}/retry-notification", status_code=202)
-async def retry_notification(request: Request, transaction_id: str, actor: Acting, once: AskedOnce) -> Response:
+@router.post(
+    "/admin/transactions/{transaction_id}/retry-notification", status_code=202,
+    responses=problems(TransactionNotFound, Conflict),
+)  # fmt: skip
+async def retry_notification(request: Request, transaction_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Say a paid payment again: a new announcement with its own id, number and life, spoken as a replay."""
 
     async def say_again() -> Response:

@@ -2,25 +2,37 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import structlog
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from soundbox_protocol.messages import DeviceId, TerminalId
 from soundbox_server import clock, failpoints, metrics
 from soundbox_server.announcements.service import Telling
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices.auth import AuthenticatedDevice
-from soundbox_server.errors import DeviceUnauthorized, InvalidSignature, SoundboxError
+from soundbox_server.errors import (
+    DeviceNotBound,
+    DeviceUnauthorized,
+    Forbidden,
+    GatewayError,
+    InvalidAmount,
+    InvalidSignature,
+    PartnerTimeout,
+    SoundboxError,
+)
 from soundbox_server.group_commit import GroupCommit
-from soundbox_server.http import answer, read_body, request_id
-from soundbox_server.idempotency import HEADER, Once, begin, keep, once, release
+from soundbox_server.http import answer, problems, read_body, request_id
+from soundbox_server.idempotency import HEADER, KEY, Once, begin, keep, once, release
 from soundbox_server.ids import new_id
 from soundbox_server.payments import dynamic_qr
 from soundbox_server.payments.service import Received, Taken, take_reports
+from soundbox_server.payments.state import PaymentState
 from soundbox_server.providers.base import PaymentReport, Provider
+from soundbox_server.providers.hmac_scheme import BODY_SCHEMA
 
 log = structlog.get_logger()
 router = APIRouter(tags=["devices"])
@@ -121,29 +133,17 @@ CALLBACK_OPERATION: dict[str, Any] = {
     "parameters": [
         {"name": "X-Partner-Id", "in": "header", "required": True, "schema": {"type": "string"}, "example": "acme"},
         {"name": "X-Partner-Timestamp", "in": "header", "required": True, "description": "Unix seconds",
-         "schema": {"type": "string", "pattern": "^[0-9]+$"}, "example": "1779527430"},
-        {"name": "X-Partner-Signature", "in": "header", "required": True, "schema": {"type": "string"},
-         "description": "v1= and 64 hex digits; several, separated by commas, while a secret is exchanged"},
+         "schema": {"type": "string", "pattern": "^[0-9]{1,11}$"}, "example": "1779527430"},
+        {"name": "X-Partner-Signature", "in": "header", "required": True,
+         "schema": {"type": "string", "pattern": "^v1=[0-9a-fA-F]{64}(,v1=[0-9a-fA-F]{64})*$"},
+         "description": "v1= and 64 hex digits; several, separated by commas, while a secret is exchanged",
+         "example": f"v1={'0123456789abcdef' * 4}"},
     ],
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["event_id", "partner_reference", "status", "amount", "currency", "paid_at"],
-                    "properties": {
-                        "event_id": {"type": "string"},
-                        "partner_reference": {"type": "string"},
-                        "transaction_id": {"type": "string"},
-                        "status": {"type": "string", "enum": ["paid", "failed", "expired", "pending"]},
-                        "amount": {"type": "integer", "description": "whole rupiah"},
-                        "currency": {"type": "string"},
-                        "paid_at": {"type": "string", "format": "date-time"},
-                        "issuer": {"type": "string"},
-                        "rrn": {"type": "string"},
-                    },
-                },
+                "schema": BODY_SCHEMA,
                 "example": {
                     "event_id": "evt_8812", "partner_reference": "ref_01k9x3m8z6", "status": "paid", "amount": 50000,
                     "currency": "IDR", "paid_at": "2026-05-23T10:00:30Z", "issuer": "Bank Demo", "rrn": "614210000123",
@@ -184,23 +184,49 @@ CALLBACK_OPERATION: dict[str, Any] = {
 
 
 class DynamicQrAsk(BaseModel):
-    """Reference 001's request. Unknown fields are ignored: boxes in shops outlive our schema."""
+    """Reference 001's request. Unknown fields are ignored: boxes in shops outlive our schema.
+
+    The description tells the bounds of `amount` and `currency`; what lies outside is answered with INVALID_AMOUNT.
+    """
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    device_id: str = Field(max_length=32, examples=["sbx_001"])
-    terminal_id: str = Field(max_length=64, examples=["term_001"])
-    amount: int = Field(examples=[50000], description="whole rupiah, 1 to 10,000,000")
-    currency: str = Field(examples=["IDR"], max_length=3)
+    device_id: Annotated[DeviceId, Field(examples=["sbx_001"])]
+    terminal_id: Annotated[TerminalId, Field(examples=["term_001"])]
+    amount: int = Field(
+        examples=[50000],
+        description="whole rupiah",
+        json_schema_extra={"minimum": 1, "maximum": dynamic_qr.CEILING_IDR},
+    )
+    currency: str = Field(examples=["IDR"], max_length=3, json_schema_extra={"enum": ["IDR"]})
     request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["req_123"])]
 
 
-@router.post("/device/transactions/dynamic-qr")
+class DynamicQr(BaseModel):
+    """A QR to show until it expires."""
+
+    request_id: str
+    transaction_id: str
+    qr_type: Literal["dynamic"]
+    qr_payload: str
+    expires_at: AwareDatetime
+    status: PaymentState
+
+
+_QR_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": DynamicQr},
+    **problems(InvalidAmount, Forbidden, DeviceNotBound, GatewayError, PartnerTimeout),
+}
+
+
+@router.post("/device/transactions/dynamic-qr", responses=_QR_ANSWERS)
 async def create_dynamic_qr(
     request: Request,
     ask: DynamicQrAsk,
     device: AuthenticatedDevice,
-    idempotency_key: Annotated[str | None, Header(alias=HEADER, description="without it, request_id does")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(alias=HEADER, pattern=KEY, description="without it, request_id does")
+    ] = None,
 ) -> Response:
     """A QR for one amount, flat as in the contract. The same request_id gets the same answer."""
     if ask.device_id != device.id:

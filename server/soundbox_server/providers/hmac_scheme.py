@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import msgspec
 
@@ -33,7 +33,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
-Id = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,128}\Z")]
+_ID, _CURRENCY = "[!-~]{1,128}", "[A-Z]{3}"
+PRINTABLE = "printable-text"  # a format of ours: `str.isprintable` is no pattern that fits into a line
+
+Id = Annotated[str, msgspec.Meta(pattern=rf"\A{_ID}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=128)]
 
 
@@ -44,11 +47,42 @@ class _Body(msgspec.Struct):
     partner_reference: Id
     status: ReportedStatus
     amount: Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_IDR)]
-    currency: Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
+    currency: Annotated[str, msgspec.Meta(pattern=rf"\A{_CURRENCY}\Z")]
     paid_at: str | None = None
     transaction_id: Id | None = None
     issuer: Text | None = None
     rrn: Id | None = None
+
+
+_TIME = (
+    "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+# `_Body` for whoever reads the API's description; partners are bound by it, so it says all that is refused.
+BODY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["event_id", "partner_reference", "status", "amount", "currency"],
+    "properties": {
+        "event_id": {"type": "string", "pattern": f"^{_ID}$"},
+        "partner_reference": {"type": "string", "pattern": f"^{_ID}$"},
+        "transaction_id": {"type": ["string", "null"], "pattern": f"^{_ID}$"},
+        "status": {"type": "string", "enum": list(get_args(ReportedStatus))},
+        "amount": {"type": "integer", "minimum": 0, "maximum": MAX_AMOUNT_IDR, "description": "whole rupiah"},
+        "currency": {"type": "string", "pattern": f"^{_CURRENCY}$"},
+        "paid_at": {"type": ["string", "null"], "format": "date-time", "pattern": _TIME},
+        "issuer": {
+            "type": ["string", "null"],
+            "format": PRINTABLE,
+            "maxLength": 128,
+            "description": "no control, direction, private or unassigned characters, and no space but U+0020",
+        },
+        "rrn": {"type": ["string", "null"], "pattern": f"^{_ID}$"},
+    },
+    "anyOf": [
+        {"properties": {"status": {"enum": [status for status in get_args(ReportedStatus) if status != "paid"]}}},
+        {"required": ["paid_at"], "properties": {"amount": {"minimum": 1}, "paid_at": {"type": "string"}}},
+    ],
+}
 
 
 def sign(secrets: Sequence[bytes], body: bytes, *, partner_id: str, now_s: int) -> dict[str, str]:

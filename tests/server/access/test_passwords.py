@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soundbox_server.access.passwords import Passwords, require_strong
-from soundbox_server.errors import ValidationFailed
+from soundbox_server.errors import ValidationFailed, WeakPassword
 
 EMAIL, NAME = "siti.rahma@warungsari.test", "Siti Rahma"
 
@@ -13,7 +13,7 @@ EMAIL, NAME = "siti.rahma@warungsari.test", "Siti Rahma"
 def is_refused(password: str) -> bool:
     try:
         require_strong(password, email=EMAIL, name=NAME)
-    except ValidationFailed:
+    except (ValidationFailed, WeakPassword):
         return True
     return False
 

@@ -140,10 +140,12 @@ async def test_the_list_is_filtered_and_paged(operator: Staff, database: Databas
 
 async def test_an_unknown_filter_is_a_mistake_and_not_ignored(operator: Staff) -> None:
     refused = await operator.refused("GET", "/admin/alerts?statuss=open", status=400)
+    too_old = await operator.refused("GET", "/admin/alerts?raised_from=1969-12-31T23:59:59Z", status=400)
     no_zone = await operator.refused("GET", "/admin/alerts?raised_from=2026-01-01T00:00:00", status=400)
 
     assert [error["field"] for error in refused["errors"]] == ["statuss"]
     assert [error["field"] for error in no_zone["errors"]] == ["raised_from"]
+    assert [error["field"] for error in too_old["errors"]] == ["raised_from"]
     assert "zone" in no_zone["errors"][0]["message"]
 
 

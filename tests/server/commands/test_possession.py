@@ -98,7 +98,8 @@ async def test_the_third_wrong_code_ends_the_challenge(checking: Hub, shop: Shop
         for tried in (wrong(code), wrong(code), wrong(code), code)
     ]
 
-    assert [answer.status_code for answer in answers] == [400, 400, 409, 409]
+    assert [answer.status_code for answer in answers] == [409] * 4
+    assert [answer.json()["code"] for answer in answers] == ["WRONG_CODE", "WRONG_CODE", "CONFLICT", "CONFLICT"]
     assert [answer.json()["details"].get("tries_left") for answer in answers[:3]] == [2, 1, 0]
     assert await terminal_of(database, box) == []
     failed = [entry for entry in await audited(database) if entry[0] == "device.bind_code_wrong"]
@@ -228,7 +229,7 @@ async def test_a_box_is_taken_away_by_whoever_heard_its_code(checking: Hub, shop
     done = await post(checking, device, "unbind/confirm", challenge_id=challenge_id, code=code)
 
     assert (begun.status_code, begun.json()["data"]["bound"]) == (202, True)
-    assert (tried.status_code, still) == (400, [shop.terminal_id])
+    assert (tried.json()["code"], still) == ("WRONG_CODE", [shop.terminal_id])
     assert done.json()["data"] == {"device_id": device, "bound": False}
     assert await terminal_of(database, device) == []
 

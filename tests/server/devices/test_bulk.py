@@ -144,7 +144,7 @@ async def test_one_known_box_keeps_the_whole_file_out(hub: Hub, database: Databa
     for query in ({}, {"dry_run": "true"}):
         answer = await send(hub, FILE, **query)
         said = answer.json()
-        assert (answer.status_code, said["code"], said["details"]) == (400, "VALIDATION_FAILED", {"count": 2})
+        assert (answer.status_code, said["code"], said["details"]) == (422, "FILE_REFUSED", {"count": 2})
         assert [(error["line"], error["column"], error["code"]) for error in said["errors"]] == [
             (2, "device_id", "ALREADY_REGISTERED"),
             (5, "serial_number", "ALREADY_REGISTERED"),
@@ -238,7 +238,7 @@ def test_a_sheet_loads_and_runs_nothing_and_escapes_what_it_shows() -> None:
 async def test_a_sheet_of_too_many_cards_is_refused_before_anything_is_registered(hub: Hub, database: Database) -> None:
     many = "\n".join(["serial_number", *(f"SBX-{n}" for n in range(501))])
 
-    assert (await send(hub, many, accept="text/html")).status_code == 400
+    assert (await send(hub, many, accept="text/html")).status_code == 422
     assert await rows(database, "SELECT id FROM device") == []
 
 

@@ -53,7 +53,8 @@ async def test_a_merchant_begins_with_an_outlet_and_a_terminal(operator: Staff, 
         ("legal_name", ""), ("legal_name", "   "), ("legal_name", "x" * 101), ("brand_name", "Toko\0Indo"),
         ("brand_name", "Toko \u202eodnI"), ("legal_name", 5), ("payout_mode", "cash"), ("postal_code", "1011O"),
         ("mcc", "581"), ("nmid", "1029384756012"), ("criteria", "XXL"), ("owner_email", "nobody"),
-        ("fee_profile_id", "fee basic"), ("colour", "red"),
+        ("fee_profile_id", "fee basic"), ("colour", "red"), ("brand_name", "Toko\n"), ("brand_name", "   "),
+        ("brand_name", "Toko\u202eodnI"), ("city", "x" * 60 + " "), ("owner_email", "ibu\u00a0ani@toko.test"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -66,8 +67,8 @@ async def test_a_field_that_does_not_fit_is_named(operator: Staff, field: str, v
 
 async def test_an_unknown_fee_profile_or_organisation_is_named(operator: Staff) -> None:
     for field in ("fee_profile_id", "organisation_id"):
-        refused = await operator.refused("POST", "/admin/merchants", WHOLE | {field: "none"}, status=400)
-        assert refused["details"] == {"field": field}
+        refused = await operator.refused("POST", "/admin/merchants", WHOLE | {field: "none"}, status=404)
+        assert (refused["code"], refused["details"]) == ("NOT_FOUND", {"field": field})
 
 
 async def test_a_code_belongs_to_one_merchant(operator: Staff, database: Database) -> None:

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Audience:
-    """`paths` and `but` are regular expressions over paths; `person` is somebody of the demo world."""
+    """`paths` and `but` are regular expressions over paths; `person` is somebody of the demo world.
+
+    With `afresh` each question is asked in a session of its own.
+    """
 
     name: str
     paths: str
     but: str = ""
     person: str = ""
     box: bool = False
+    afresh: bool = False
 
 
 _NOBODYS = "/(login|refresh|forgot-password|reset-password)$"
@@ -24,10 +28,10 @@ AUDIENCES = (
         person="per_demo_admin",
     ),
     Audience(
-        name="fleet", paths="^/admin/(devices|transactions|mails|organisations|people|api-keys|me)",
+        name="fleet", paths="^/admin/(devices|transactions|mails|organisations|people|api-keys|me)(/|$)",
         person="per_demo_admin",
     ),
-    Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner"),
+    Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
     Audience(name="box", paths="^/device/", but="^/device/provision/activate$", box=True),
     Audience(name="partner", paths="^/integrations/"),
     Audience(name="nobody", paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/health"),
