@@ -21,7 +21,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -48,6 +48,7 @@ LOCK_TIMEOUT_MS = 2_000
 STATEMENT_TIMEOUT_MS = 5_000
 CLIENT_TIMEOUT_S = 10.0  # for a server that is frozen or unreachable, which enforces no timeout of its own
 HOT_CONNECTIONS = 4
+LOCKS_AFTER_A_RACE_S = 1.0  # where somebody else writes the same rows, locks cost less than trying again
 # with_for_update=…: a row that keeps its key. Rows that refer to it, a payment being made say, need not wait.
 KEY_STAYS: dict[str, bool] = {"key_share": True}
 
@@ -71,6 +72,8 @@ class Statements:
     dialect: Dialect
     # For work of which no two writes touch the same row or need each other's order: PostgreSQL may get them together.
     independent_writes = False
+    # Nothing that is read here is locked (`Database.write`): what the writes rest on, `must_stand`.
+    at_once = False
 
     def __init__(self) -> None:
         self.queued: list[Any] = []  # what the door publishes straight after its commit (outbox/service.py)
@@ -79,10 +82,10 @@ class Statements:
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         raise NotImplementedError
 
-    async def fetch_both(self, one: Query, other: Query) -> tuple[Sequence[Row], Sequence[Row]]:
-        """Two queries of which neither needs the other's locks, in one journey. Rows of numbers, texts and booleans,
-        read by name."""
-        return await self.fetch(one[0], *one[1]), await self.fetch(other[0], *other[1])
+    async def fetch_all(self, *queries: Query) -> Sequence[Sequence[Row]]:
+        """Queries of which none needs another's locks, in one journey. Rows of numbers, texts and booleans, read by
+        name."""
+        return [await self.fetch(sql, *args) for sql, args in queries]
 
     async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         """One statement for each row of parameters, sent together. `locked`: an UPDATE by id of rows that this
@@ -105,6 +108,20 @@ class Statements:
         # NO KEY: no key ever changes, and rows that refer to this one need not wait for its payment
         return f"FOR NO KEY UPDATE OF {table}" + (" SKIP LOCKED" if skip else "")
 
+    def version(self, table: str) -> str:
+        """What to select of a row that `must_stand`."""
+        return "NULL"
+
+    def must_stand(self, table: str, versions: Mapping[str, object]) -> None:
+        """The rows of these ids must be what they were when they were looked at. Locked ones are."""
+
+    def require_locks(self) -> None:
+        """What follows needs locks, or reads what it wrote."""
+
+
+class _NeedsLocks(Exception):
+    """This work cannot be done at once."""
+
 
 class _Postgres(Statements):
     """Independent writes wait until something is read or the work ends, and then travel as one statement: each
@@ -124,10 +141,11 @@ class _Postgres(Statements):
         await self.flush()
         return cast(Sequence[Row], await self._connection.fetch(sql, *args))
 
-    async def fetch_both(self, one: Query, other: Query) -> tuple[Sequence[Row], Sequence[Row]]:
+    async def fetch_all(self, *queries: Query) -> Sequence[Sequence[Row]]:
         await self.flush()
-        (found,) = await self._connection.fetch(_both(one[0], other[0]), *one[1], *other[1])
-        return _from_json(found[0]), _from_json(found[1])
+        args = [value for _, values in queries for value in values]
+        (found,) = await self._connection.fetch(_together(tuple(sql for sql, _ in queries)), *args)
+        return [_from_json(rows) for rows in found]
 
     async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
         if not rows:
@@ -154,6 +172,67 @@ class _Postgres(Statements):
             types = [kind.name for kind in (await self._connection.prepare(sql)).get_parameters()]
             _ARRAYS[sql, locked] = _from_arrays(sql, types, locked=locked)
         return _ARRAYS[sql, locked]
+
+
+class _AtOnce(_Postgres):
+    """A transaction of one statement: it looks without locks, and its writes travel with the locks and a second look.
+
+    A row that is no longer what it was undoes them all, and so does one that somebody holds: nobody is waited for.
+    """
+
+    at_once = True
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection, gathers=True)
+        self._standing: list[tuple[str, list[str], list[object]]] = []
+
+    def lock(self, table: str, *, skip: bool = False) -> str:
+        return ""
+
+    def version(self, table: str) -> str:
+        return f"{table}.xmin::text"  # the transaction that wrote this version of the row
+
+    def must_stand(self, table: str, versions: Mapping[str, object]) -> None:
+        ids = sorted(versions)
+        self._standing.append((table, ids, [versions[one] for one in ids]))
+
+    def require_locks(self) -> None:
+        raise _NeedsLocks
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        if not sql.lstrip().startswith("SELECT"):
+            raise _NeedsLocks  # it would be committed by itself
+        return await super().fetch(sql, *args)
+
+    async def flush(self) -> None:
+        if self._waiting:
+            raise _NeedsLocks  # what is read next should see it
+
+    async def write(self) -> None:
+        """Send everything. Raises asyncpg.PostgresError when nothing was written."""
+        if not self._waiting:
+            return
+        # The look comes first, as the main query; the parts of its WITH that nobody reads are carried out after it.
+        look = _side_by_side(tuple(_STANDS.format(table=table) for table, _, _ in self._standing))
+        sql = _one_statement((*(sql for sql, _ in self._waiting), look))
+        values = [value for _, values in self._waiting for value in values]
+        for _, ids, versions in self._standing:
+            values += (ids, versions)
+        await self._connection.fetch(sql, *values)
+
+    async def _as_arrays(self, sql: str, *, locked: bool) -> str:
+        if (together := await super()._as_arrays(sql, locked=locked)) is None:
+            raise _NeedsLocks
+        return together
+
+
+# Divides by zero unless all rows stand.
+_STANDS = """
+SELECT 1 / (count(*) = cardinality($1::text[]))::int FROM (
+  SELECT FROM unnest($1::text[], $2::text[]) AS r(id, version)
+  JOIN {table} AS t ON t.id = r.id AND t.xmin = r.version::xid ORDER BY t.id FOR NO KEY UPDATE OF t NOWAIT
+) AS standing
+"""
 
 
 _ARRAYS: dict[tuple[str, bool], str | None] = {}
@@ -185,21 +264,30 @@ def _of_row(sql: str) -> str:
 @lru_cache(maxsize=512)
 def _one_statement(parts: tuple[str, ...]) -> str:
     """Statements joined as parts of one WITH, their parameters counted on."""
-    counted, before = [], 0
-    for sql in parts:
-        counted.append(_counted_on(sql, before))
-        before += max((int(n) for n in _PARAMETER.findall(sql)), default=0)
-    *first, last = counted
+    *first, last = _counted_through(parts)
     return ("WITH " + ", ".join(f"w{n} AS ({sql})" for n, sql in enumerate(first)) + " " if first else "") + last
 
 
 @lru_cache(maxsize=64)
-def _both(one: str, other: str) -> str:
-    other = _counted_on(other, max((int(n) for n in _PARAMETER.findall(one)), default=0))
-    return (
-        f"WITH a AS MATERIALIZED ({one}), b AS MATERIALIZED ({other}) "
-        "SELECT (SELECT json_agg(a) FROM a), (SELECT json_agg(b) FROM b)"
-    )
+def _together(queries: tuple[str, ...]) -> str:
+    named = [f"q{n} AS MATERIALIZED ({sql})" for n, sql in enumerate(_counted_through(queries))]
+    found = [f"(SELECT json_agg(q{n}) FROM q{n})" for n in range(len(queries))]
+    return f"WITH {', '.join(named)} SELECT {', '.join(found)}"
+
+
+@lru_cache(maxsize=64)
+def _side_by_side(queries: tuple[str, ...]) -> str:
+    """Queries of one value each, carried out in this order."""
+    return "SELECT " + ", ".join(f"({sql})" for sql in _counted_through(queries))
+
+
+def _counted_through(parts: Sequence[str]) -> list[str]:
+    """The parts, each one's parameters counted on from those before it."""
+    counted, before = [], 0
+    for sql in parts:
+        counted.append(_counted_on(sql, before))
+        before += max((int(n) for n in _PARAMETER.findall(sql)), default=0)
+    return counted
 
 
 def _from_json(rows: str | None) -> Sequence[Row]:
@@ -269,6 +357,7 @@ class _NamedRow(tuple[Any, ...]):
 
 
 Work = Callable[[Statements], Coroutine[Any, Any, Result]]
+_Done = tuple[Result, list[Callable[[], None]]]  # and what is to be told after the commit
 
 
 class Database:
@@ -287,9 +376,14 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer") if self.dialect == "sqlite" else None
         self._sqlite: sqlite3.Connection | None = None
         self._turns: int | None = None
+        self._locks_until = 0.0
 
-    async def write(self, work: Work[Result]) -> Result:
-        """Run the work in one transaction and commit it. Raises what the work or the commit raises."""
+    async def write(self, work: Work[Result], *, at_once: bool = False) -> Result:
+        """Run the work in one transaction and commit it. Raises what the work or the commit raises.
+
+        `at_once`: work that says which rows must stand. PostgreSQL is then asked twice instead of five times, unless
+        somebody else was quicker: the work is done anew, with locks.
+        """
         if self._thread is not None:
             context = contextvars.copy_context()  # log lines of the work carry what the caller bound
             loop = asyncio.get_running_loop()
@@ -301,21 +395,36 @@ class Database:
         async with asyncio.timeout(CLIENT_TIMEOUT_S):  # the pool's own would start a task each time
             connection = await self._pool.acquire()
         try:
-            async with connection.transaction():
-                tx = _Postgres(connection, gathers=True)
-                result = await work(tx)
-                await tx.flush()
+            done = await self._write_at_once(connection, work) if at_once else None
+            result, after_commit = done or await _write_with_locks(connection, work)
         finally:
             await self._pool.release(connection)
-        _tell(tx.after_commit)
+        _tell(after_commit)
         return result
+
+    async def _write_at_once(self, connection: Any, work: Work[Result]) -> _Done[Result] | None:
+        """None when nothing was written and the work needs locks."""
+        if time.monotonic() < self._locks_until:
+            return None
+        tx = _AtOnce(connection)
+        try:
+            result = await work(tx)
+            await tx.write()
+        except _NeedsLocks:
+            return None
+        except asyncpg.PostgresError as error:  # the server's own word that it wrote nothing
+            if is_away(error):
+                raise
+            self._locks_until = time.monotonic() + LOCKS_AFTER_A_RACE_S
+            return None
+        return result, tx.after_commit
 
     async def read(self, work: Work[Result]) -> Result:
         """Run work that only reads, through the sessions' pool: it never waits for the writer's thread."""
         async with reading(self) as session:
             return await work(await statements(session))
 
-    def _write_sqlite(self, work: Work[Result]) -> tuple[Result, list[Callable[[], None]]]:
+    def _write_sqlite(self, work: Work[Result]) -> _Done[Result]:
         connection = self._sqlite = self._sqlite or _open_sqlite(str(self.url.database))
         with self._turn():
             connection.execute("BEGIN IMMEDIATE")
@@ -385,6 +494,14 @@ class Database:
         if self._turns is not None:
             os.close(self._turns)
             self._turns = None
+
+
+async def _write_with_locks(connection: Any, work: Work[Result]) -> _Done[Result]:
+    async with connection.transaction():
+        tx = _Postgres(connection, gathers=True)
+        result = await work(tx)
+        await tx.flush()
+    return result, tx.after_commit
 
 
 async def _leave_as_it_is(connection: Any) -> None:

@@ -8,7 +8,7 @@ import os
 
 NAMES = (
     "callback.verified",
-    "callback.locked",
+    "callback.looked",
     "callback.applied",
     "callback.before_commit",
     "callback.committed",

@@ -33,10 +33,13 @@ class GroupCommit(Generic[Item, Outcome]):
         apply: Apply[Item, Outcome],
         *,
         committed: Callable[[Sequence[Any]], None] = lambda queued: None,
+        at_once: bool = False,
         most: int = 64,
         waiting: int = 4_096,
     ) -> None:
+        """`at_once`: `apply` says which rows must stand (`Database.write`)."""
         self._database = database
+        self._at_once = at_once
         self._apply = apply
         self._committed = committed
         self._most = most
@@ -76,7 +79,9 @@ class GroupCommit(Generic[Item, Outcome]):
     async def _settle(self, group: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:
         try:
             items = [item for item, _ in group]
-            outcomes, queued = await self._database.write(lambda statements: self._together(statements, items))
+            outcomes, queued = await self._database.write(
+                lambda statements: self._together(statements, items), at_once=self._at_once
+            )
         except Exception as error:
             if len(group) == 1 or is_away(error):
                 for _, answer in group:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.crash
 
 IN_A_CALLBACK = (
     "callback.verified",
-    "callback.locked",
+    "callback.looked",
     "callback.applied",
     "callback.before_commit",
     "callback.committed",

@@ -160,7 +160,8 @@ async def take(database: Database, *reports: PaymentReport, now_ms: int = NOW) -
     """These reports in one transaction, as the callback's door takes them."""
     received = [Received(report=one, request_id=new_id("req"), received_at_ms=now_ms) for one in reports]
     return await database.write(
-        lambda tx: take_reports(tx, received, now_ms=now_ms, telling=TELLING, late_report_ms=LATE_REPORT_MS)
+        lambda tx: take_reports(tx, received, now_ms=now_ms, telling=TELLING, late_report_ms=LATE_REPORT_MS),
+        at_once=True,
     )
 
 

@@ -45,10 +45,13 @@ class Telling:
 
 
 _LISTENERS = """
-SELECT d.id, d.key_version, d.last_seq, d.state, b.terminal_id, p.online
-FROM device_binding b JOIN device d ON d.id = b.device_id LEFT JOIN device_presence p ON p.device_id = d.id
-WHERE b.terminal_id {among} AND b.unbound_at_ms IS NULL AND d.state IN ('bound', 'suspended')
+SELECT d.id, d.key_version, d.last_seq, d.state, b.terminal_id, p.online, {version} AS row_version
+FROM {bindings} JOIN device d ON d.id = b.device_id LEFT JOIN device_presence p ON p.device_id = d.id
+WHERE b.unbound_at_ms IS NULL AND d.state IN ('bound', 'suspended'){where}
 ORDER BY d.id {lock}
+"""
+_BINDINGS_OF = """
+(SELECT DISTINCT terminal_id FROM ({terminals}) AS found) AS t JOIN device_binding b ON b.terminal_id = t.terminal_id
 """
 
 
@@ -60,6 +63,7 @@ class _Listener:
     id: str
     key_version: int
     last_seq: int
+    version: str | None
     suspended: bool
     online: bool
 
@@ -80,7 +84,17 @@ async def queue_payment_announcement(
 
 def listeners_at(tx: Statements, terminals: set[str]) -> Query:
     """The boxes in service at these terminals, locked until the commit."""
-    return _LISTENERS.format(among=tx.among(1), lock=tx.lock("d")), [sorted(terminals)]
+    return _listeners(tx, "device_binding b", f" AND b.terminal_id {tx.among(1)}"), [sorted(terminals)]
+
+
+def listeners_of(tx: Statements, terminals: Query) -> Query:
+    """The same for the terminals that a query finds."""
+    sql, args = terminals
+    return _listeners(tx, _BINDINGS_OF.format(terminals=sql)), args
+
+
+def _listeners(tx: Statements, bindings: str, where: str = "") -> str:
+    return _LISTENERS.format(version=tx.version("d"), bindings=bindings, where=where, lock=tx.lock("d"))
 
 
 async def queue_for_listeners(
@@ -95,8 +109,10 @@ async def queue_for_listeners(
         for payment in payments
         for message in _messages(payment, listeners[payment.terminal_id], telling, now_ms)
     ]
-    told = {box.id: (box.id, box.last_seq) for payment in payments for box in listeners[payment.terminal_id]}
-    await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", list(told.values()), locked=True)
+    told = {box.id: box for payment in payments for box in listeners[payment.terminal_id]}
+    tx.must_stand("device", {box.id: box.version for box in told.values()})
+    numbered = [(box.id, box.last_seq) for box in told.values()]
+    await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", numbered, locked=True)
     await outbox.queue(tx, messages, owner=telling.owner)
 
 
@@ -104,7 +120,9 @@ def _by_terminal(rows: Sequence[Row]) -> defaultdict[str, list[_Listener]]:
     found: defaultdict[str, list[_Listener]] = defaultdict(list)
     for row in rows:
         suspended, online = row["state"] == "suspended", bool(row["online"])
-        found[row["terminal_id"]].append(_Listener(row["id"], row["key_version"], row["last_seq"], suspended, online))
+        found[row["terminal_id"]].append(
+            _Listener(row["id"], row["key_version"], row["last_seq"], row["row_version"], suspended, online)
+        )
     return found
 
 

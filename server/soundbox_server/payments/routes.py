@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, Protocol
 
 import structlog
@@ -61,7 +62,7 @@ class CallbackDesk:
         self._late_report_ms = late_report_ms
         self._publish = publish
         self._group: GroupCommit[Received, Taken] = GroupCommit(
-            database, self._apply, committed=self._committed, most=most, waiting=waiting
+            database, self._apply, committed=self._committed, at_once=True, most=most, waiting=waiting
         )
 
     async def take(self, report: PaymentReport, *, asked: str) -> Taken:
@@ -75,7 +76,7 @@ class CallbackDesk:
         taken = await take_reports(
             tx, reports, now_ms=clock.now_ms(), telling=self._telling, late_report_ms=self._late_report_ms
         )
-        metrics.callback_group.observe(len(reports))
+        tx.after_commit.append(partial(metrics.callback_group.observe, len(reports)))
         failpoints.reached("callback.before_commit")
         return taken
 

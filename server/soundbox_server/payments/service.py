@@ -2,7 +2,8 @@
 commit together or not at all.
 
 Order of locks, the same in every process: payments by id, then boxes by id. Lock first, then look: what was read
-before the lock may be a moment old.
+before the lock may be a moment old. What PostgreSQL is told at once was looked at before the lock: the writes carry the
+versions that were seen, and whatever is no longer so is done anew with locks (decision 0009).
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ import msgspec
 from soundbox_server import failpoints
 from soundbox_server.alerts.service import raise_alert
 from soundbox_server.alerts.state import Severity
-from soundbox_server.announcements.service import Announced, Telling, listeners_at, queue_for_listeners
+from soundbox_server.announcements.service import Announced, Telling, listeners_at, listeners_of, queue_for_listeners
 from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
@@ -52,9 +53,10 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _Locked:
-    """A payment under its row lock, as this group changes it."""
+    """A payment under its row lock, as this group changes it. Without locks its version must stand."""
 
     id: str
+    version: str | None
     attempt_id: str
     reference: str
     state: PaymentState
@@ -78,6 +80,7 @@ class _Locked:
     def of(cls, row: Row) -> "_Locked":
         return cls(
             id=row["id"],
+            version=row["row_version"],
             attempt_id=row["attempt_id"],
             reference=row["reference"],
             state=PaymentState(row["state"]),
@@ -131,16 +134,12 @@ async def take_reports(
     by_provider = defaultdict(list)
     for received in reports:
         by_provider[received.report.provider].append(received.report)
-    payments: dict[str, _Locked] = {}
-    for provider in sorted(by_provider):
-        payments |= await _lock_payments(tx, provider, by_provider[provider])
-    failpoints.reached("callback.locked")
-    # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
-    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if p.state is not PaymentState.PAID})
-    rows, listeners = await tx.fetch_both(_seen(tx, by_provider), listening)
+    payments, rows, listeners = await (_look if tx.at_once else _lock_and_look)(tx, by_provider)
+    failpoints.reached("callback.looked")
     taken = {_key(row): Taken(outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]) for row in rows}
     group = _Group(now_ms=now_ms, payments=payments, taken=taken)
     outcomes = [_take(group, received, late_report_ms) for received in reports]
+    _rest_on_versions(tx, group)
     await _write(tx, group)
     await queue_for_listeners(tx, group.announced, listeners, telling=telling, now_ms=now_ms)
     await _alert(tx, group)
@@ -148,9 +147,48 @@ async def take_reports(
     return outcomes
 
 
+_ByProvider = Mapping[str, Sequence[PaymentReport]]
+_Looked = tuple[dict[str, _Locked], Sequence[Row], Sequence[Row]]
+
+
+async def _lock_and_look(tx: Statements, by_provider: _ByProvider) -> _Looked:
+    """The payments spoken of, the reports seen before, the boxes to tell; payments and boxes are locked."""
+    payments: dict[str, _Locked] = {}
+    for provider in sorted(by_provider):
+        sql, args = _payments(tx, provider, by_provider[provider])
+        payments |= _by_reference(provider, await tx.fetch(sql, *args))
+    # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
+    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if p.state is not PaymentState.PAID})
+    rows, listeners = await tx.fetch_all(_seen(tx, by_provider), listening)
+    return payments, rows, listeners
+
+
+async def _look(tx: Statements, by_provider: _ByProvider) -> _Looked:
+    """The same in one journey, with nothing locked."""
+    if len(by_provider) > 1:
+        tx.require_locks()
+    ((provider, reports),) = by_provider.items()
+    asked = _payments(tx, provider, reports)
+    terminals = _TERMINALS.format(among=tx.among(2)), asked[1]
+    found, rows, listeners = await tx.fetch_all(asked, _seen(tx, by_provider), listeners_of(tx, terminals))
+    return _by_reference(provider, found), rows, listeners
+
+
+def _rest_on_versions(tx: Statements, group: _Group) -> None:
+    """Whoever took one of these reports while we decided has paid its payment: the payment's version tells. Where a
+    report pays nothing, its payment's version says nothing."""
+    if group.orphans or not len(group.events) == len(group.announced) == len(group.changed):
+        tx.require_locks()
+    tx.must_stand("payment", {payment.id: payment.version for payment in group.changed.values()})
+
+
+_TERMINALS = """
+SELECT p.terminal_id FROM payment_attempt a JOIN payment p ON p.id = a.payment_id
+WHERE a.provider = $1 AND a.reference {among}
+"""
 _LOCK = """
-SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
-       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer,
+SELECT p.id, {version} AS row_version, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late,
+       p.review_reason, p.paid_at_ms, p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer,
        a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.fee_profile_id, f.bps, f.version
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
@@ -160,14 +198,18 @@ WHERE a.provider = $1 AND a.reference {among} ORDER BY p.id {lock}
 """
 
 
-async def _lock_payments(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> dict[str, _Locked]:
-    """The payments these reports speak of, by provider and reference, each locked until the commit."""
+def _payments(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> Query:
+    """The payments these reports speak of, each locked until the commit."""
     references = sorted({report.partner_reference for report in reports})
-    rows = await tx.fetch(_LOCK.format(among=tx.among(2), lock=tx.lock("p")), provider, references)
+    sql = _LOCK.format(version=tx.version("p"), among=tx.among(2), lock=tx.lock("p"))
+    return sql, [provider, references]
+
+
+def _by_reference(provider: str, rows: Sequence[Row]) -> dict[str, _Locked]:
     return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
 
 
-def _seen(tx: Statements, by_provider: Mapping[str, Sequence[PaymentReport]]) -> Query:
+def _seen(tx: Statements, by_provider: _ByProvider) -> Query:
     """What is known of these events. Another provider's event with the same key may come along: nobody asks for it."""
     keys = sorted({report.event_id for reports in by_provider.values() for report in reports})
     return (
