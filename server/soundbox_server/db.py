@@ -181,6 +181,7 @@ class _AtOnce(_Postgres):
     """
 
     at_once = True
+    independent_writes = True
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection, gathers=True)
@@ -381,8 +382,8 @@ class Database:
     async def write(self, work: Work[Result], *, at_once: bool = False) -> Result:
         """Run the work in one transaction and commit it. Raises what the work or the commit raises.
 
-        `at_once`: work that says which rows must stand. PostgreSQL is then asked twice instead of five times, unless
-        somebody else was quicker: the work is done anew, with locks.
+        `at_once`: work whose writes are independent and which says what rows must stand. PostgreSQL then gets them
+        without BEGIN and COMMIT, unless somebody else was quicker: the work is done anew, with locks.
         """
         if self._thread is not None:
             context = contextvars.copy_context()  # log lines of the work carry what the caller bound

@@ -173,7 +173,8 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ANSWERED = """
-SELECT id, recipient_id, subject_id, state, trace_id, created_at_ms, expires_at_ms, received_at_ms, played_at_ms
+SELECT id, {version} AS row_version, recipient_id, subject_id, state, trace_id, created_at_ms, expires_at_ms,
+       received_at_ms, played_at_ms
 FROM outbox_message
 WHERE id {among} ORDER BY id {lock}
 """
@@ -187,10 +188,12 @@ WHERE id = $1
 async def acknowledge(tx: Statements, answers: Sequence[Answer], *, now_ms: int) -> list[Hop]:
     """Record what boxes say. Repeats, late ones and those of other boxes change nothing. Returns what moved."""
     ids = sorted({answer.message_id for answer in answers})
-    rows = await tx.fetch(_ANSWERED.format(among=tx.among(1), lock=tx.lock("outbox_message")), ids)
+    version, lock = tx.version("outbox_message"), tx.lock("outbox_message")
+    rows = await tx.fetch(_ANSWERED.format(version=version, among=tx.among(1), lock=lock), ids)
     known = {row["id"]: _Record.of(row) for row in rows}
     hops = [hop for answer in answers if (hop := _apply(known.get(answer.message_id), answer, now_ms))]
     changed = {hop.message_id for hop in hops}
+    tx.must_stand("outbox_message", {message_id: known[message_id].version for message_id in changed})
     await tx.many(_RECORD, [known[message_id].row() for message_id in sorted(changed)], locked=True)
     return hops
 
@@ -198,6 +201,7 @@ async def acknowledge(tx: Statements, answers: Sequence[Answer], *, now_ms: int)
 @dataclass
 class _Record:
     id: str
+    version: str | None
     recipient_id: str
     subject_id: str | None
     trace_id: str
@@ -213,6 +217,7 @@ class _Record:
     def of(cls, row: Row) -> "_Record":
         return cls(
             id=row["id"],
+            version=row["row_version"],
             recipient_id=row["recipient_id"],
             subject_id=row["subject_id"],
             trace_id=row["trace_id"],
