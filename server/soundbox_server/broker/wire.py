@@ -74,9 +74,15 @@ class Connection(asyncio.Protocol):
         self._unanswered.add(mid)
         body = b"%b%b%b%b" % (len(name).to_bytes(2, "big"), name, mid.to_bytes(2, "big"), payload)
         if not self._unsent:  # what one commit publishes leaves with one system call, and wakes the broker once
-            asyncio.get_running_loop().call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self.flush)
         self._unsent.append(_PUBLISH_QOS1 + _length(len(body)) + body)
         return True
+
+    def flush(self) -> None:
+        """Send what was published before anything else is done; by itself it leaves a turn of the event loop later."""
+        unsent, self._unsent = self._unsent, []
+        if unsent and not self.ended.done():
+            self._transport.write(b"".join(unsent))
 
     async def subscribe(self, topic_filter: str) -> None:
         """At QoS 1. Raises BrokerLost, also when the broker refuses."""
@@ -115,7 +121,7 @@ class Connection(asyncio.Protocol):
         """Say goodbye, send what is still to be sent, and close."""
         if self.ended.done():
             return
-        self._send()
+        self.flush()
         self._transport.write(_DISCONNECT)
         self._transport.close()
         await asyncio.wait([self.ended], timeout=CLOSE_WITHIN_S)
@@ -195,11 +201,6 @@ class Connection(asyncio.Protocol):
             self._heard.append(Message(topic, body[end + 2 :], 1, body[end] << 8 | body[end + 1]))
         else:
             self._heard.append(Message(topic, body[end:], 0, 0))
-
-    def _send(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if unsent and not self.ended.done():
-            self._transport.write(b"".join(unsent))
 
     def _ping(self) -> None:
         """Half-way through the keep-alive; whoever has not answered by the next half is gone."""
