@@ -21,7 +21,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -72,7 +72,7 @@ class Statements:
     dialect: Dialect
     # For work of which no two writes touch the same row or need each other's order: PostgreSQL may get them together.
     independent_writes = False
-    # Nothing that is read here is locked (`Database.write`): what the writes rest on, `must_stand`.
+    # Nothing that is read here is locked (`Database.write`): the rows that the writes rest on are told with `versions`.
     at_once = False
 
     def __init__(self) -> None:
@@ -84,12 +84,20 @@ class Statements:
 
     async def fetch_all(self, *queries: Query) -> Sequence[Sequence[Row]]:
         """Queries of which none needs another's locks, in one journey. Rows of numbers, texts and booleans, read by
-        name."""
+        name. At once, a query may read what the ones before it found: q0, q1, …"""
         return [await self.fetch(sql, *args) for sql, args in queries]
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
+    async def many(
+        self,
+        sql: str,
+        rows: Sequence[Sequence[object]],
+        *,
+        locked: bool = False,
+        versions: Sequence[object] | None = None,
+    ) -> None:
         """One statement for each row of parameters, sent together. `locked`: an UPDATE by id of rows that this
-        transaction has locked, no row twice, so that their order does not matter."""
+        transaction has locked, no row twice, so that their order does not matter. `versions`: which ones it saw, where
+        the rows it has locked are those it looked at."""
         raise NotImplementedError
 
     async def execute(self, sql: str, *args: object) -> None:
@@ -109,11 +117,8 @@ class Statements:
         return f"FOR NO KEY UPDATE OF {table}" + (" SKIP LOCKED" if skip else "")
 
     def version(self, table: str) -> str:
-        """What to select of a row that `must_stand`."""
+        """What to select of a row, for `versions`."""
         return "NULL"
-
-    def must_stand(self, table: str, versions: Mapping[str, object]) -> None:
-        """The rows of these ids must be what they were when they were looked at. Locked ones are."""
 
     def require_locks(self) -> None:
         """What follows needs locks, or reads what it wrote."""
@@ -147,7 +152,14 @@ class _Postgres(Statements):
         (found,) = await self._connection.fetch(_together(tuple(sql for sql, _ in queries)), *args)
         return [_from_json(rows) for rows in found]
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
+    async def many(
+        self,
+        sql: str,
+        rows: Sequence[Sequence[object]],
+        *,
+        locked: bool = False,
+        versions: Sequence[object] | None = None,
+    ) -> None:
         if not rows:
             return
         if len(rows) == 1:
@@ -175,9 +187,8 @@ class _Postgres(Statements):
 
 
 class _AtOnce(_Postgres):
-    """A transaction of one statement: it looks without locks, and its writes travel with the locks and a second look.
-
-    A row that is no longer what it was undoes them all, and so does one that somebody holds: nobody is waited for.
+    """A transaction of one statement: it looks without locks, and its writes say what they saw. A row that is no longer
+    what it was undoes them all.
     """
 
     at_once = True
@@ -185,17 +196,13 @@ class _AtOnce(_Postgres):
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection, gathers=True)
-        self._standing: list[tuple[str, list[str], list[object]]] = []
+        self._standing: list[tuple[int, int]] = []  # which part of the statement updates how many rows
 
     def lock(self, table: str, *, skip: bool = False) -> str:
         return ""
 
     def version(self, table: str) -> str:
-        return f"{table}.xmin::text"  # the transaction that wrote this version of the row
-
-    def must_stand(self, table: str, versions: Mapping[str, object]) -> None:
-        ids = sorted(versions)
-        self._standing.append((table, ids, [versions[one] for one in ids]))
+        return f"{table}.xmin::text::bigint"  # the transaction that wrote this version of the row
 
     def require_locks(self) -> None:
         raise _NeedsLocks
@@ -209,17 +216,30 @@ class _AtOnce(_Postgres):
         if self._waiting:
             raise _NeedsLocks  # what is read next should see it
 
+    async def many(
+        self,
+        sql: str,
+        rows: Sequence[Sequence[object]],
+        *,
+        locked: bool = False,
+        versions: Sequence[object] | None = None,
+    ) -> None:
+        if rows and versions is not None:
+            self._standing.append((len(self._waiting), len(rows)))
+            sql = _if_it_stands(sql, parameter=len(rows[0]) + 1)
+            # By id, as everybody locks.
+            rows = sorted(((*row, version) for row, version in zip(rows, versions, strict=True)), key=_id)
+        await super().many(sql, rows, locked=locked)
+
     async def write(self) -> None:
         """Send everything. Raises asyncpg.PostgresError when nothing was written."""
         if not self._waiting:
             return
-        # The look comes first, as the main query; the parts of its WITH that nobody reads are carried out after it.
-        look = _side_by_side(tuple(_STANDS.format(table=table) for table, _, _ in self._standing))
-        sql = _one_statement((*(sql for sql, _ in self._waiting), look))
+        sql = _one_statement(
+            (*(sql for sql, _ in self._waiting), _all_stand(tuple(part for part, _ in self._standing)))
+        )
         values = [value for _, values in self._waiting for value in values]
-        for _, ids, versions in self._standing:
-            values += (ids, versions)
-        await self._connection.fetch(sql, *values)
+        await self._connection.fetch(sql, *values, *(count for _, count in self._standing))
 
     async def _as_arrays(self, sql: str, *, locked: bool) -> str:
         if (together := await super()._as_arrays(sql, locked=locked)) is None:
@@ -227,18 +247,30 @@ class _AtOnce(_Postgres):
         return together
 
 
-# Divides by zero unless all rows stand.
-_STANDS = """
-SELECT 1 / (count(*) = cardinality($1::text[]))::int FROM (
-  SELECT FROM unnest($1::text[], $2::text[]) AS r(id, version)
-  JOIN {table} AS t ON t.id = r.id AND t.xmin = r.version::xid ORDER BY t.id FOR NO KEY UPDATE OF t NOWAIT
-) AS standing
-"""
+def _id(row: Sequence[object]) -> str:
+    return str(row[0])
+
+
+@lru_cache(maxsize=64)
+def _if_it_stands(sql: str, *, parameter: int) -> str:
+    table = sql.split(maxsplit=2)[1]
+    return f"{sql.rstrip()} AND {table}.xmin = ${parameter}::xid RETURNING 1"
+
+
+@lru_cache(maxsize=64)
+def _all_stand(parts: tuple[int, ...]) -> str:
+    """Divides by zero unless these parts of a WITH have updated as many rows as the parameters say.
+
+    As the main query it makes PostgreSQL carry out these parts first, in this order, and so lock in it.
+    """
+    return "SELECT " + ", ".join(
+        f"1 / ((SELECT count(*) FROM w{part}) = ${n}::bigint)::int" for n, part in enumerate(parts, 1)
+    )
 
 
 _ARRAYS: dict[tuple[str, bool], str | None] = {}
 _VALUES = re.compile(r"VALUES\s*\(([^)]*)\)")
-_WHERE_ID = re.compile(r"WHERE id = \$1\s*\Z")
+_WHERE_ID = re.compile(r"WHERE id = \$1\s*(AND .*)?\Z")
 _PARAMETER = re.compile(r"\$(\d+)")
 
 
@@ -251,7 +283,7 @@ def _from_arrays(sql: str, types: Sequence[str], *, locked: bool) -> str | None:
     arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(types, 1))
     rows = f"FROM unnest({arrays}) AS r({names})"
     if locked and (found := _WHERE_ID.search(sql)):
-        return _of_row(sql[: found.start()]) + f"{rows} WHERE id = r.a1"
+        return _of_row(sql[: found.start()]) + f"{rows} WHERE id = r.a1 {_of_row(found[1] or '')}"
     found = _VALUES.search(sql)
     if found is None or "(" in found[1] or "DO UPDATE" in sql:
         return None
@@ -274,12 +306,6 @@ def _together(queries: tuple[str, ...]) -> str:
     named = [f"q{n} AS MATERIALIZED ({sql})" for n, sql in enumerate(_counted_through(queries))]
     found = [f"(SELECT json_agg(q{n}) FROM q{n})" for n in range(len(queries))]
     return f"WITH {', '.join(named)} SELECT {', '.join(found)}"
-
-
-@lru_cache(maxsize=64)
-def _side_by_side(queries: tuple[str, ...]) -> str:
-    """Queries of one value each, carried out in this order."""
-    return "SELECT " + ", ".join(f"({sql})" for sql in _counted_through(queries))
 
 
 def _counted_through(parts: Sequence[str]) -> list[str]:
@@ -322,7 +348,14 @@ class _SqliteInThread(Statements):
     async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
         return cast(Sequence[Row], self._connection.execute(_numbered(sql), _plain(args)).fetchall())
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
+    async def many(
+        self,
+        sql: str,
+        rows: Sequence[Sequence[object]],
+        *,
+        locked: bool = False,
+        versions: Sequence[object] | None = None,
+    ) -> None:
         self._connection.executemany(_numbered(sql), [_plain(row) for row in rows])
 
 
@@ -340,7 +373,14 @@ class _SqliteOfSession(Statements):
             names = [column[0] for column in cursor.description or ()]
             return [_NamedRow(names, row) for row in await cursor.fetchall()]
 
-    async def many(self, sql: str, rows: Sequence[Sequence[object]], *, locked: bool = False) -> None:
+    async def many(
+        self,
+        sql: str,
+        rows: Sequence[Sequence[object]],
+        *,
+        locked: bool = False,
+        versions: Sequence[object] | None = None,
+    ) -> None:
         async with self._connection.executemany(_numbered(sql), [_plain(row) for row in rows]):
             pass
 
@@ -355,6 +395,73 @@ class _NamedRow(tuple[Any, ...]):
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(self._names.index(key) if isinstance(key, str) else key)
+
+
+class _HotConnections:
+    """Connections that are opened when they are needed and stay open: a callback after a quiet hour finds one, and its
+    statements planned. asyncpg's own pool starts a task each time one is given back, and resets it with a journey:
+    our statements leave no session state behind.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._idle: list[Any] = []
+        self._places = asyncio.Semaphore(HOT_CONNECTIONS)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """One for a transaction. Raises TimeoutError when all are taken for too long."""
+        if self._places.locked():
+            async with asyncio.timeout(CLIENT_TIMEOUT_S):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
+        try:
+            connection = self._idle_one() or await self._open()
+            try:
+                yield connection
+            except BaseException as error:
+                # Whoever was cut off in the middle of a statement leaves a connection that nobody can use.
+                if not isinstance(error, Exception) or is_away(error) or connection.is_in_transaction():
+                    connection.terminate()
+                raise
+            finally:
+                if not connection.is_closed():
+                    self._idle.append(connection)
+        finally:
+            self._places.release()
+
+    def _idle_one(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    async def _open(self) -> Any:
+        return await asyncpg.connect(
+            self._url.set(drivername="postgresql").render_as_string(hide_password=False),
+            max_cached_statement_lifetime=0,
+            command_timeout=CLIENT_TIMEOUT_S,
+            timeout=CLIENT_TIMEOUT_S,
+            server_settings={
+                # Planning these statements costs more than running them, and their plans never differ.
+                "plan_cache_mode": "force_generic_plan",
+                "jit": "off",
+                # They find rows by key, in the order they are written in. A plan made while a table was small would
+                # else read all of it, until somebody analyses the table.
+                "join_collapse_limit": "1",
+                "enable_seqscan": "off",
+                "enable_hashjoin": "off",
+                "enable_mergejoin": "off",
+                "lock_timeout": str(LOCK_TIMEOUT_MS),
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+            },
+        )
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
 
 
 Work = Callable[[Statements], Coroutine[Any, Any, Result]]
@@ -372,8 +479,7 @@ class Database:
             self.engine.execution_options(soundbox_writes=True), expire_on_commit=False, autoflush=True
         )
         self.readers = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._pool: Any = None
-        self._opening = asyncio.Lock()
+        self._hot = _HotConnections(self.url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer") if self.dialect == "sqlite" else None
         self._sqlite: sqlite3.Connection | None = None
         self._turns: int | None = None
@@ -382,7 +488,7 @@ class Database:
     async def write(self, work: Work[Result], *, at_once: bool = False) -> Result:
         """Run the work in one transaction and commit it. Raises what the work or the commit raises.
 
-        `at_once`: work whose writes are independent and which says what rows must stand. PostgreSQL then gets them
+        `at_once`: work whose writes are independent and name the `versions` they rest on. PostgreSQL then gets them
         without BEGIN and COMMIT, unless somebody else was quicker: the work is done anew, with locks.
         """
         if self._thread is not None:
@@ -391,15 +497,9 @@ class Database:
             result, after_commit = await loop.run_in_executor(self._thread, context.run, self._write_sqlite, work)
             _tell(after_commit)
             return result
-        if self._pool is None:
-            await self._open_pool()
-        async with asyncio.timeout(CLIENT_TIMEOUT_S):  # the pool's own would start a task each time
-            connection = await self._pool.acquire()
-        try:
+        async with self._hot.connection() as connection:
             done = await self._write_at_once(connection, work) if at_once else None
             result, after_commit = done or await _write_with_locks(connection, work)
-        finally:
-            await self._pool.release(connection)
         _tell(after_commit)
         return result
 
@@ -452,37 +552,8 @@ class Database:
             if ours:
                 fcntl.flock(self._turns, fcntl.LOCK_UN)
 
-    async def _open_pool(self) -> None:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self.url.set(drivername="postgresql").render_as_string(hide_password=False),
-                    min_size=1,
-                    max_size=HOT_CONNECTIONS,
-                    reset=_leave_as_it_is,
-                    # A callback after a quiet hour finds a connection, and its statements planned.
-                    max_inactive_connection_lifetime=0,
-                    max_cached_statement_lifetime=0,
-                    command_timeout=CLIENT_TIMEOUT_S,
-                    timeout=CLIENT_TIMEOUT_S,
-                    server_settings={
-                        # Planning these statements costs more than running them, and their plans never differ.
-                        "plan_cache_mode": "force_generic_plan",
-                        "jit": "off",
-                        # They find rows by key, in the order they are written in. A plan made while a table was small
-                        # would else read all of it, until somebody analyses the table.
-                        "join_collapse_limit": "1",
-                        "enable_seqscan": "off",
-                        "enable_hashjoin": "off",
-                        "enable_mergejoin": "off",
-                        "lock_timeout": str(LOCK_TIMEOUT_MS),
-                        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-                    },
-                )
-
     async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
+        await self._hot.close()
         if self._thread is not None:
             self._thread.submit(self._close_sqlite)
             self._thread.shutdown(wait=True)
@@ -503,10 +574,6 @@ async def _write_with_locks(connection: Any, work: Work[Result]) -> _Done[Result
         result = await work(tx)
         await tx.flush()
     return result, tx.after_commit
-
-
-async def _leave_as_it_is(connection: Any) -> None:
-    """Our statements leave no session state behind, and asyncpg's own reset costs a round trip a transaction."""
 
 
 # Trouble of the database and no fault of the work: the same work may succeed later.

@@ -29,8 +29,8 @@ async def raise_price(tx: Statements, *, by: int) -> int:
     tx.independent_writes = True
     sql = f"SELECT bps, {tx.version('f')} AS row_version FROM fee_profile f WHERE id = $1 {tx.lock('f')}"
     (row,) = await tx.fetch(sql, "fee_price")
-    tx.must_stand("fee_profile", {"fee_price": row["row_version"]})
-    await tx.many("UPDATE fee_profile SET bps = $2 WHERE id = $1", [("fee_price", row["bps"] + by)], locked=True)
+    raised, versions = [("fee_price", row["bps"] + by)], [row["row_version"]]
+    await tx.many("UPDATE fee_profile SET bps = $2 WHERE id = $1", raised, locked=True, versions=versions)
     await tx.execute(CREATED, f"fee_{row['bps'] + by}", row["bps"] + by)
     return int(row["bps"])
 
@@ -80,7 +80,9 @@ async def test_a_row_that_changed_after_the_look_is_looked_at_again(database: Da
     )
 
 
-async def test_a_row_that_somebody_holds_is_waited_for_under_locks(database: Database, elsewhere: Database) -> None:
+async def test_a_row_that_somebody_holds_is_waited_for_and_looked_at_again(
+    database: Database, elsewhere: Database
+) -> None:
     await add(database, 100)
     held, let_go = asyncio.Event(), asyncio.Event()
 
@@ -92,8 +94,7 @@ async def test_a_row_that_somebody_holds_is_waited_for_under_locks(database: Dat
             await let_go.wait()
 
     async def work(tx: Statements) -> int:
-        if not tx.at_once:
-            let_go.set()
+        let_go.set()
         return await raise_price(tx, by=10)
 
     holding = asyncio.create_task(elsewhere.write(hold))

@@ -46,12 +46,9 @@ class Telling:
 
 _LISTENERS = """
 SELECT d.id, d.key_version, d.last_seq, d.state, b.terminal_id, p.online, {version} AS row_version
-FROM {bindings} JOIN device d ON d.id = b.device_id LEFT JOIN device_presence p ON p.device_id = d.id
-WHERE b.unbound_at_ms IS NULL AND d.state IN ('bound', 'suspended'){where}
-ORDER BY d.id {lock}
-"""
-_BINDINGS_OF = """
-(SELECT DISTINCT terminal_id FROM ({terminals}) AS found) AS t JOIN device_binding b ON b.terminal_id = t.terminal_id
+FROM device_binding b JOIN device d ON d.id = b.device_id LEFT JOIN device_presence p ON p.device_id = d.id
+WHERE b.terminal_id {among} AND b.unbound_at_ms IS NULL AND d.state IN ('bound', 'suspended')
+{lock}
 """
 
 
@@ -63,7 +60,7 @@ class _Listener:
     id: str
     key_version: int
     last_seq: int
-    version: str | None
+    version: int | None
     suspended: bool
     online: bool
 
@@ -84,17 +81,17 @@ async def queue_payment_announcement(
 
 def listeners_at(tx: Statements, terminals: set[str]) -> Query:
     """The boxes in service at these terminals, locked until the commit."""
-    return _listeners(tx, "device_binding b", f" AND b.terminal_id {tx.among(1)}"), [sorted(terminals)]
+    return _listeners(tx, tx.among(1)), [sorted(terminals)]
 
 
-def listeners_of(tx: Statements, terminals: Query) -> Query:
-    """The same for the terminals that a query finds."""
-    sql, args = terminals
-    return _listeners(tx, _BINDINGS_OF.format(terminals=sql)), args
+def listeners_of(tx: Statements, found: str) -> Query:
+    """The same for the terminals in what a query before it finds (`fetch_all`)."""
+    return _listeners(tx, f"= ANY (ARRAY(SELECT terminal_id FROM {found}))"), []
 
 
-def _listeners(tx: Statements, bindings: str, where: str = "") -> str:
-    return _LISTENERS.format(version=tx.version("d"), bindings=bindings, where=where, lock=tx.lock("d"))
+def _listeners(tx: Statements, among: str) -> str:
+    lock = "" if tx.at_once else f"ORDER BY d.id {tx.lock('d')}"
+    return _LISTENERS.format(version=tx.version("d"), among=among, lock=lock)
 
 
 async def queue_for_listeners(
@@ -110,9 +107,8 @@ async def queue_for_listeners(
         for message in _messages(payment, listeners[payment.terminal_id], telling, now_ms)
     ]
     told = {box.id: box for payment in payments for box in listeners[payment.terminal_id]}
-    tx.must_stand("device", {box.id: box.version for box in told.values()})
-    numbered = [(box.id, box.last_seq) for box in told.values()]
-    await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", numbered, locked=True)
+    numbered, versions = [(box.id, box.last_seq) for box in told.values()], [box.version for box in told.values()]
+    await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", numbered, locked=True, versions=versions)
     await outbox.queue(tx, messages, owner=telling.owner)
 
 

@@ -193,15 +193,16 @@ async def acknowledge(tx: Statements, answers: Sequence[Answer], *, now_ms: int)
     known = {row["id"]: _Record.of(row) for row in rows}
     hops = [hop for answer in answers if (hop := _apply(known.get(answer.message_id), answer, now_ms))]
     changed = {hop.message_id for hop in hops}
-    tx.must_stand("outbox_message", {message_id: known[message_id].version for message_id in changed})
-    await tx.many(_RECORD, [known[message_id].row() for message_id in sorted(changed)], locked=True)
+    records = [known[message_id] for message_id in sorted(changed)]
+    versions = [record.version for record in records]
+    await tx.many(_RECORD, [record.row() for record in records], locked=True, versions=versions)
     return hops
 
 
 @dataclass
 class _Record:
     id: str
-    version: str | None
+    version: int | None
     recipient_id: str
     subject_id: str | None
     trace_id: str

@@ -56,7 +56,7 @@ class _Locked:
     """A payment under its row lock, as this group changes it. Without locks its version must stand."""
 
     id: str
-    version: str | None
+    version: int | None
     attempt_id: str
     reference: str
     state: PaymentState
@@ -139,7 +139,8 @@ async def take_reports(
     taken = {_key(row): Taken(outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]) for row in rows}
     group = _Group(now_ms=now_ms, payments=payments, taken=taken)
     outcomes = [_take(group, received, late_report_ms) for received in reports]
-    _rest_on_versions(tx, group)
+    if not _only_captures(group):
+        tx.require_locks()
     await _write(tx, group)
     await queue_for_listeners(tx, group.announced, listeners, telling=telling, now_ms=now_ms)
     await _alert(tx, group)
@@ -169,23 +170,16 @@ async def _look(tx: Statements, by_provider: _ByProvider) -> _Looked:
         tx.require_locks()
     ((provider, reports),) = by_provider.items()
     asked = _payments(tx, provider, reports)
-    terminals = _TERMINALS.format(among=tx.among(2)), asked[1]
-    found, rows, listeners = await tx.fetch_all(asked, _seen(tx, by_provider), listeners_of(tx, terminals))
+    found, rows, listeners = await tx.fetch_all(asked, _seen(tx, by_provider), listeners_of(tx, "q0"))
     return _by_reference(provider, found), rows, listeners
 
 
-def _rest_on_versions(tx: Statements, group: _Group) -> None:
+def _only_captures(group: _Group) -> bool:
     """Whoever took one of these reports while we decided has paid its payment: the payment's version tells. Where a
     report pays nothing, its payment's version says nothing."""
-    if group.orphans or not len(group.events) == len(group.announced) == len(group.changed):
-        tx.require_locks()
-    tx.must_stand("payment", {payment.id: payment.version for payment in group.changed.values()})
+    return not group.orphans and len(group.events) == len(group.announced) == len(group.changed)
 
 
-_TERMINALS = """
-SELECT p.terminal_id FROM payment_attempt a JOIN payment p ON p.id = a.payment_id
-WHERE a.provider = $1 AND a.reference {among}
-"""
 _LOCK = """
 SELECT p.id, {version} AS row_version, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late,
        p.review_reason, p.paid_at_ms, p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer,
@@ -194,14 +188,15 @@ FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
 JOIN merchant m ON m.id = p.merchant_id
 JOIN fee_profile f ON f.id = m.fee_profile_id
-WHERE a.provider = $1 AND a.reference {among} ORDER BY p.id {lock}
+WHERE a.provider = $1 AND a.reference {among} {lock}
 """
 
 
 def _payments(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> Query:
     """The payments these reports speak of, each locked until the commit."""
     references = sorted({report.partner_reference for report in reports})
-    sql = _LOCK.format(version=tx.version("p"), among=tx.among(2), lock=tx.lock("p"))
+    lock = "" if tx.at_once else f"ORDER BY p.id {tx.lock('p')}"
+    sql = _LOCK.format(version=tx.version("p"), among=tx.among(2), lock=lock)
     return sql, [provider, references]
 
 
@@ -393,7 +388,9 @@ async def _write(tx: Statements, group: _Group) -> None:
         stands = await tx.fetch(_INSERT_EVENT + " RETURNING id", *row)
         if stands and journal:
             group.journals.append(journal)
-    await tx.many(_UPDATE_PAYMENT, [payment.row() for payment in group.changed.values()], locked=True)
+    changed = group.changed.values()
+    versions = [payment.version for payment in changed]
+    await tx.many(_UPDATE_PAYMENT, [payment.row() for payment in changed], locked=True, versions=versions)
     await tx.many(
         "UPDATE payment_attempt SET state = $2, "
         "provider_reference = coalesce(provider_reference, nullif($3, '')) WHERE id = $1",

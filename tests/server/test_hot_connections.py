@@ -1,0 +1,76 @@
+"""PostgreSQL's hot connections: a few for everybody, used again while they are whole, and never after they broke."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from soundbox_server.db import HOT_CONNECTIONS, Database, Statements
+
+pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer's thread
+
+
+async def backend(tx: Statements) -> int:
+    """The server process at the other end."""
+    return int((await tx.fetch("SELECT pg_backend_pid() AS pid"))[0]["pid"])
+
+
+async def test_one_after_the_other_share_a_connection(database: Database) -> None:
+    first, second = await database.write(backend), await database.write(backend)
+
+    assert first == second
+
+
+async def test_more_writers_than_connections_all_have_their_turn(database: Database) -> None:
+    backends = await asyncio.gather(*(database.write(backend) for _ in range(5 * HOT_CONNECTIONS)))
+
+    assert len(backends) == 5 * HOT_CONNECTIONS
+    assert len(set(backends)) <= HOT_CONNECTIONS
+
+
+async def test_work_that_raises_leaves_its_connection_to_the_next(database: Database) -> None:
+    async def fail(tx: Statements) -> None:
+        pids.append(await backend(tx))
+        raise ValueError("not this time")
+
+    pids: list[int] = []
+    with pytest.raises(ValueError, match="not this time"):
+        await database.write(fail)
+
+    assert await database.write(backend) == pids[0]
+
+
+async def test_a_write_that_is_cut_off_in_a_statement_does_not_lend_its_connection_on(database: Database) -> None:
+    began: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def hang(tx: Statements) -> None:
+        began.set_result(await backend(tx))
+        await tx.fetch("SELECT 1 FROM pg_sleep(60)")
+
+    writing = asyncio.create_task(database.write(hang))
+    cut_off = await began
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+    assert await database.write(backend) != cut_off
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_connection_that_the_server_ended_is_replaced(database: Database, at_once: bool) -> None:
+    ended = await database.write(backend)
+
+    async def end(tx: Statements) -> None:
+        await tx.fetch("SELECT pg_terminate_backend($1)", ended)
+
+    other = Database(database.url.render_as_string(hide_password=False))
+    try:
+        await other.write(end)
+    finally:
+        await other.close()
+    try:
+        found = await database.write(backend, at_once=at_once)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError):  # whoever finds out is told so, once
+        found = await database.write(backend, at_once=at_once)
+
+    assert found != ended
