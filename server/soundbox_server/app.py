@@ -1,14 +1,14 @@
 """The HTTP process, put together in one place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 from fastapi import Depends, FastAPI
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from soundbox_server import documentation, guard, health, http, logs, migrate, openapi, parts, seal
 from soundbox_server.access.admin_routes import router as access
@@ -134,7 +134,8 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.heartbeat_desk = heartbeats
     state.qr_desk = QrDesk(database, provider, desk, qr_life_ms=settings.qr_life_s * 1000)
     state.looks = _looks(settings, database, provider, publisher)
-    _add_health_routes(app, database, publisher)
+    health_routes = _health_routes(state.looks, database, publisher)
+    app.router.routes += health_routes
     connecting = asyncio.create_task(
         keep_connected(
             publisher,
@@ -151,6 +152,8 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     try:
         yield
     finally:
+        for route in health_routes:  # they speak of the parts of this run
+            app.router.routes.remove(route)
         await desk.drain()
         await heartbeats.drain()
         await parts.cancel([connecting])
@@ -186,17 +189,17 @@ def _looks(
     }
 
 
-def _add_health_routes(app: FastAPI, database: Database, publisher: Publisher) -> None:
+def _health_routes(looks: Mapping[str, health.Look], database: Database, publisher: Publisher) -> Sequence[BaseRoute]:
     async def broker_connected() -> bool:
         return publisher.connected
 
     database_answers = partial(health.database_answers, database)
     checks: dict[str, health.Check] = {"database": database_answers, "broker": broker_connected}
     ready = health.readyz(checks, can_do_without={"broker"})
-    app.router.routes += [
+    return [
         Route("/healthz", health.healthz),
         Route("/health", health.healthz),
-        Route("/health/deep", health.deep(app.state.looks)),
+        Route("/health/deep", health.deep(looks)),
         Route("/readyz", ready),
         Route("/metrics", health.metrics_page(database)),
     ]

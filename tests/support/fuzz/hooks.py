@@ -42,7 +42,7 @@ class Bearer:
 
 
 class Signature(requests.auth.AuthBase):
-    """Signs the bytes that are sent. Of the other headers, one that is missing or malformed on purpose stays as it is."""
+    """Signs the bytes that are sent. Of the other headers, one that is missing or malformed on purpose stays so."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         headers = request.headers
