@@ -78,7 +78,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def stack(database_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
     """An installation on this database; nothing runs until the test starts it."""
-    async with running(Stack(home=tmp_path / "home", database_url=database_url)) as stack:
+    async with running(Stack(home=tmp_path / "home", database_url=database_url, forked=True)) as stack:
         yield stack
 
 

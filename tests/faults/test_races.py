@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from support.books import check_books
+from support.ports import free_port
 from support.shop import Shop, open_shop, rows
-from support.stack import Stack, free_port
+from support.stack import Stack
 
 from soundbox_server import clock
 from soundbox_server.db import Database

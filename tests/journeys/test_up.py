@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 
 from soundbox_server.broker.mosquitto import find_mosquitto
 
@@ -66,19 +67,9 @@ def _tail(path: Path) -> list[str]:
     return path.read_text(errors="replace").splitlines()[-15:]
 
 
-def free_ports(count: int) -> list[int]:
-    """Held together while they are chosen, so that no two are the same."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [door.getsockname()[1] for door in held]
-    finally:
-        for door in held:
-            door.close()
-
-
 def settings_for(home: Path, **more: str) -> dict[str, str]:
     names = ("HTTP_PORT", "WORKER_PORT", "SANDBOX_PORT", "BROKER_PORT")
-    ports = {f"SOUNDBOX_{name}": str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
+    ports = {f"SOUNDBOX_{name}": str(free_port()) for name in names}
     return {"SOUNDBOX_HOME": str(home), "SOUNDBOX_SANDBOX_AUTO_PAY_MS": "200", **ports, **more}
 
 
@@ -146,7 +137,7 @@ async def test_payments_are_heard_and_ctrl_c_leaves_nothing(engine: str, tmp_pat
 
 async def test_a_second_start_continues_and_a_fresh_one_begins_anew(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    settings = settings_for(home, SOUNDBOX_BROKER_TLS_PORT=str(free_ports(1)[0]))
+    settings = settings_for(home, SOUNDBOX_BROKER_TLS_PORT=str(free_port()))
     kept = home / "notes.txt"
 
     async with up(settings, "--pay-every", "0.5", "--boxes", "1") as first:
@@ -156,7 +147,7 @@ async def test_a_second_start_continues_and_a_fresh_one_begins_anew(tmp_path: Pa
         assert await first.end(signal.SIGTERM) == 0
     credentials = (home / "boxes" / "SBX-DEMO-0001" / "credentials.json").read_bytes()
     kept.write_text("not ours")
-    moved = {**settings, "SOUNDBOX_HTTP_PORT": str(free_ports(1)[0])}
+    moved = {**settings, "SOUNDBOX_HTTP_PORT": str(free_port())}
 
     async with up(settings, "--pay-every", "0.5", "--boxes", "1") as second:
         await second.until(lambda: second.played() >= 1, "a payment played again")

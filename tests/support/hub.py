@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from support.stack import free_port
+from support.ports import free_port
 
 from soundbox_server.access.passwords import Passwords
 from soundbox_server.access.service import Principal, access_token

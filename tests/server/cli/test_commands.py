@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ports import free_port
 
 SOUNDBOX = str(Path(sys.executable).with_name("soundbox"))
 VECTORS = json.loads((Path(__file__).parents[2] / "fixtures" / "qris_vectors.json").read_text())["vectors"]
@@ -24,12 +25,6 @@ def run(
     return subprocess.run(
         [SOUNDBOX, *arguments], capture_output=True, text=True, input=stdin, env=environment, timeout=60, check=False
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def assert_refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:

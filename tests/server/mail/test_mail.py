@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.databases import fresh_database
 from support.hub import open_hub
+from support.ports import free_port
 from support.shop import NOW, execute, row, rows
-from support.stack import free_port
 
 from soundbox_server import clock, seal
 from soundbox_server.db import Database
