@@ -24,7 +24,7 @@ from soundbox_server.devices.models import Device
 from soundbox_server.errors import Conflict, DeviceUnauthorized, NotFound, RateLimited, ValidationFailed, WrongCode
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, read_body, request_id, storable
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter()
 
@@ -76,25 +76,25 @@ async def give_command(request: Request, device_id: Id, wanted: NewCommand, acto
     return envelope(request, await _seen(request, device_id, command_id), status=201)
 
 
+class CommandFilters(Page):
+    status: CommandState | None = None
+
+
 @router.get("/admin/devices/{device_id}/commands", tags=["operators"])
 async def list_commands(
-    request: Request,
-    device_id: Id,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    status: Annotated[CommandState | None, Query()] = None,
+    request: Request, device_id: Id, session: Reader, asked: Annotated[CommandFilters, Query()]
 ) -> Response:
     """What this box was asked to do and what became of it, newest first."""
     if await session.get(Device, device_id) is None:
         raise NotFound("No such device.", device_id=device_id)
-    query = select(DeviceCommand).where(DeviceCommand.device_id == device_id)
-    if status:
-        query = query.where(DeviceCommand.state == status.value)
-    if after := decode_cursor(cursor):
-        query = query.where(DeviceCommand.id < after)
-    rows = (await session.scalars(query.order_by(DeviceCommand.id.desc()).limit(limit))).all()
-    return envelope(request, [_command(row) for row in rows], next_cursor=next_cursor([r.id for r in rows], limit))
+
+    def of_this_box(asked: CommandFilters) -> Rows:
+        return matching(
+            select(DeviceCommand), (DeviceCommand.device_id, device_id), (DeviceCommand.state, asked.status)
+        )
+
+    listing = Listing(asked=CommandFilters, key=(DeviceCommand.id,), select=of_this_box, show=_command)
+    return await page(request, session, listing, asked)
 
 
 @router.get("/admin/devices/{device_id}/commands/{command_id}", tags=["operators"])

@@ -24,7 +24,7 @@ from soundbox_server.exports.state import ExportState
 from soundbox_server.exports.writing import MEDIA_TYPES
 from soundbox_server.fields import Body, Id
 from soundbox_server.http import Reader, Session, envelope, problems
-from soundbox_server.paging import Listing, Page, Rows, page
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -47,13 +47,10 @@ class ExportFilters(Page):
 
 
 def _select(asked: ExportFilters) -> Rows:
-    query = select(ExportJob)
-    for column, value in (
+    return matching(
+        select(ExportJob),
         (ExportJob.state, asked.status), (ExportJob.kind, asked.kind), (ExportJob.requested_by, asked.requested_by),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
-    return query
+    )  # fmt: skip
 
 
 def _export(job: ExportJob) -> dict[str, Any]:
