@@ -37,7 +37,7 @@ from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
 from soundbox_server.payments.routes import router as payments
-from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.providers.base import Provider
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
@@ -122,7 +122,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.mail_desk = parts.mail_desk(settings, owner=owner)
     state.documents_folder = parts.documents_folder(settings)
     state.exports_folder = parts.exports_folder(settings)
-    state.exportable, state.export_roles = parts.EXPORTABLE, EXPORTS
+    state.exportable, state.export_roles, state.export_scopes = parts.EXPORTABLE, EXPORTS, EXPORT_SCOPES
     state.telling = parts.telling(settings, owner=owner)
     state.possession_check = settings.possession_check == "on"
     state.possession_key = seal.derive(settings.master, "soundbox/possession/v1")

@@ -70,9 +70,15 @@ async def run(settings: Settings) -> None:
         guard.refuse_unsafe(settings)
         await parts.require_migrated(database)
         await guard.refuse_unsafe_database(settings, database)
+        _say_doubts(settings)
         await Worker(settings, database).run(stop)
     finally:
         await database.close()
+
+
+def _say_doubts(settings: Settings) -> None:
+    for doubt in guard.doubts(settings) if settings.environment == "production" else ():
+        log.warning("production.doubtful", about=doubt.about, what=doubt.what, mend=doubt.mend)
 
 
 class _QuietServer(uvicorn.Server):
@@ -196,9 +202,7 @@ class Worker:
     async def _listen(self) -> None:
         """Keep a session on the shard; what was not acknowledged comes again after every interruption."""
         user, attempt = shard_user(self._settings.broker_shard), 0
-        consumer = Consumer(
-            self._database, self._table(), committed=self._committed, aside=self._provisioning.aside
-        )
+        consumer = Consumer(self._database, self._table(), committed=self._committed, aside=self._provisioning.aside)
         while True:
             try:
                 async with wire.connected(

@@ -1,6 +1,5 @@
 """Operators' doors to organisations, people and API keys."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -18,7 +17,7 @@ from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.errors import Conflict, NotFound
 from soundbox_server.fields import Id, Moment
 from soundbox_server.http import Reader, envelope, problems
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter(prefix="/admin", tags=["operators"])
 
@@ -70,6 +69,83 @@ class NewApiKey(_Body):
     expires_at: Moment | None = None
 
 
+def _people() -> Rows:
+    everybody: Rows = select(Person, TotpSecret.confirmed_at_ms).outerjoin(
+        TotpSecret, TotpSecret.person_id == Person.id
+    )
+    return everybody
+
+
+def _person(person: Person, totp_since_ms: int | None) -> dict[str, Any]:
+    return {
+        "id": person.id,
+        "organisation_id": person.organisation_id,
+        "email": person.email,
+        "name": person.name,
+        "role": person.role,
+        "status": person.state,
+        "language": person.language,
+        "totp": totp_since_ms is not None,
+        "created_at": rfc3339(person.created_at_ms),
+    }
+
+
+def _organisation(row: Organisation) -> dict[str, Any]:
+    return {"id": row.id, "kind": row.kind, "name": row.name, "created_at": rfc3339(row.created_at_ms)}
+
+
+def _api_key(row: ApiKey) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "organisation_id": row.organisation_id,
+        "name": row.name,
+        "role": row.role,
+        "scopes": row.scopes.split(),
+        "created_by": row.created_by,
+        "created_at": rfc3339(row.created_at_ms),
+        "expires_at": rfc3339_or_none(row.expires_at_ms),
+        "revoked_at": rfc3339_or_none(row.revoked_at_ms),
+        "last_used_at": rfc3339_or_none(row.last_used_at_ms),
+    }
+
+
+class OrganisationFilters(Page):
+    kind: Kind | None = None
+
+
+class PersonFilters(Page):
+    organisation_id: Id | None = None
+    role: Role | None = None
+    status: PersonState | None = None
+    email: Annotated[str | None, Field(max_length=254, pattern=people.VISIBLE)] = None
+
+
+class ApiKeyFilters(Page):
+    organisation_id: Id | None = None
+
+
+def _select_organisations(asked: OrganisationFilters) -> Rows:
+    return matching(select(Organisation), (Organisation.kind, asked.kind))
+
+
+def _select_people(asked: PersonFilters) -> Rows:
+    return matching(
+        _people(), (Person.organisation_id, asked.organisation_id), (Person.role, asked.role),
+        (Person.state, asked.status), (Person.email, None if asked.email is None else asked.email.strip().lower()),
+    )  # fmt: skip
+
+
+def _select_api_keys(asked: ApiKeyFilters) -> Rows:
+    return matching(select(ApiKey), (ApiKey.organisation_id, asked.organisation_id))
+
+
+ORGANISATIONS = Listing(
+    asked=OrganisationFilters, key=(Organisation.id,), select=_select_organisations, show=_organisation
+)
+PEOPLE = Listing(asked=PersonFilters, key=(Person.id,), select=_select_people, show=_person)
+API_KEYS = Listing(asked=ApiKeyFilters, key=(ApiKey.id,), select=_select_api_keys, show=_api_key)
+
+
 @router.post("/organisations", status_code=201)
 async def create_organisation(request: Request, asked: NewOrganisation, actor: Acting) -> Response:
     now_ms = clock.now_ms()
@@ -82,16 +158,10 @@ async def create_organisation(request: Request, asked: NewOrganisation, actor: A
 
 @router.get("/organisations")
 async def list_organisations(
-    request: Request, session: Reader, limit: Limit = 20, cursor: Cursor = None, kind: Kind | None = None
+    request: Request, session: Reader, asked: Annotated[OrganisationFilters, Query()]
 ) -> Response:
     """Organisations, newest first."""
-    query = select(Organisation).order_by(Organisation.id.desc()).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(Organisation.id < after)
-    if kind:
-        query = query.where(Organisation.kind == kind)
-    rows = (await session.scalars(query)).all()
-    return envelope(request, [_organisation(row) for row in rows], next_cursor=_next(rows, limit))
+    return await page(request, session, ORGANISATIONS, asked)
 
 
 @router.get("/organisations/{organisation_id}")
@@ -114,28 +184,9 @@ async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Re
 
 
 @router.get("/people")
-async def list_people(
-    request: Request,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    organisation_id: Id | None = None,
-    role: Role | None = None,
-    status: PersonState | None = None,
-    email: Annotated[str | None, Query(max_length=254, pattern=people.VISIBLE)] = None,
-) -> Response:
+async def list_people(request: Request, session: Reader, asked: Annotated[PersonFilters, Query()]) -> Response:
     """People, newest first."""
-    query = _people().order_by(Person.id.desc()).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(Person.id < after)
-    for column, wanted in ((Person.organisation_id, organisation_id), (Person.role, role), (Person.state, status)):
-        if wanted is not None:
-            query = query.where(column == str(wanted))
-    if email is not None:
-        query = query.where(Person.email == email.strip().lower())
-    rows = (await session.execute(query)).all()
-    shown = [_person(*row) for row in rows]
-    return envelope(request, shown, next_cursor=next_cursor([row[0].id for row in rows], limit))
+    return await page(request, session, PEOPLE, asked)
 
 
 @router.get("/people/{person_id}")
@@ -189,21 +240,9 @@ async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> R
 
 
 @router.get("/api-keys")
-async def list_api_keys(
-    request: Request,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    organisation_id: Id | None = None,
-) -> Response:
+async def list_api_keys(request: Request, session: Reader, asked: Annotated[ApiKeyFilters, Query()]) -> Response:
     """API keys, newest first, revoked ones included. Never the keys themselves."""
-    query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(ApiKey.id < after)
-    if organisation_id:
-        query = query.where(ApiKey.organisation_id == organisation_id)
-    rows = (await session.scalars(query)).all()
-    return envelope(request, [_api_key(row) for row in rows], next_cursor=_next(rows, limit))
+    return await page(request, session, API_KEYS, asked)
 
 
 @router.get("/api-keys/{api_key_id}")
@@ -222,50 +261,9 @@ async def revoke_api_key(request: Request, api_key_id: Id, actor: Acting) -> Res
     return envelope(request, {"id": api_key_id, "revoked": True})
 
 
-def _people() -> Any:
-    return select(Person, TotpSecret.confirmed_at_ms).outerjoin(TotpSecret, TotpSecret.person_id == Person.id)
-
-
 async def _shown(request: Request, person_id: str) -> dict[str, Any]:
     async with db.reading(request.app.state.database) as session:
         row = (await session.execute(_people().where(Person.id == person_id))).one_or_none()
     if row is None:
         raise NotFound("No such person.", person_id=person_id)
     return _person(*row)
-
-
-def _person(person: Person, totp_since_ms: int | None) -> dict[str, Any]:
-    return {
-        "id": person.id,
-        "organisation_id": person.organisation_id,
-        "email": person.email,
-        "name": person.name,
-        "role": person.role,
-        "status": person.state,
-        "language": person.language,
-        "totp": totp_since_ms is not None,
-        "created_at": rfc3339(person.created_at_ms),
-    }
-
-
-def _organisation(row: Organisation) -> dict[str, Any]:
-    return {"id": row.id, "kind": row.kind, "name": row.name, "created_at": rfc3339(row.created_at_ms)}
-
-
-def _api_key(row: ApiKey) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "organisation_id": row.organisation_id,
-        "name": row.name,
-        "role": row.role,
-        "scopes": row.scopes.split(),
-        "created_by": row.created_by,
-        "created_at": rfc3339(row.created_at_ms),
-        "expires_at": rfc3339_or_none(row.expires_at_ms),
-        "revoked_at": rfc3339_or_none(row.revoked_at_ms),
-        "last_used_at": rfc3339_or_none(row.last_used_at_ms),
-    }
-
-
-def _next(rows: Sequence[Any], limit: int) -> str | None:
-    return next_cursor([row.id for row in rows], limit)

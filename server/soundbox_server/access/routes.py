@@ -5,7 +5,7 @@ and merchants, each at their own address.
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
@@ -27,7 +27,7 @@ from soundbox_server.db import Statements
 from soundbox_server.errors import Conflict, LinkExpired, MfaRequired, Unauthenticated, WeakPassword
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, request_id
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, page
 
 WRONG_LOGIN = "E-mail address or password is wrong."
 
@@ -192,20 +192,20 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
 
     @router.get("/sessions")
     async def list_sessions(
-        request: Request, session: Reader, caller: Caller, limit: Limit = 20, cursor: Cursor = None
+        request: Request, session: Reader, caller: Caller, asked: Annotated[Page, Query()]
     ) -> Response:
         """One's own sessions that are still open, newest first."""
-        query = (
-            select(LoginSession)
-            .where(LoginSession.person_id == caller.person_id, LoginSession.ended_at_ms.is_(None))
-            .where(LoginSession.expires_at_ms > clock.now_ms())
-            .order_by(LoginSession.id.desc()).limit(limit)
-        )  # fmt: skip
-        if after := decode_cursor(cursor):
-            query = query.where(LoginSession.id < after)
-        rows = (await session.scalars(query)).all()
-        following = next_cursor([row.id for row in rows], limit)
-        return envelope(request, [_session(row, caller) for row in rows], next_cursor=following)
+
+        def ones_own(_asked: Page) -> Rows:
+            return select(LoginSession).where(
+                LoginSession.person_id == caller.person_id,
+                LoginSession.ended_at_ms.is_(None),
+                LoginSession.expires_at_ms > clock.now_ms(),
+            )
+
+        show = partial(_session, caller=caller)
+        listing = Listing(asked=Page, key=(LoginSession.id,), select=ones_own, show=show)
+        return await page(request, session, listing, asked)
 
     @router.delete("/sessions/{session_id}")
     async def revoke_session(request: Request, session_id: Id, actor: Acting) -> Response:
@@ -349,7 +349,7 @@ async def _prove(request: Request, caller: Principal, password: str) -> account.
     )
 
 
-def _session(row: LoginSession, caller: Principal) -> dict[str, Any]:
+def _session(row: LoginSession, *, caller: Principal) -> dict[str, Any]:
     return {
         "id": row.id,
         "kind": row.kind,

@@ -18,7 +18,7 @@ from soundbox_server.db import statements
 from soundbox_server.errors import IllegalTransition, NotFound
 from soundbox_server.fields import Body, Id, Moment, Reason
 from soundbox_server.http import Reader, Session, envelope, problems
-from soundbox_server.paging import Listing, Page, Rows, between, page
+from soundbox_server.paging import Listing, Page, Rows, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -35,13 +35,11 @@ class AlertFilters(Page):
 
 
 def _select(asked: AlertFilters) -> Rows:
-    query = select(Alert)
-    for column, value in (
+    query = matching(
+        select(Alert),
         (Alert.state, asked.status), (Alert.severity, asked.severity), (Alert.kind, asked.kind),
         (Alert.subject_kind, asked.subject_kind), (Alert.subject_id, asked.subject_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.standing is not None:
         resolved = Alert.state == AlertState.RESOLVED.value
         query = query.where(~resolved if asked.standing else resolved)

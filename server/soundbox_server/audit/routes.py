@@ -13,7 +13,7 @@ from soundbox_server.audit.service import Outcome
 from soundbox_server.clock import rfc3339
 from soundbox_server.fields import Id, Moment, Search
 from soundbox_server.http import Reader
-from soundbox_server.paging import Listing, Page, Rows, between, page
+from soundbox_server.paging import Listing, Page, Rows, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -35,14 +35,13 @@ def _select(asked: AuditFilters) -> Rows:
     query: Rows = select(AuditEntry, AuditLink.position, AuditLink.hash).outerjoin(
         AuditLink, AuditLink.entry_id == AuditEntry.id
     )
-    for attribute, value in (
+    query = matching(
+        query,
         (AuditEntry.action, asked.action), (AuditEntry.actor_id, asked.actor_id),
         (AuditEntry.organisation_id, asked.organisation_id), (AuditEntry.subject_kind, asked.subject_kind),
         (AuditEntry.subject_id, asked.subject_id), (AuditEntry.outcome, asked.outcome),
         (AuditEntry.request_id, asked.request_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(attribute == value)
+    )  # fmt: skip
     if asked.action_contains:
         actions = _actions()
         held = actions.c.action.contains(asked.action_contains, autoescape=True)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from soundbox_protocol.messages import COMMANDS, CommandAck, MalformedMessage, TerminalId, decode
 from soundbox_server import clock, db
-from soundbox_server.access.auth import Acting
+from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.commands import kinds, possession, service
@@ -24,7 +24,7 @@ from soundbox_server.devices.models import Device
 from soundbox_server.errors import Conflict, DeviceUnauthorized, NotFound, RateLimited, ValidationFailed, WrongCode
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, read_body, request_id, storable
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter()
 
@@ -76,25 +76,25 @@ async def give_command(request: Request, device_id: Id, wanted: NewCommand, acto
     return envelope(request, await _seen(request, device_id, command_id), status=201)
 
 
+class CommandFilters(Page):
+    status: CommandState | None = None
+
+
 @router.get("/admin/devices/{device_id}/commands", tags=["operators"])
 async def list_commands(
-    request: Request,
-    device_id: Id,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    status: Annotated[CommandState | None, Query()] = None,
+    request: Request, device_id: Id, session: Reader, asked: Annotated[CommandFilters, Query()]
 ) -> Response:
     """What this box was asked to do and what became of it, newest first."""
     if await session.get(Device, device_id) is None:
         raise NotFound("No such device.", device_id=device_id)
-    query = select(DeviceCommand).where(DeviceCommand.device_id == device_id)
-    if status:
-        query = query.where(DeviceCommand.state == status.value)
-    if after := decode_cursor(cursor):
-        query = query.where(DeviceCommand.id < after)
-    rows = (await session.scalars(query.order_by(DeviceCommand.id.desc()).limit(limit))).all()
-    return envelope(request, [_command(row) for row in rows], next_cursor=next_cursor([r.id for r in rows], limit))
+
+    def of_this_box(asked: CommandFilters) -> Rows:
+        return matching(
+            select(DeviceCommand), (DeviceCommand.device_id, device_id), (DeviceCommand.state, asked.status)
+        )
+
+    listing = Listing(asked=CommandFilters, key=(DeviceCommand.id,), select=of_this_box, show=_command)
+    return await page(request, session, listing, asked)
 
 
 @router.get("/admin/devices/{device_id}/commands/{command_id}", tags=["operators"])
@@ -263,54 +263,61 @@ class Removal(_Move):
 
 
 @router.post("/admin/devices/{device_id}/bind", tags=["operators"], responses=_MOVED)
-async def bind(request: Request, device_id: Id, place: Place, actor: Acting) -> Response:
+async def bind(request: Request, device_id: Id, place: Place, actor: Acting, once: AskedOnce) -> Response:
     """Put an activated box at a terminal; from then on it speaks that terminal's payments.
 
     Where possession is checked the answer is 202: the box speaks a code, and `bind/confirm` with it completes the
     binding. `possession: waived` with a reason binds at once: in the factory, or a box that is offline.
     """
     now_ms = clock.now_ms()
-    async with db.transaction(request.app.state.database) as session:
-        tx = await db.statements(session)
+
+    async def move() -> Response:
         challenge = None
         if place.is_checked(request):
             challenge = await possession.begin_bind(
                 tx, _asking(request), device_id=device_id, terminal_id=place.terminal_id, by=actor.id,
                 trace_id=request_id(request), now_ms=now_ms,
             )  # fmt: skip
-        if challenge is None:
-            binding = await devices.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=now_ms)
-            details = {"terminal_id": place.terminal_id, **place.waiver}
-            await record(tx, actor, "device.bound", ("device", device_id), details=details)
-            answer = views.binding(binding)
-        else:
-            details = {"terminal_id": place.terminal_id, "challenge_id": challenge.id}
+        if challenge is not None:
+            details: dict[str, object] = {"terminal_id": place.terminal_id, "challenge_id": challenge.id}
             await record(tx, actor, "device.bind_challenged", ("device", device_id), details=details)
-            answer = _challenge(challenge, terminal_id=place.terminal_id, bound=False)
+            return envelope(request, _challenge(challenge, terminal_id=place.terminal_id, bound=False), status=202)
+        binding = await devices.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=now_ms)
+        details = {"terminal_id": place.terminal_id, **place.waiver}
+        await record(tx, actor, "device.bound", ("device", device_id), details=details)
+        return envelope(request, views.binding(binding))
+
+    async with db.transaction(request.app.state.database) as session:
+        tx = await db.statements(session)
+        response = await once.answer(tx, move)
     request.app.state.publisher.publish(tx.queued)
-    return envelope(request, answer, status=202 if challenge else 200)
+    return response
 
 
 @router.post("/admin/devices/{device_id}/unbind", tags=["operators"], responses=_MOVED)
-async def unbind(request: Request, device_id: Id, actor: Acting, removal: Removal | None = None) -> Response:
+async def unbind(
+    request: Request, device_id: Id, actor: Acting, once: AskedOnce, removal: Removal | None = None
+) -> Response:
     """Take a box away from its terminal, with the same check of possession as when it is bound."""
     removal, now_ms = removal or Removal(), clock.now_ms()
-    async with db.transaction(request.app.state.database) as session:
-        tx = await db.statements(session)
-        challenge = None
+
+    async def move() -> Response:
         if removal.is_checked(request):
             challenge = await possession.begin_unbind(
                 tx, _asking(request), device_id=device_id, by=actor.id, trace_id=request_id(request), now_ms=now_ms
             )
             details: dict[str, object] = {"challenge_id": challenge.id}
             await record(tx, actor, "device.unbind_challenged", ("device", device_id), details=details)
-            answer = _challenge(challenge, bound=True)
-        else:
-            await devices.unbind(session, device_id=device_id, now_ms=now_ms)
-            await record(tx, actor, "device.unbound", ("device", device_id), details=removal.waiver)
-            answer = {"device_id": device_id, "bound": False}
+            return envelope(request, _challenge(challenge, bound=True), status=202)
+        await devices.unbind(session, device_id=device_id, now_ms=now_ms)
+        await record(tx, actor, "device.unbound", ("device", device_id), details=removal.waiver)
+        return envelope(request, {"device_id": device_id, "bound": False})
+
+    async with db.transaction(request.app.state.database) as session:
+        tx = await db.statements(session)
+        response = await once.answer(tx, move)
     request.app.state.publisher.publish(tx.queued)
-    return envelope(request, answer, status=202 if challenge else 200)
+    return response
 
 
 class Heard(BaseModel):

@@ -10,7 +10,7 @@ from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.devices.models import Device, DeviceBinding, DeviceHeartbeat, DevicePresence
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.fields import Id, Moment, Search
-from soundbox_server.paging import Listing, Page, Rows, beginning, between
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching
 
 
 class DeviceFilters(Page):
@@ -36,14 +36,12 @@ def devices() -> Rows:
 
 
 def _select(asked: DeviceFilters) -> Rows:
-    query = devices()
-    for column, value in (
+    query = matching(
+        devices(),
         (Device.state, asked.status), (Device.vendor, asked.vendor), (Device.model, asked.model),
         (DeviceBinding.merchant_id, asked.merchant_id), (DeviceBinding.outlet_id, asked.outlet_id),
         (DeviceBinding.terminal_id, asked.terminal_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.online is not None:
         query = query.where(DevicePresence.online.is_(True) if asked.online else DevicePresence.online.is_not(True))
     if asked.q:

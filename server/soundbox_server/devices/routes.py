@@ -207,8 +207,7 @@ async def register_device(request: Request, registration: Registration, actor: A
     async def work(tx: Statements) -> Response:
         return await once.answer(tx, partial(_register, request, tx, registration, actor, now_ms=now_ms))
 
-    answered: Response = await request.app.state.database.write(work)
-    return answered
+    return unstored(await request.app.state.database.write(work))
 
 
 async def _register(
@@ -221,7 +220,7 @@ async def _register(
     )
     await record(tx, actor, "device.registered", ("device", device_id), details=registration.model_dump())
     data = {"id": device_id, "serial_number": registration.serial_number, "activation_code": code}
-    return unstored(envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201))
+    return envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201)
 
 
 @router.get("/admin/devices", tags=["operators"])
@@ -316,15 +315,17 @@ async def list_heartbeats(
 @router.post(
     "/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201, responses=problems(Conflict)
 )
-async def new_activation_code(request: Request, device_id: Id, actor: Acting) -> Response:
+async def new_activation_code(request: Request, device_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""
     now_ms = clock.now_ms()
 
-    async def work(tx: Statements) -> str:
+    async def issue(tx: Statements) -> Response:
         code = await service.issue_new_code(tx, device_id, now_ms=now_ms)
         await record(tx, actor, "device.activation_code_issued", ("device", device_id))
-        return code
+        data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
+        return envelope(request, data, status=201)
 
-    code = await request.app.state.database.write(work)
-    data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
-    return unstored(envelope(request, data, status=201))
+    async def work(tx: Statements) -> Response:
+        return await once.answer(tx, partial(issue, tx))
+
+    return unstored(await request.app.state.database.write(work))

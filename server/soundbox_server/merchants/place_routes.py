@@ -18,7 +18,7 @@ from soundbox_server.merchants import places
 from soundbox_server.merchants.models import Outlet, Terminal
 from soundbox_server.merchants.state import PlaceState
 from soundbox_server.merchants.views import outlet_view, terminal_view
-from soundbox_server.paging import Listing, Page, Rows, beginning, between, page
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -47,11 +47,7 @@ class OutletFilters(Page):
 
 
 def _select_outlets(asked: OutletFilters) -> Rows:
-    query = select(Outlet)
-    if asked.merchant_id:
-        query = query.where(Outlet.merchant_id == asked.merchant_id)
-    if asked.status:
-        query = query.where(Outlet.status == asked.status.value)
+    query = matching(select(Outlet), (Outlet.merchant_id, asked.merchant_id), (Outlet.status, asked.status))
     if asked.q:
         query = query.where(or_(beginning(Outlet.outlet_code, asked.q), beginning(Outlet.name, asked.q)))
     return between(
@@ -132,13 +128,11 @@ class TerminalFilters(Page):
 
 
 def _select_terminals(asked: TerminalFilters) -> Rows:
-    query = select(Terminal)
-    for column, value in (
+    query = matching(
+        select(Terminal),
         (Terminal.merchant_id, asked.merchant_id), (Terminal.outlet_id, asked.outlet_id),
         (Terminal.status, asked.status), (Terminal.qr_mode, asked.qr_mode),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.q:
         named = or_(beginning(Terminal.terminal_code, asked.q), beginning(Terminal.partner_reference, asked.q))
         query = query.where(named)

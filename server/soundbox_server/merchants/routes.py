@@ -26,7 +26,7 @@ from soundbox_server.merchants.views import (
     outlet_view,
     terminal_view,
 )
-from soundbox_server.paging import Listing, Page, Rows, beginning, between, page
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -87,13 +87,11 @@ class MerchantFilters(Page):
 
 
 def _select(asked: MerchantFilters) -> Rows:
-    query = select(Merchant)
-    for column, value in (
+    query = matching(
+        select(Merchant),
         (Merchant.status, asked.status), (Merchant.payout_mode, asked.payout_mode),
         (Merchant.organisation_id, asked.organisation_id), (Merchant.fee_profile_id, asked.fee_profile_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.q:
         named = (Merchant.merchant_code, Merchant.legal_name, Merchant.brand_name)
         query = query.where(or_(*(beginning(column, asked.q) for column in named)))
