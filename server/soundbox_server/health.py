@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from soundbox_server import clock, metrics
+from soundbox_server.answers import TypedDict, answers
 from soundbox_server.broker import beats
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices.service import count_online
@@ -146,13 +147,21 @@ def deep(looks: Mapping[str, Look]) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-@router.get("/admin/health")
+class HealthView(TypedDict):
+    status: str
+
+
+class DeepHealthView(HealthView):
+    parts: dict[str, dict[str, Any]]
+
+
+@router.get("/admin/health", responses=answers(HealthView))
 async def admin_health(request: Request) -> Response:
     """Alive, and what time it is here."""
     return envelope(request, {"status": "ok"})
 
 
-@router.get("/admin/health/deep", responses=_WITHOUT_DATABASE)
+@router.get("/admin/health/deep", responses=answers(DeepHealthView) | _WITHOUT_DATABASE)
 async def admin_health_deep(request: Request) -> Response:
     """Every part with its figures. 503 without the database."""
     examined = await examine(request.app.state.looks)

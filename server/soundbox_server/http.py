@@ -5,14 +5,13 @@ Middleware is plain ASGI: Starlette's BaseHTTPMiddleware costs four times as muc
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 import asyncpg
 import orjson
 import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -72,23 +71,6 @@ async def read_body(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
             raise BodyTooLarge(f"The body is longer than {limit} bytes.")
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-Data = TypeVar("Data")
-
-
-class Enveloped(BaseModel, Generic[Data]):
-    """`{data, request_id, timestamp}`, for the API's description: `responses={200: {"model": Enveloped[View]}}`."""
-
-    data: Data
-    request_id: str = Field(examples=["req_01k9x3m8z6f1q4v7c2b5n0t8rj"])
-    timestamp: AwareDatetime = Field(examples=["2026-05-24T00:00:00Z"])
-
-
-class Page(Enveloped[list[Data]], Generic[Data]):
-    """One page of a list."""
-
-    next_cursor: str | None
 
 
 _NO_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}

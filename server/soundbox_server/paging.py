@@ -50,7 +50,7 @@ class Listing(Generic[Asked]):
     asked: type[Asked]
     key: tuple[InstrumentedAttribute[Any], ...]
     select: Callable[[Asked], Rows]
-    show: Callable[..., dict[str, Any]]
+    show: Callable[..., Mapping[str, Any]]
     columns: tuple[str, ...] = ()
     newest_first: bool = True
 
@@ -85,7 +85,7 @@ async def read(
     return (await session.execute(query)).all()
 
 
-def show(listing: Listing[Any], row: Sequence[Any]) -> dict[str, Any]:
+def show(listing: Listing[Any], row: Sequence[Any]) -> Mapping[str, Any]:
     """One row that `read` found, as the list shows it."""
     return listing.show(*row[: len(row) - len(listing.key)])
 

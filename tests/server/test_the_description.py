@@ -58,6 +58,20 @@ async def test_every_operation_tells_its_audience_its_callers_and_its_errors(dat
                     assert (example["value"]["code"], example["value"]["status"]) == (code, int(status)), where
 
 
+async def test_every_answer_has_a_shape_of_its_own(database_url: str, tmp_path: Path) -> None:
+    async with open_hub(database_url, tmp_path) as hub:
+        document = hub.app.openapi()
+
+    for method, path, operation in operations(document):
+        told = {status: said for status, said in operation["responses"].items() if status < "300"}
+        assert told, f"{method} {path}"
+        for status, said in told.items():
+            for kind, body in said["content"].items():
+                shape = body.get("schema")
+                assert shape, (method, path, status, kind)
+                assert shape != {"$ref": "#/components/schemas/Envelope"}, (method, path, status)
+
+
 async def test_bodies_have_examples(database_url: str, tmp_path: Path) -> None:
     async with open_hub(database_url, tmp_path) as hub:
         document = hub.app.openapi()

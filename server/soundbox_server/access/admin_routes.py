@@ -1,6 +1,6 @@
 """Operators' doors to organisations, people and API keys."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -13,6 +13,7 @@ from soundbox_server.access.auth import Acting, scopes_of
 from soundbox_server.access.models import ApiKey, Organisation, Person, TotpSecret
 from soundbox_server.access.people import Change, Invitation
 from soundbox_server.access.state import PersonState
+from soundbox_server.answers import Time, TypedDict, among, answers, pages
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.errors import Conflict, NotFound
 from soundbox_server.fields import Id, Moment
@@ -69,6 +70,61 @@ class NewApiKey(_Body):
     expires_at: Moment | None = None
 
 
+class OrganisationView(TypedDict):
+    id: str
+    kind: str
+    name: str
+    created_at: Time
+
+
+class PersonView(TypedDict):
+    id: str
+    organisation_id: str
+    email: str
+    name: str
+    role: str
+    status: Annotated[str, among(PersonState)]
+    language: str
+    totp: bool
+    created_at: Time
+
+
+class InvitedView(TypedDict):
+    id: str
+    invited: bool
+
+
+class SecondFactorView(TypedDict):
+    id: str
+    totp: bool
+
+
+class NewApiKeyView(TypedDict):
+    id: str
+    api_key: str
+    name: str
+    role: str
+    scopes: list[str]
+
+
+class ApiKeyView(TypedDict):
+    id: str
+    organisation_id: str
+    name: str
+    role: str
+    scopes: list[str]
+    created_by: str
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+    last_used_at: Time | None
+
+
+class RevokedView(TypedDict):
+    id: str
+    revoked: bool
+
+
 def _people() -> Rows:
     everybody: Rows = select(Person, TotpSecret.confirmed_at_ms).outerjoin(
         TotpSecret, TotpSecret.person_id == Person.id
@@ -76,7 +132,7 @@ def _people() -> Rows:
     return everybody
 
 
-def _person(person: Person, totp_since_ms: int | None) -> dict[str, Any]:
+def _person(person: Person, totp_since_ms: int | None) -> PersonView:
     return {
         "id": person.id,
         "organisation_id": person.organisation_id,
@@ -90,11 +146,11 @@ def _person(person: Person, totp_since_ms: int | None) -> dict[str, Any]:
     }
 
 
-def _organisation(row: Organisation) -> dict[str, Any]:
+def _organisation(row: Organisation) -> OrganisationView:
     return {"id": row.id, "kind": row.kind, "name": row.name, "created_at": rfc3339(row.created_at_ms)}
 
 
-def _api_key(row: ApiKey) -> dict[str, Any]:
+def _api_key(row: ApiKey) -> ApiKeyView:
     return {
         "id": row.id,
         "organisation_id": row.organisation_id,
@@ -146,7 +202,7 @@ PEOPLE = Listing(asked=PersonFilters, key=(Person.id,), select=_select_people, s
 API_KEYS = Listing(asked=ApiKeyFilters, key=(ApiKey.id,), select=_select_api_keys, show=_api_key)
 
 
-@router.post("/organisations", status_code=201)
+@router.post("/organisations", status_code=201, responses=answers(OrganisationView, status=201))
 async def create_organisation(request: Request, asked: NewOrganisation, actor: Acting) -> Response:
     now_ms = clock.now_ms()
     organisation_id = await request.app.state.database.write(
@@ -156,7 +212,7 @@ async def create_organisation(request: Request, asked: NewOrganisation, actor: A
     return envelope(request, data, status=201)
 
 
-@router.get("/organisations")
+@router.get("/organisations", responses=pages(OrganisationView))
 async def list_organisations(
     request: Request, session: Reader, asked: Annotated[OrganisationFilters, Query()]
 ) -> Response:
@@ -164,7 +220,7 @@ async def list_organisations(
     return await page(request, session, ORGANISATIONS, asked)
 
 
-@router.get("/organisations/{organisation_id}")
+@router.get("/organisations/{organisation_id}", responses=answers(OrganisationView))
 async def get_organisation(request: Request, organisation_id: Id, session: Reader) -> Response:
     row = await session.get(Organisation, organisation_id)
     if row is None:
@@ -172,7 +228,7 @@ async def get_organisation(request: Request, organisation_id: Id, session: Reade
     return envelope(request, _organisation(row))
 
 
-@router.post("/people", status_code=201, responses=problems(NotFound, Conflict))
+@router.post("/people", status_code=201, responses=answers(PersonView, status=201) | problems(NotFound, Conflict))
 async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Response:
     """Invite somebody: a mail brings a link that works once, for 24 hours, to choose a password."""
     new = Invitation(**asked.model_dump())
@@ -183,18 +239,18 @@ async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Re
     return envelope(request, await _shown(request, person_id), status=201)
 
 
-@router.get("/people")
+@router.get("/people", responses=pages(PersonView))
 async def list_people(request: Request, session: Reader, asked: Annotated[PersonFilters, Query()]) -> Response:
     """People, newest first."""
     return await page(request, session, PEOPLE, asked)
 
 
-@router.get("/people/{person_id}")
+@router.get("/people/{person_id}", responses=answers(PersonView))
 async def get_person(request: Request, person_id: Id) -> Response:
     return envelope(request, await _shown(request, person_id))
 
 
-@router.patch("/people/{person_id}", responses=problems(Conflict))
+@router.patch("/people/{person_id}", responses=answers(PersonView) | problems(Conflict))
 async def change_person(request: Request, person_id: Id, asked: PersonChange, actor: Acting) -> Response:
     """Change a name, a language or a role, disable or enable. Disabling ends sessions and keys at once."""
     change, now_ms = Change(**asked.model_dump()), clock.now_ms()
@@ -202,7 +258,9 @@ async def change_person(request: Request, person_id: Id, asked: PersonChange, ac
     return envelope(request, await _shown(request, person_id))
 
 
-@router.post("/people/{person_id}/invite", status_code=202, responses=problems(Conflict))
+@router.post(
+    "/people/{person_id}/invite", status_code=202, responses=answers(InvitedView, status=202) | problems(Conflict)
+)
 async def invite_again(request: Request, person_id: Id, actor: Acting) -> Response:
     """Another invitation mail; the link of the one before stops working."""
     state, now_ms = request.app.state, clock.now_ms()
@@ -212,7 +270,7 @@ async def invite_again(request: Request, person_id: Id, actor: Acting) -> Respon
     return envelope(request, {"id": person_id, "invited": True}, status=202)
 
 
-@router.delete("/people/{person_id}/totp", responses=problems(Conflict))
+@router.delete("/people/{person_id}/totp", responses=answers(SecondFactorView) | problems(Conflict))
 async def remove_persons_totp(request: Request, person_id: Id, actor: Acting) -> Response:
     """For somebody who lost device and recovery codes. Their sessions end."""
     now_ms = clock.now_ms()
@@ -220,7 +278,7 @@ async def remove_persons_totp(request: Request, person_id: Id, actor: Acting) ->
     return envelope(request, {"id": person_id, "totp": False})
 
 
-@router.post("/api-keys", status_code=201, responses=problems(NotFound, Conflict))
+@router.post("/api-keys", status_code=201, responses=answers(NewApiKeyView, status=201) | problems(NotFound, Conflict))
 async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> Response:
     """A key for a program of an organisation. It is shown this once. Two of a name may be active, to change over."""
     state, now_ms = request.app.state, clock.now_ms()
@@ -239,13 +297,13 @@ async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> R
     return envelope(request, data, status=201, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/api-keys")
+@router.get("/api-keys", responses=pages(ApiKeyView))
 async def list_api_keys(request: Request, session: Reader, asked: Annotated[ApiKeyFilters, Query()]) -> Response:
     """API keys, newest first, revoked ones included. Never the keys themselves."""
     return await page(request, session, API_KEYS, asked)
 
 
-@router.get("/api-keys/{api_key_id}")
+@router.get("/api-keys/{api_key_id}", responses=answers(ApiKeyView))
 async def get_api_key(request: Request, api_key_id: Id, session: Reader) -> Response:
     row = await session.get(ApiKey, api_key_id)
     if row is None:
@@ -253,7 +311,7 @@ async def get_api_key(request: Request, api_key_id: Id, session: Reader) -> Resp
     return envelope(request, _api_key(row))
 
 
-@router.delete("/api-keys/{api_key_id}")
+@router.delete("/api-keys/{api_key_id}", responses=answers(RevokedView))
 async def revoke_api_key(request: Request, api_key_id: Id, actor: Acting) -> Response:
     """Revoke a key: it stops working at once, and stays in the list."""
     now_ms = clock.now_ms()
@@ -261,7 +319,7 @@ async def revoke_api_key(request: Request, api_key_id: Id, actor: Acting) -> Res
     return envelope(request, {"id": api_key_id, "revoked": True})
 
 
-async def _shown(request: Request, person_id: str) -> dict[str, Any]:
+async def _shown(request: Request, person_id: str) -> PersonView:
     async with db.reading(request.app.state.database) as session:
         row = (await session.execute(_people().where(Person.id == person_id))).one_or_none()
     if row is None:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from soundbox_protocol.messages import COMMANDS, CommandAck, MalformedMessage, TerminalId, decode
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import AnyJson, NotRequired, Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.commands import kinds, possession, service
@@ -52,7 +53,69 @@ class NewCommand(BaseModel):
     payload: Annotated[dict[str, Any], Field(examples=[{"code": "1234"}])] = {}
 
 
-@router.post("/admin/devices/{device_id}/commands", tags=["operators"], status_code=201, responses=problems(Conflict))
+class CommandView(TypedDict):
+    command_id: str
+    device_id: str
+    command_name: str
+    payload: AnyJson
+    status: Annotated[str, among(CommandState)]
+    reason: str | None
+    last_ack: str | None
+    result_payload: AnyJson
+    requested_by: str | None
+    requested_at: Time
+    sent_at: Time | None
+    delivered_at: Time | None
+    finished_at: Time | None
+    expires_at: Time
+    trace_id: str | None
+
+
+class AckView(TypedDict):
+    status: str
+    conflicting: bool
+    reason: str | None
+    result_payload: AnyJson
+    source: str
+    received_at: Time
+
+
+class WholeCommandView(CommandView):
+    acks: list[AckView]
+
+
+class TakenView(TypedDict):
+    command_id: str
+    status: Annotated[str, among(CommandState)]
+    conflicting: bool
+
+
+class AskedView(TypedDict):
+    challenge_id: str
+    command_id: str
+    digits: int
+    tries: int
+    expires_at: Time
+
+
+class ChallengeView(TypedDict):
+    device_id: str
+    terminal_id: NotRequired[str]
+    bound: bool
+    challenge: AskedView
+
+
+class UnboundView(TypedDict):
+    device_id: str
+    bound: bool
+
+
+@router.post(
+    "/admin/devices/{device_id}/commands",
+    tags=["operators"],
+    status_code=201,
+    responses=answers(WholeCommandView, status=201) | problems(Conflict),
+)
 async def give_command(request: Request, device_id: Id, wanted: NewCommand, actor: Acting) -> Response:
     """Have a box do something. An offline box leaves it queued until it is back or the command expires."""
     kind = kinds.kind_named(wanted.command_name)
@@ -80,7 +143,7 @@ class CommandFilters(Page):
     status: CommandState | None = None
 
 
-@router.get("/admin/devices/{device_id}/commands", tags=["operators"])
+@router.get("/admin/devices/{device_id}/commands", tags=["operators"], responses=pages(CommandView))
 async def list_commands(
     request: Request, device_id: Id, session: Reader, asked: Annotated[CommandFilters, Query()]
 ) -> Response:
@@ -97,14 +160,16 @@ async def list_commands(
     return await page(request, session, listing, asked)
 
 
-@router.get("/admin/devices/{device_id}/commands/{command_id}", tags=["operators"])
+@router.get("/admin/devices/{device_id}/commands/{command_id}", tags=["operators"], responses=answers(WholeCommandView))
 async def get_command(request: Request, device_id: Id, command_id: Id) -> Response:
     """One command with everything its box said of it."""
     return envelope(request, await _seen(request, device_id, command_id))
 
 
 @router.post(
-    "/admin/devices/{device_id}/commands/{command_id}/cancel", tags=["operators"], responses=problems(Conflict)
+    "/admin/devices/{device_id}/commands/{command_id}/cancel",
+    tags=["operators"],
+    responses=answers(WholeCommandView) | problems(Conflict),
 )
 async def cancel_command(request: Request, device_id: Id, command_id: Id, actor: Acting) -> Response:
     """Take back a command that was not sent yet; again changes nothing."""
@@ -130,7 +195,7 @@ async def _seen(request: Request, device_id: Id, command_id: str) -> dict[str, A
         return _command(command) | {"acks": [_ack(ack) for ack in said]}
 
 
-def _command(command: DeviceCommand) -> dict[str, Any]:
+def _command(command: DeviceCommand) -> CommandView:
     return {
         "command_id": command.id,
         "device_id": command.device_id,
@@ -150,7 +215,7 @@ def _command(command: DeviceCommand) -> dict[str, Any]:
     }
 
 
-def _ack(ack: DeviceCommandAck) -> dict[str, Any]:
+def _ack(ack: DeviceCommandAck) -> AckView:
     return {
         "status": ack.status,
         "conflicting": ack.conflicting,
@@ -190,7 +255,9 @@ _ACK_BODY = {
 }
 
 
-@router.post("/device/commands/ack", tags=["devices"], openapi_extra=_ACK_BODY, responses=problems(NotFound))
+@router.post(
+    "/device/commands/ack", tags=["devices"], openapi_extra=_ACK_BODY, responses=answers(TakenView) | problems(NotFound)
+)
 async def acknowledge_command(request: Request, device: AuthenticatedDevice) -> Response:
     """What became of a command. `delivered` means done here; a word that comes too late is kept as conflicting."""
     try:
@@ -249,7 +316,7 @@ class _Move(BaseModel):
 
 
 _MOVED: dict[int | str, dict[str, Any]] = {
-    202: {"description": "The box speaks a code, which `confirm` wants to hear."},
+    202: {"description": "The box speaks a code, which `confirm` wants to hear.", **answers(ChallengeView)[200]},
     **problems(Conflict, RateLimited),
 }
 
@@ -262,7 +329,7 @@ class Removal(_Move):
     pass
 
 
-@router.post("/admin/devices/{device_id}/bind", tags=["operators"], responses=_MOVED)
+@router.post("/admin/devices/{device_id}/bind", tags=["operators"], responses=answers(views.BindingView) | _MOVED)
 async def bind(request: Request, device_id: Id, place: Place, actor: Acting, once: AskedOnce) -> Response:
     """Put an activated box at a terminal; from then on it speaks that terminal's payments.
 
@@ -294,7 +361,7 @@ async def bind(request: Request, device_id: Id, place: Place, actor: Acting, onc
     return response
 
 
-@router.post("/admin/devices/{device_id}/unbind", tags=["operators"], responses=_MOVED)
+@router.post("/admin/devices/{device_id}/unbind", tags=["operators"], responses=answers(UnboundView) | _MOVED)
 async def unbind(
     request: Request, device_id: Id, actor: Acting, once: AskedOnce, removal: Removal | None = None
 ) -> Response:
@@ -327,7 +394,11 @@ class Heard(BaseModel):
     code: Annotated[str, Field(pattern=r"^[0-9]{4}$", examples=["1234"])]
 
 
-@router.post("/admin/devices/{device_id}/bind/confirm", tags=["operators"], responses=problems(Conflict, WrongCode))
+@router.post(
+    "/admin/devices/{device_id}/bind/confirm",
+    tags=["operators"],
+    responses=answers(views.BindingView) | problems(Conflict, WrongCode),
+)
 async def confirm_bind(request: Request, device_id: Id, heard: Heard, actor: Acting) -> Response:
     """The code that the box spoke: the binding that was asked for takes effect. Three tries in five minutes."""
     now_ms = clock.now_ms()
@@ -343,7 +414,11 @@ async def confirm_bind(request: Request, device_id: Id, heard: Heard, actor: Act
     return envelope(request, answer)
 
 
-@router.post("/admin/devices/{device_id}/unbind/confirm", tags=["operators"], responses=problems(Conflict, WrongCode))
+@router.post(
+    "/admin/devices/{device_id}/unbind/confirm",
+    tags=["operators"],
+    responses=answers(UnboundView) | problems(Conflict, WrongCode),
+)
 async def confirm_unbind(request: Request, device_id: Id, heard: Heard, actor: Acting) -> Response:
     """The code that the box spoke: it is taken from its terminal."""
     now_ms = clock.now_ms()

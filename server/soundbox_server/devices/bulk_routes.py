@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from soundbox_protocol.times import from_rfc3339
 from soundbox_server import clock
 from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import Time, TypedDict, answers
 from soundbox_server.audit import service as audit
 from soundbox_server.audit.service import Actor
 from soundbox_server.clock import rfc3339
@@ -32,13 +33,39 @@ _EXAMPLE = "serial_number,vendor,model,device_id,label\nSBX-2026-000001,native,s
 _FILE = {
     "requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}, "example": _EXAMPLE}}}
 }
+
+
+class RegisteredView(TypedDict):
+    id: str
+    serial_number: str
+    vendor: str
+    model: str
+    label: str | None
+    activation_code: str
+    expires_at: Time
+
+
+class BatchView(TypedDict):
+    batch_id: str
+    count: int
+    devices: list[RegisteredView]
+
+
+class DryRunView(TypedDict):
+    dry_run: bool
+    count: int
+
+
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "Registered. The codes are shown this once, in the form that Accept asks for.",
-        "content": {"application/json": {}, "text/csv": {}, "text/html": {}},
+        "content": {"text/csv": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}},
+        **answers(BatchView, status=201)[201],
     },
-    200: {"description": "dry_run: nothing was registered, and nothing stands in the way.",
-          "content": {"application/json": {}}},
+    200: {
+        "description": "dry_run: nothing was registered, and nothing stands in the way.",
+        **answers(DryRunView)[200],
+    },
     **problems(FileRefused),
 }  # fmt: skip
 
@@ -122,7 +149,7 @@ async def _written(response: Response, form: str) -> Response:
     return Response(text, 201, headers, media_type=form)
 
 
-def _device(box: Registered) -> dict[str, Any]:
+def _device(box: Registered) -> RegisteredView:
     return {
         "id": box.device_id,
         "serial_number": box.serial_number,

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from soundbox_server import clock
 from soundbox_server.access.auth import Acting, AskedOnce, Caller
 from soundbox_server.access.service import Principal
+from soundbox_server.answers import AnyJson, Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import statements
@@ -28,8 +29,9 @@ from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter(tags=["operators"])
 
+_TEXT = {"schema": {"type": "string"}}
 _A_FILE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": {kind.partition(";")[0]: {} for kind in MEDIA_TYPES.values()}}
+    200: {"description": "The file", "content": {kind.partition(";")[0]: _TEXT for kind in MEDIA_TYPES.values()}}
 }
 
 
@@ -53,7 +55,24 @@ def _select(asked: ExportFilters) -> Rows:
     )  # fmt: skip
 
 
-def _export(job: ExportJob) -> dict[str, Any]:
+class ExportView(TypedDict):
+    id: str
+    kind: str
+    format: str
+    filters: AnyJson
+    status: Annotated[str, among(ExportState)]
+    rows: int
+    percent: int | None
+    size_bytes: int | None
+    sha256: str | None
+    failure: str | None
+    requested_by: str
+    requested_at: Time
+    finished_at: Time | None
+    expires_at: Time | None
+
+
+def _export(job: ExportJob) -> ExportView:
     return {
         "id": job.id,
         "kind": job.kind,
@@ -88,7 +107,8 @@ def asking(listings: Mapping[str, Listing[Any]]) -> APIRouter:
     door = APIRouter(tags=["operators"])
     kinds = [_wanted(kind, listing.asked) for kind, listing in listings.items()]
     body = {"content": {"application/json": {"schema": {"oneOf": kinds}}}}
-    door.post("/admin/exports", status_code=202, openapi_extra={"requestBody": body})(ask_for_export)
+    extra, told = {"requestBody": body}, answers(ExportView, status=202)
+    door.post("/admin/exports", status_code=202, openapi_extra=extra, responses=told)(ask_for_export)
     return door
 
 
@@ -154,19 +174,19 @@ def _require_filters(listing: Listing[Any], filters: Mapping[str, object]) -> No
         raise ValidationFailed(first["msg"].removeprefix("Value error, "), field=field) from None
 
 
-@router.get("/admin/exports")
+@router.get("/admin/exports", responses=pages(ExportView))
 async def list_exports(request: Request, session: Reader, asked: Annotated[ExportFilters, Query()]) -> Response:
     """Exports, newest first."""
     return await page(request, session, EXPORTS, asked)
 
 
-@router.get("/admin/exports/{export_id}")
+@router.get("/admin/exports/{export_id}", responses=answers(ExportView))
 async def get_export(request: Request, export_id: Id, session: Reader) -> Response:
     """How far it is. `percent` is null for the very large ones."""
     return envelope(request, _export(await _find(session, export_id)))
 
 
-@router.post("/admin/exports/{export_id}/cancel", responses=problems(IllegalTransition))
+@router.post("/admin/exports/{export_id}/cancel", responses=answers(ExportView) | problems(IllegalTransition))
 async def cancel_export(request: Request, export_id: Id, session: Session, actor: Acting) -> Response:
     """Stop it. Only who asked for it, or a platform admin."""
     _require_own(await _find(session, export_id), actor)

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from pydantic import Field
 from sqlalchemy import column, literal, or_, select, table, union_all
 
+from soundbox_server.answers import Time, TypedDict, pages
 from soundbox_server.clock import rfc3339
 from soundbox_server.fields import Id, Moment
 from soundbox_server.http import Reader
@@ -65,7 +66,24 @@ def _journals_of(payments: Any) -> Any:
     )  # fmt: skip
 
 
-def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str, Any]:
+class LedgerEntryView(TypedDict):
+    id: str
+    journal_id: str
+    kind: str
+    entry_type: str
+    transaction_id: str | None
+    merchant_id: str | None
+    account: str
+    direction: Literal["credit", "debit"]
+    amount: int
+    balance_effect: int
+    unit: str
+    source: str
+    destination: str
+    created_at: Time
+
+
+def _entry(posting: Posting, journal: Journal, account: str | None) -> LedgerEntryView:
     """Seen from the account that was asked for, else from the merchant's, else from where the money went."""
     ends = (posting.source, posting.destination)
     seen_from = account or next((end for end in ends if end.startswith(PAYABLE)), posting.destination)
@@ -97,7 +115,7 @@ LEDGER_ENTRIES = Listing(
 )
 
 
-@router.get("/admin/ledger-entries")
+@router.get("/admin/ledger-entries", responses=pages(LedgerEntryView))
 async def list_ledger_entries(request: Request, session: Reader, asked: Annotated[LedgerFilters, Query()]) -> Response:
     """Postings, newest first. `direction` and `balance_effect` are those of `account`."""
     return await page(request, session, LEDGER_ENTRIES, asked)

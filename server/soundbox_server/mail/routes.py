@@ -1,11 +1,12 @@
 """What operators see of mail: whether it left, never what it says."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 
+from soundbox_server.answers import Time, TypedDict, pages
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader
@@ -26,7 +27,19 @@ def _select(asked: MailFilters) -> Rows:
     return matching(mails, (OutboxMessage.state, asked.status), (OutboxMessage.recipient_id, asked.person_id))
 
 
-def _mail(row: OutboxMessage) -> dict[str, Any]:
+class MailView(TypedDict):
+    id: str
+    kind: str
+    person_id: str
+    status: str
+    reason: str | None
+    attempts: int
+    created_at: Time
+    next_attempt_at: Time | None
+    finished_at: Time | None
+
+
+def _mail(row: OutboxMessage) -> MailView:
     return {
         "id": row.id,
         "kind": row.kind,
@@ -43,7 +56,7 @@ def _mail(row: OutboxMessage) -> dict[str, Any]:
 MAILS = Listing(asked=MailFilters, key=(OutboxMessage.id,), select=_select, show=_mail)
 
 
-@router.get("/admin/mails")
+@router.get("/admin/mails", responses=pages(MailView))
 async def list_mails(request: Request, session: Reader, asked: Annotated[MailFilters, Query()]) -> Response:
     """Mail, newest first. `failed` is a dead letter: nobody will send it again."""
     return await page(request, session, MAILS, asked)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
+from soundbox_server.answers import Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Statements
@@ -20,16 +21,70 @@ from soundbox_server.http import Reader, envelope, problems, request_id
 from soundbox_server.ledger.models import Journal, Posting
 from soundbox_server.merchants.models import Merchant
 from soundbox_server.outbox.models import OutboxMessage
-from soundbox_server.outbox.views import notification
+from soundbox_server.outbox.views import NotificationView, notification
 from soundbox_server.paging import page
-from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters, transaction_view
+from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters, TransactionView, transaction_view
 from soundbox_server.payments.models import Payment, PaymentAttempt, PaymentEvent, ProviderEvent
-from soundbox_server.payments.state import PaymentState
+from soundbox_server.payments.state import AttemptState, Outcome, PaymentState
 
 router = APIRouter(tags=["operators"])
 
 
-@router.get("/admin/transactions")
+class AttemptView(TypedDict):
+    id: str
+    provider: str
+    reference: str
+    provider_reference: str | None
+    status: Annotated[str, among(AttemptState)]
+    error_code: str | None
+    created_at: Time
+    answered_at: Time | None
+
+
+class ReportView(TypedDict):
+    id: str
+    provider: str
+    event_id: str
+    outcome: Annotated[str, among(Outcome)]
+    reason: str | None
+    request_id: str | None
+    received_at: Time
+
+
+class PostingView(TypedDict):
+    journal_id: str
+    kind: str
+    source: str
+    destination: str
+    amount: int
+    unit: str
+
+
+class StepView(TypedDict):
+    at: Time
+    event: str
+    status: Annotated[str, among(PaymentState)]
+    source: str
+    detail: str | None
+
+
+class ListedTransactionView(TransactionView):
+    announcements: list[NotificationView]
+
+
+class WholeTransactionView(ListedTransactionView):
+    attempts: list[AttemptView]
+    reports: list[ReportView]
+    postings: list[PostingView]
+    timeline: list[StepView]
+
+
+class SaidAgainView(TypedDict):
+    transaction_id: str
+    announcements: list[NotificationView]
+
+
+@router.get("/admin/transactions", responses=pages(ListedTransactionView))
 async def list_transactions(
     request: Request, session: Reader, asked: Annotated[TransactionFilters, Query()]
 ) -> Response:
@@ -42,7 +97,9 @@ async def list_transactions(
     return await page(request, session, TRANSACTIONS, asked, beside=announcements)
 
 
-@router.get("/admin/transactions/{transaction_id}", responses=problems(TransactionNotFound))
+@router.get(
+    "/admin/transactions/{transaction_id}", responses=answers(WholeTransactionView) | problems(TransactionNotFound)
+)
 async def get_transaction(request: Request, transaction_id: Id, session: Reader) -> Response:
     """One payment: its attempts, what providers said, its postings, its log, and each announcement's hops."""
     payment = await _payment(session, transaction_id)
@@ -73,7 +130,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader)
 
 @router.post(
     "/admin/transactions/{transaction_id}/retry-notification", status_code=202,
-    responses=problems(TransactionNotFound, Conflict),
+    responses=answers(SaidAgainView, status=202) | problems(TransactionNotFound, Conflict),
 )  # fmt: skip
 async def retry_notification(request: Request, transaction_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Say a paid payment again: a new announcement with its own id, number and life, spoken as a replay."""
@@ -125,7 +182,7 @@ async def _payment(session: AsyncSession, transaction_id: str) -> Payment:
     return payment
 
 
-def _attempt(attempt: PaymentAttempt) -> dict[str, Any]:
+def _attempt(attempt: PaymentAttempt) -> AttemptView:
     return {
         "id": attempt.id,
         "provider": attempt.provider,
@@ -138,7 +195,7 @@ def _attempt(attempt: PaymentAttempt) -> dict[str, Any]:
     }
 
 
-def _report(report: ProviderEvent) -> dict[str, Any]:
+def _report(report: ProviderEvent) -> ReportView:
     return {
         "id": report.id,
         "provider": report.provider,
@@ -150,7 +207,7 @@ def _report(report: ProviderEvent) -> dict[str, Any]:
     }
 
 
-def _posting(kind: str, posting: Posting) -> dict[str, Any]:
+def _posting(kind: str, posting: Posting) -> PostingView:
     return {
         "journal_id": posting.journal_id,
         "kind": kind,
@@ -161,7 +218,7 @@ def _posting(kind: str, posting: Posting) -> dict[str, Any]:
     }
 
 
-def _step(step: PaymentEvent) -> dict[str, Any]:
+def _step(step: PaymentEvent) -> StepView:
     return {
         "at": rfc3339(step.at_ms),
         "event": step.kind,
@@ -171,13 +228,13 @@ def _step(step: PaymentEvent) -> dict[str, Any]:
     }
 
 
-async def _announcements(session: AsyncSession, payment_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+async def _announcements(session: AsyncSession, payment_ids: Sequence[str]) -> dict[str, list[NotificationView]]:
     rows = await session.scalars(
         select(OutboxMessage)
         .where(OutboxMessage.subject_id.in_(payment_ids), OutboxMessage.kind == "payment_success")
         .order_by(OutboxMessage.id)
     )
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[NotificationView]] = {}
     for row in rows:
         found.setdefault(str(row.subject_id), []).append(notification(row))
     return found

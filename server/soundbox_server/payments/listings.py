@@ -1,9 +1,10 @@
 """The list of payments, for its door and for exports."""
 
-from typing import Any
+from typing import Annotated
 
 from sqlalchemy import select
 
+from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.fields import Id, Moment
 from soundbox_server.paging import Listing, Page, Rows, between
@@ -40,7 +41,33 @@ def _select(asked: TransactionFilters) -> Rows:
     )  # fmt: skip
 
 
-def transaction_view(payment: Payment) -> dict[str, Any]:
+class TransactionView(TypedDict):
+    id: str
+    merchant_id: str
+    outlet_id: str
+    terminal_id: str
+    device_id: str | None
+    request_id: str | None
+    qr_mode: str
+    initiation_mode: str
+    amount: int
+    currency: str
+    status: Annotated[str, among(PaymentState)]
+    late: bool
+    review_reason: str | None
+    fee_amount: int | None
+    net_amount: int | None
+    fee_bps: int | None
+    fee_version: str | None
+    issuer: str | None
+    created_at: Time
+    expires_at: Time
+    paid_at: Time | None
+    captured_at: Time | None
+    trace_id: str | None
+
+
+def transaction_view(payment: Payment) -> TransactionView:
     return {
         "id": payment.id,
         "merchant_id": payment.merchant_id,
