@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
 from soundbox_server import clock, db
@@ -16,7 +16,7 @@ from soundbox_server.access.state import PersonState
 from soundbox_server.answers import Time, TypedDict, among, answers, pages
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.errors import Conflict, NotFound
-from soundbox_server.fields import Id, Moment
+from soundbox_server.fields import Body, Id, Moment
 from soundbox_server.http import Reader, envelope, problems
 from soundbox_server.paging import Listing, Page, Rows, matching, page
 
@@ -38,16 +38,12 @@ Scope = Annotated[str, Field(pattern="^[a-z:_-]{1,60}$")]
 OrganisationId = Annotated[Id, Field(examples=["org_demo_merchant"])]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class NewOrganisation(_Body):
+class NewOrganisation(Body):
     kind: Annotated[Kind, Field(examples=["merchant"])]
     name: Name
 
 
-class NewPerson(_Body):
+class NewPerson(Body):
     organisation_id: OrganisationId
     email: Email
     name: Name
@@ -55,14 +51,14 @@ class NewPerson(_Body):
     language: Language = "id"
 
 
-class PersonChange(_Body):
+class PersonChange(Body):
     name: Name | None = None
     language: Language | None = None
     role: Role | None = None
     disabled: bool | None = None
 
 
-class NewApiKey(_Body):
+class NewApiKey(Body):
     organisation_id: OrganisationId
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._-]{1,60}$", examples=["till software"])]
     role: Annotated[Role, Field(examples=["operator"])]
