@@ -81,7 +81,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
         app.include_router(router)
     if settings.environment != "production":
         app.include_router(seed)
-    openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
+    lean = {path: operation for path, (_, operation) in LEAN.items()}
+    openapi.describe(app, lean=lean, plain=health.OPERATIONS, policy=POLICY)
     app.router.routes += documentation.routes(app)
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
     return app

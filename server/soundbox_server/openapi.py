@@ -6,6 +6,7 @@ routing, who may call (from the policy), the errors that follow from that, and o
 
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -107,19 +108,24 @@ _ENVELOPE: dict[str, Any] = {
 }
 
 
-def describe(app: FastAPI, *, lean: Mapping[str, Operation], policy: Policy) -> None:
-    """Let `app.openapi()` answer with the completed document. `lean` are the operations of POST doors by path."""
-    app.openapi = partial(_document, app, lean, policy)  # type: ignore[method-assign]
+def describe(app: FastAPI, *, lean: Mapping[str, Operation], plain: Mapping[str, Operation], policy: Policy) -> None:
+    """Let `app.openapi()` answer with the completed document. By path, `lean` are the operations of POST doors, and
+    `plain` those of GET pages, that are served beside the routers."""
+    app.openapi = partial(_document, app, lean, plain, policy)  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI, lean: Mapping[str, Operation], policy: Policy) -> dict[str, Any]:
+def _document(
+    app: FastAPI, lean: Mapping[str, Operation], plain: Mapping[str, Operation], policy: Policy
+) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
         )
         paths = document.setdefault("paths", {})
         for path, operation in lean.items():
-            paths.setdefault(path, {})["post"] = dict(operation)
+            paths.setdefault(path, {})["post"] = deepcopy(operation)
+        for path, operation in plain.items():
+            paths.setdefault(path, {})["get"] = deepcopy(operation)
         for path, method, operation in _operations(paths):
             _complete(operation, path, method, policy.get((method, path)))
         document["paths"] = dict(sorted(paths.items()))

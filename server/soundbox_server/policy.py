@@ -24,6 +24,12 @@ POLICY: Policy = {
     ("POST", "/merchant/refresh"): PUBLIC,
     ("POST", "/merchant/forgot-password"): PUBLIC,
     ("POST", "/merchant/reset-password"): PUBLIC,
+    # Whoever watches over us
+    ("GET", "/healthz"): PUBLIC,
+    ("GET", "/readyz"): PUBLIC,
+    ("GET", "/metrics"): PUBLIC,
+    ("GET", "/health"): PUBLIC,
+    ("GET", "/health/deep"): PUBLIC,
     # Boxes, by their own token
     ("POST", "/device/provision/activate"): PUBLIC,
     ("POST", "/device/provision/refresh-credential"): DEVICE,

@@ -34,5 +34,8 @@ AUDIENCES = (
     Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
     Audience(name="box", paths="^/device/", but="^/device/provision/activate$", box=True),
     Audience(name="partner", paths="^/integrations/"),
-    Audience(name="nobody", paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/health"),
+    Audience(
+        name="nobody",
+        paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/(health|readyz|metrics)",
+    ),
 )  # fmt: skip
