@@ -35,7 +35,10 @@ from soundbox_server.merchants.documents import LARGEST_FILE as LARGEST_DOCUMENT
 from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
-from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
+from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.inquiry import Inquiry
+from soundbox_server.payments.review_routes import router as review
+from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.providers.base import Provider
@@ -76,7 +79,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, health.router,
+        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review,
+        health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -133,7 +137,10 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.publisher = publisher
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
-    state.qr_desk = QrDesk(database, provider, desk, qr_life_ms=settings.qr_life_s * 1000)
+    state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
+    state.late_report_ms = settings.late_report_s * 1000
+    state.payment_gateways = lambda: {provider.name: provider}
+    state.inquiry = Inquiry(database, state.payment_gateways, desk.take)
     state.looks = _looks(settings, database, provider, publisher)
     health_routes = _health_routes(state.looks, database, publisher)
     app.router.routes += health_routes

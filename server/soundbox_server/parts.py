@@ -30,8 +30,10 @@ from soundbox_server.merchants.place_routes import OUTLETS, TERMINALS
 from soundbox_server.merchants.routes import MERCHANTS
 from soundbox_server.paging import Listing
 from soundbox_server.payments.listings import TRANSACTIONS
+from soundbox_server.payments.methods import Lives
+from soundbox_server.payments.review_routes import REFUNDS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
-from soundbox_server.providers.base import PaymentReport, Provider
+from soundbox_server.providers.base import AdjustmentReport, PaymentReport, Provider
 from soundbox_server.providers.hmac_scheme import read_callback
 from soundbox_server.providers.sandbox import SandboxProvider
 from soundbox_server.settings import Settings
@@ -39,6 +41,7 @@ from soundbox_server.settings import Settings
 # Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
 EXPORTABLE: Mapping[str, Listing[Any]] = {
     "transactions": TRANSACTIONS,
+    "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
     "merchants": MERCHANTS,
     "outlets": OUTLETS,
@@ -56,7 +59,9 @@ class GenericPartner:
     name: str
     secrets: Sequence[bytes]
 
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
+    def read_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> PaymentReport | AdjustmentReport:
         return read_callback(headers, body, partner_id=self.name, secrets=self.secrets, now_ms=now_ms)
 
 
@@ -71,7 +76,7 @@ def telling(settings: Settings, *, owner: str) -> Telling:
     )
 
 
-def open_provider(settings: Settings) -> Provider:
+def open_provider(settings: Settings) -> SandboxProvider:
     """The provider that issues dynamic QR."""
     if settings.provider != "sandbox":
         raise PaymentsClosed(f"SOUNDBOX_PROVIDER={settings.provider}: no such provider. Known: sandbox.")
@@ -80,6 +85,16 @@ def open_provider(settings: Settings) -> Provider:
         api_key=settings.sandbox_api_key,
         secrets=settings.secrets_of("sandbox"),
         callback_url=f"{settings.public_url}/integrations/qris/callback",
+    )
+
+
+def lives(settings: Settings) -> Lives:
+    """How long payers have."""
+    return Lives(
+        qr_ms=settings.qr_life_s * 1000,
+        wallet_ms=settings.wallet_life_s * 1000,
+        va_ms=settings.va_life_s * 1000,
+        card_ms=settings.card_life_s * 1000,
     )
 
 
