@@ -67,7 +67,7 @@ def _select_refunds(asked: RefundFilters) -> Rows:
 class RefundView(TypedDict):
     id: str
     transaction_id: str
-    provider: str
+    provider: str | None
     reference: str
     provider_refund_id: str | None
     origin: str
@@ -167,7 +167,7 @@ class Decision(Body):
     Of a disputed transaction: `accept` says that the dispute was won, `reject` that it was lost.
     """
 
-    action: Literal["accept", "refund", "reject"]
+    action: Annotated[Literal["accept", "refund", "reject"], Field(examples=["accept"])]
     reason: Reason
 
 
@@ -336,7 +336,7 @@ async def list_reports(request: Request, session: Reader, asked: Annotated[Repor
 
 
 class Belonging(Body):
-    transaction_id: Id
+    transaction_id: Annotated[Id, Field(examples=["txn_01jz4q97c8d9e0f1g2h3j4k5mn"])]
     reason: Reason
 
 
