@@ -28,6 +28,7 @@ from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, h
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
+from soundbox_server.facades import mstore, paybaba
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
@@ -40,6 +41,7 @@ from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.providers.base import Provider
+from soundbox_server.providers.sandbox import SandboxProvider
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 
@@ -50,6 +52,8 @@ LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
 }
+# Errors at the references' own paths, as their clients read them.
+ERROR_FORMS = (mstore.ERRORS, paybaba.ERRORS)
 DAY_MS = 24 * 3_600_000
 LARGER_BODIES = {
     "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
@@ -72,17 +76,21 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.state.scopes = SCOPES
     app.state.open_without_totp = OPEN_WITHOUT_TOTP
     app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
-    http.install(app, lean={path: door for path, (door, _) in LEAN.items()}, larger_bodies=LARGER_BODIES)
+    doors = {path: door for path, (door, _) in LEAN.items()}
+    http.install(app, lean=doors, larger_bodies=LARGER_BODIES, error_forms=ERROR_FORMS)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, health.router,
+        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions,
+        mstore.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
         app.include_router(seed)
-    openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
+        app.include_router(mstore.testing)
+    operations = {path: operation for path, (_, operation) in LEAN.items()}
+    openapi.describe(app, lean=operations, policy=POLICY, error_forms=ERROR_FORMS)
     app.router.routes += documentation.routes(app)
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
     return app
@@ -134,6 +142,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
     state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
+    state.simulator = provider if isinstance(provider, SandboxProvider) else None
     state.looks = _looks(settings, database, provider, publisher)
     _add_health_routes(app, database, publisher)
     connecting = asyncio.create_task(

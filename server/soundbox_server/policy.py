@@ -128,6 +128,14 @@ POLICY: Policy = {
     ("GET", "/admin/transactions"): _STAFF,
     ("GET", "/admin/transactions/{transaction_id}"): _STAFF,
     ("POST", "/admin/transactions/{transaction_id}/retry-notification"): _OPERATORS,
+    # Merchants' own programs, in the words of reference 002 and reference 000
+    ("POST", "/api/v1/pos/payments"): _MERCHANTS,
+    ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
+    ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): _MERCHANTS,
+    ("POST", "/api/transactions/create"): _MERCHANTS,
+    ("GET", "/api/transactions"): _MERCHANTS,
+    ("GET", "/api/transactions/{transaction_id}"): _MERCHANTS,
+    ("GET", "/api/transactions/{transaction_id}/check-status"): _MERCHANTS,
 }
 
 # What a key can be given. What is in no scope is for people alone: accounts, people, and keys themselves.
@@ -153,6 +161,21 @@ SCOPES: Scopes = {
     ),
     "transactions:read": frozenset({("GET", "/admin/transactions"), ("GET", "/admin/transactions/{transaction_id}")}),
     "transactions:write": frozenset({("POST", "/admin/transactions/{transaction_id}/retry-notification")}),
+    "payments:read": frozenset(
+        {
+            ("GET", "/api/v1/pos/payments/{reference_id}"),
+            ("GET", "/api/transactions"),
+            ("GET", "/api/transactions/{transaction_id}"),
+            ("GET", "/api/transactions/{transaction_id}/check-status"),
+        }
+    ),
+    "payments:write": frozenset(
+        {
+            ("POST", "/api/v1/pos/payments"),
+            ("POST", "/api/v1/pos/payments/{reference_id}/simulate"),
+            ("POST", "/api/transactions/create"),
+        }
+    ),
 }
 
 # Where somebody gets who must set up a second factor first.

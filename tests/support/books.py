@@ -19,8 +19,9 @@ class Books:
     """What the books hold, once they were found to be right."""
 
     captured: Counter[str]  # payment id -> capture journals
-    paid: int
+    paid: int  # through providers
     suspense: int
+    cash: int
 
 
 async def check_books(database: Database) -> Books:
@@ -39,9 +40,11 @@ async def check_books(database: Database) -> Books:
         row["payment_id"] for row in await rows(database, "SELECT payment_id FROM journal WHERE kind = 'capture'")
     )
     suspense = await _suspense_by_provider(database)
-    paid = {key: row for key, row in payments.items() if row["state"] == "paid"}
+    of_all = {key: row for key, row in payments.items() if row["state"] == "paid"}
+    paid = {key: row for key, row in of_all.items() if row["method"] != "cash"}
+    cash = [row for key, row in of_all.items() if key not in paid]
 
-    assert captured == Counter(dict.fromkeys(paid, 1))
+    assert captured == Counter(dict.fromkeys(of_all, 1))
     assert all(row["fee_amount"] == _half_up(row["amount"], row["fee_bps"]) for row in paid.values())
     balances = _balances(postings)
     assert sum(balances.values()) == 0
@@ -53,8 +56,15 @@ async def check_books(database: Database) -> Books:
     for merchant in {row["merchant_id"] for row in payments.values()}:
         its = [row for row in paid.values() if row["merchant_id"] == merchant]
         assert balances[f"merchant_payable:{merchant}"] == _total(its, "amount") - _total(its, "fee_amount")
+        its_cash = _total((row for row in cash if row["merchant_id"] == merchant), "amount")
+        assert (balances[f"cash_sales:{merchant}"], balances[f"cash_drawer:{merchant}"]) == (its_cash, -its_cash)
     await _check_announcements(database, paid)
-    return Books(captured=captured, paid=_total(paid.values(), "amount"), suspense=sum(suspense.values()))
+    return Books(
+        captured=captured,
+        paid=_total(paid.values(), "amount"),
+        suspense=sum(suspense.values()),
+        cash=_total(cash, "amount"),
+    )
 
 
 async def _check_announcements(database: Database, paid: dict[str, Any]) -> None:

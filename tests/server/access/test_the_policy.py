@@ -24,10 +24,10 @@ NOWHERE = {
     "organisation_id": "org_nowhere", "person_id": "per_nowhere", "api_key_id": "key_nowhere",
     "alert_id": "alr_nowhere", "merchant_id": "mer_nowhere", "change_id": "acc_nowhere", "document_id": "doc_nowhere",
     "outlet_id": "out_nowhere", "terminal_id": "term_nowhere", "command_id": "cmd_nowhere",
-    "export_id": "exp_nowhere",
+    "export_id": "exp_nowhere", "reference_id": "txn_nowhere",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
-BODIES: dict[tuple[str, str], object] = {}
+BODIES: dict[tuple[str, str], object] = {("POST", "/api/v1/pos/payments/{reference_id}/simulate"): {}}
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -160,6 +160,7 @@ async def plant_world(database: Database, name: str) -> World:
     device_id = await shop.box()
     payment = await shop.payment(device_id)
     at_ms, sessions, ids = now_ms(), {}, {"device_id": device_id, "transaction_id": payment.payment_id}
+    ids["reference_id"] = payment.payment_id
     for kind, roles in ROLES_OF.items():
         ids["organisation_id"] = f"org_{name}_{kind}"
         await execute(
