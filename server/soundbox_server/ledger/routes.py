@@ -16,7 +16,9 @@ from soundbox_server.paging import NUMBERED_CURSOR, Listing, Page, Rows, between
 router = APIRouter(tags=["operators"])
 
 _OF_MERCHANTS = ("merchant_payable:", "cash_sales:", "cash_drawer:")
-_ENTRY_TYPES = {"merchant_payable": "payment", "fees": "fee", "suspense": "suspense", "cash_sales": "cash"}
+_ENTRY_TYPES = {  # of captures and suspense
+    "merchant_payable": "payment", "fees": "fee", "suspense": "suspense", "cash_sales": "cash",
+}  # fmt: skip
 # Whose payments they are is known a floor above; only these two columns of it are needed here.
 _payment = table("payment", column("id"), column("merchant_id"))
 
@@ -26,7 +28,7 @@ class LedgerFilters(Page):
     account: Annotated[Id | None, Field(examples=["merchant_payable:mer_demo"])] = None
     merchant_id: Id | None = None
     transaction_id: Id | None = None
-    kind: Literal["capture", "suspense"] | None = None
+    kind: Literal["capture", "suspense", "refund", "release", "reversal"] | None = None
     booked_from: Moment | None = None
     booked_to: Moment | None = None
 
@@ -40,7 +42,7 @@ def _select(asked: LedgerFilters) -> Rows:
     if asked.account and asked.account.startswith(_OF_MERCHANTS):
         query = query.where(_of_merchant(asked.account.partition(":")[2]))
     elif asked.account and asked.account.startswith("suspense:"):
-        query = query.where(Journal.kind == "suspense")
+        query = query.where(Journal.kind != "capture")
     if asked.merchant_id:
         query = query.where(_of_merchant(asked.merchant_id))
     if asked.transaction_id:
@@ -58,11 +60,9 @@ def _of_merchant(merchant_id: str) -> Any:
 
 
 def _journals_of(payments: Any) -> Any:
-    """Both kinds by themselves, so that each finds its own partial index."""
-    return union_all(
-        *(select(Journal.id).where(Journal.kind == kind, Journal.payment_id.in_(payments))
-          for kind in ("capture", "suspense"))
-    )  # fmt: skip
+    """Each by itself, so that it finds its own partial index."""
+    kinds = (Journal.kind == "capture", Journal.kind == "suspense", Journal.kind.not_in(("capture", "suspense")))
+    return union_all(*(select(Journal.id).where(kind, Journal.payment_id.in_(payments)) for kind in kinds))
 
 
 def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str,
         "id": f"{posting.journal_id}:{posting.position}",
         "journal_id": posting.journal_id,
         "kind": journal.kind,
-        "entry_type": _ENTRY_TYPES.get(posting.destination.partition(":")[0], journal.kind),
+        "entry_type": _entry_type(posting, journal),
         "transaction_id": journal.payment_id,
         "merchant_id": of_merchant and of_merchant.partition(":")[2],
         "account": seen_from,
@@ -87,6 +87,12 @@ def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str,
         "destination": posting.destination,
         "created_at": rfc3339(journal.booked_at_ms),
     }
+
+
+def _entry_type(posting: Posting, journal: Journal) -> str:
+    if journal.kind not in ("capture", "suspense"):
+        return f"{journal.kind}_fee" if posting.source.startswith("fees:") else journal.kind
+    return _ENTRY_TYPES.get(posting.destination.partition(":")[0], journal.kind)
 
 
 _COLUMNS = (

@@ -4,11 +4,14 @@ Boxes stay silent: whoever holds the cash needs no voice to know that it is ther
 """
 
 from soundbox_server.db import Statements
-from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
+from soundbox_server.payments.adjustments import reverse
 from soundbox_server.payments.charging import Order, store_payment
+from soundbox_server.payments.locked import lock_payment
 from soundbox_server.payments.methods import PaymentMethod
-from soundbox_server.payments.service import insert_steps
+from soundbox_server.payments.state import PaymentState, require
+from soundbox_server.payments.timeline import step
+from soundbox_server.revenue import service as revenue
 
 
 async def take_cash(
@@ -23,12 +26,33 @@ async def take_cash(
     assert order.method == PaymentMethod.CASH
     payment_id, found = await store_payment(tx, order, life_ms=0, now_ms=now_ms)
     if not found:
-        await tx.execute(
-            "UPDATE payment SET state = 'paid', paid_at_ms = $2, captured_at_ms = $3, fee_amount = 0, fee_bps = 0, "
-            "fee_version = 'cash' WHERE id = $1",
-            payment_id, paid_at_ms, now_ms,
-        )  # fmt: skip
-        booked = ledger.cash(payment_id=payment_id, merchant_id=order.merchant_id, amount=order.amount)
-        await ledger.post(tx, [booked], now_ms=now_ms)
-        await insert_steps(tx, [(new_id("pev"), payment_id, now_ms, "payment.paid", "paid", order.source, note)])
+        await _book(tx, order, payment_id, paid_at_ms=paid_at_ms, now_ms=now_ms)
+        paid = require(PaymentState.CREATED, PaymentState.PAID)
+        await step(tx, payment_id, "payment.paid", paid, source=order.source, detail=note, now_ms=now_ms)
     return payment_id, found
+
+
+async def _book(tx: Statements, order: Order, payment_id: str, *, paid_at_ms: int, now_ms: int) -> None:
+    await tx.execute(
+        "UPDATE payment SET state = 'paid', paid_amount = amount, paid_at_ms = $2, captured_at_ms = $3, "
+        "fee_amount = 0, fee_bps = 0, fee_version = 'cash' WHERE id = $1",
+        payment_id, paid_at_ms, now_ms,
+    )  # fmt: skip
+    journal = ledger.cash(payment_id=payment_id, merchant_id=order.merchant_id, amount=order.amount)
+    await ledger.post(tx, [journal], now_ms=now_ms)
+    earned = revenue.Entry(
+        at_ms=paid_at_ms,
+        terminal_id=order.terminal_id,
+        provider=revenue.CASH,
+        merchant_id=order.merchant_id,
+        payments=1,
+        gross_amount=order.amount,
+    )
+    await revenue.add(tx, [earned])
+
+
+async def take_cash_back(tx: Statements, payment_id: str, *, source: str, now_ms: int) -> None:
+    """The sale never was: what is left of its cash leaves the drawer. What went back before changes nothing."""
+    payment = await lock_payment(tx, payment_id)
+    if payment["state"] not in (PaymentState.REFUNDED, PaymentState.REVERSED):
+        await reverse(tx, payment, event_id=None, source=source, now_ms=now_ms)

@@ -24,9 +24,10 @@ from soundbox_server.errors import (
 )
 from soundbox_server.ids import new_id
 from soundbox_server.payments import qris
+from soundbox_server.payments.asking import watch
 from soundbox_server.payments.methods import Payer, Source, ceiling_idr
-from soundbox_server.payments.service import insert_steps
 from soundbox_server.payments.state import AttemptState, PaymentState, before
+from soundbox_server.payments.timeline import insert_steps
 from soundbox_server.providers.base import (
     Charge,
     ChargeRequest,
@@ -240,13 +241,15 @@ def _facts(row: Row) -> tuple[object, ...]:
 async def _insert_attempt(
     tx: Statements, payment_id: str, *, provider: str, number: int, source: Source, now_ms: int
 ) -> None:
+    attempt_id = new_id("att")
     await tx.execute(
         "INSERT INTO payment_attempt (id, payment_id, number, provider, reference, state, lease_until_ms, "
         "created_at_ms) VALUES ($1, $2, $3, $4, $5, 'new', $6, $7)",
-        new_id("att"), payment_id, number, provider, new_id("ref"),
+        attempt_id, payment_id, number, provider, new_id("ref"),
         0 if source == "mqtt" else now_ms + LEASE_MS,  # over MQTT the worker takes the lease when it asks
         now_ms,
     )  # fmt: skip
+    await watch(tx, attempt_id, now_ms=now_ms)
 
 
 FIND = """

@@ -41,6 +41,10 @@ class ProviderRefused(GatewayError):
     """A definite no: nothing was charged, and another provider may be asked."""
 
 
+class ProviderUnreachable(ProviderRefused):
+    """Nothing happened because the question was never heard: the same one may be asked again later."""
+
+
 class PaymentReport(msgspec.Struct, frozen=True, kw_only=True):
     """A partner's word about one payment, after its signature was checked.
 
