@@ -28,7 +28,7 @@ from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, h
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
-from soundbox_server.facades import mstore, paybaba
+from soundbox_server.facades import mstore, mstore_offline, paybaba
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
@@ -58,6 +58,7 @@ DAY_MS = 24 * 3_600_000
 LARGER_BODIES = {
     "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
     "/admin/devices/bulk": LARGEST_LIST,
+    mstore_offline.SYNC: mstore_offline.LARGEST_BATCH,
 }
 
 
@@ -83,7 +84,7 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions,
-        mstore.router, paybaba.router, health.router,
+        mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":

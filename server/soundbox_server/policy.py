@@ -12,6 +12,7 @@ _STAFF = frozenset({"platform_admin", "operator", "finance", "support"})
 _OPERATORS = frozenset({"platform_admin", "operator"})
 _ADMIN = frozenset({"platform_admin"})
 _MERCHANTS = frozenset({"merchant_owner", "merchant_staff"})
+_OWNERS = frozenset({"merchant_owner"})
 _FINANCE = frozenset({"platform_admin", "finance"})
 
 POLICY: Policy = {
@@ -132,6 +133,9 @@ POLICY: Policy = {
     ("POST", "/api/v1/pos/payments"): _MERCHANTS,
     ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
     ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): _MERCHANTS,
+    ("POST", "/api/v1/pos/offline/batch-sync"): _MERCHANTS,
+    ("GET", "/api/v1/pos/offline/conflicts"): _MERCHANTS,
+    ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"): _OWNERS,
     ("POST", "/api/transactions/create"): _MERCHANTS,
     ("GET", "/api/transactions"): _MERCHANTS,
     ("GET", "/api/transactions/{transaction_id}"): _MERCHANTS,
@@ -167,6 +171,13 @@ SCOPES: Scopes = {
             ("GET", "/api/transactions"),
             ("GET", "/api/transactions/{transaction_id}"),
             ("GET", "/api/transactions/{transaction_id}/check-status"),
+        }
+    ),
+    "offline:read": frozenset({("GET", "/api/v1/pos/offline/conflicts")}),
+    "offline:write": frozenset(
+        {
+            ("POST", "/api/v1/pos/offline/batch-sync"),
+            ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"),
         }
     ),
     "payments:write": frozenset(

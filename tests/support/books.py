@@ -21,7 +21,7 @@ class Books:
     captured: Counter[str]  # payment id -> capture journals
     paid: int  # through providers
     suspense: int
-    cash: int
+    cash: int  # in merchants' drawers
 
 
 async def check_books(database: Database) -> Books:
@@ -40,11 +40,10 @@ async def check_books(database: Database) -> Books:
         row["payment_id"] for row in await rows(database, "SELECT payment_id FROM journal WHERE kind = 'capture'")
     )
     suspense = await _suspense_by_provider(database)
-    of_all = {key: row for key, row in payments.items() if row["state"] == "paid"}
-    paid = {key: row for key, row in of_all.items() if row["method"] != "cash"}
-    cash = [row for key, row in of_all.items() if key not in paid]
+    cash = [row for row in payments.values() if row["method"] == "cash"]
+    paid = {key: row for key, row in payments.items() if row["state"] == "paid" and row not in cash}
 
-    assert captured == Counter(dict.fromkeys(of_all, 1))
+    assert captured == Counter([*paid, *(row["id"] for row in cash)])
     assert all(row["fee_amount"] == _half_up(row["amount"], row["fee_bps"]) for row in paid.values())
     balances = _balances(postings)
     assert sum(balances.values()) == 0
@@ -56,14 +55,14 @@ async def check_books(database: Database) -> Books:
     for merchant in {row["merchant_id"] for row in payments.values()}:
         its = [row for row in paid.values() if row["merchant_id"] == merchant]
         assert balances[f"merchant_payable:{merchant}"] == _total(its, "amount") - _total(its, "fee_amount")
-        its_cash = _total((row for row in cash if row["merchant_id"] == merchant), "amount")
+        its_cash = _in_drawer(row for row in cash if row["merchant_id"] == merchant)
         assert (balances[f"cash_sales:{merchant}"], balances[f"cash_drawer:{merchant}"]) == (its_cash, -its_cash)
     await _check_announcements(database, paid)
     return Books(
         captured=captured,
         paid=_total(paid.values(), "amount"),
         suspense=sum(suspense.values()),
-        cash=_total(cash, "amount"),
+        cash=_in_drawer(cash),
     )
 
 
@@ -108,6 +107,11 @@ def _balances(postings: Iterable[dict[str, Any]]) -> Counter[str]:
         balances[posting["source"]] -= posting["amount"]
         balances[posting["destination"]] += posting["amount"]
     return balances
+
+
+def _in_drawer(cash: Iterable[dict[str, Any]]) -> int:
+    """What was not given back of it, and did not leave with a sale that was taken back."""
+    return sum(row["paid_amount"] - row["refunded_amount"] for row in cash if row["state"] != "reversed")
 
 
 def _half_up(amount: int, bps: int) -> int:

@@ -32,7 +32,7 @@ from soundbox_server.http import ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.idempotency import Once
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.tills import till_of
-from soundbox_server.paging import CURSOR, between, decode_cursor, encode_cursor
+from soundbox_server.paging import CURSOR, between, encode_cursor
 from soundbox_server.payments.cash import take_cash
 from soundbox_server.payments.charging import Order, Pending, place_at
 from soundbox_server.payments.desk import ChargeDesk
@@ -324,7 +324,7 @@ async def list_transactions(session: Reader, caller: Caller, asked: Annotated[Tr
     total = await session.scalar(select(func.count()).select_from(wanted.with_only_columns(Payment.id).subquery())) or 0
     query = _with_sales(wanted).order_by(Payment.id.desc()).limit(asked.limit + 1)
     if asked.cursor is not None:
-        query = query.where(Payment.id < decode_cursor(asked.cursor))
+        query = query.where(Payment.id < asked.cursor.removeprefix("~"))
     else:
         query = query.offset((asked.page - 1) * asked.limit)
     found = (await session.execute(query)).all()
@@ -408,7 +408,7 @@ def _row(payment: Payment, sale: Sale | None) -> dict[str, Any]:
         "amount": payment.amount,
         "status": STATUS[payment.state],
         "feeAmount": payment.fee_amount,
-        "netAmount": None if payment.fee_amount is None else payment.amount - payment.fee_amount,
+        "netAmount": None if payment.fee_amount is None else (payment.paid_amount or 0) - payment.fee_amount,
         **_given_back(payment),
         "description": payment.description,
         "productName": sale.product_name if sale else None,
@@ -421,7 +421,7 @@ def _row(payment: Payment, sale: Sale | None) -> dict[str, Any]:
 
 
 def _given_back(payment: Payment) -> Mapping[str, object]:
-    back = payment.amount if payment.state in ("refunded", "reversed") else 0
+    back = payment.paid_amount if payment.state == "reversed" else payment.refunded_amount
     return {
         "refundStatus": "Processed" if back else "None",
         "refundAmount": back,
