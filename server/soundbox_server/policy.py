@@ -129,6 +129,15 @@ POLICY: Policy = {
     ("GET", "/admin/transactions"): _STAFF,
     ("GET", "/admin/transactions/{transaction_id}"): _STAFF,
     ("POST", "/admin/transactions/{transaction_id}/retry-notification"): _OPERATORS,
+    ("POST", "/admin/transactions/{transaction_id}/check-status"): _OPERATORS | _FINANCE,
+    ("POST", "/admin/transactions/{transaction_id}/cancel"): _OPERATORS,
+    ("POST", "/admin/transactions/{transaction_id}/refund"): _FINANCE,
+    ("POST", "/admin/transactions/{transaction_id}/resolve"): _FINANCE,
+    ("GET", "/admin/refunds"): _STAFF,
+    ("GET", "/admin/refunds/{refund_id}"): _STAFF,
+    ("GET", "/admin/provider-reports"): _STAFF,
+    ("POST", "/admin/provider-reports/{report_id}/assign"): _FINANCE,
+    ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
     # Merchants' own programs, in the words of reference 002 and reference 000
     ("POST", "/api/v1/pos/payments"): _MERCHANTS,
     ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
@@ -164,7 +173,15 @@ SCOPES: Scopes = {
         }
     ),
     "transactions:read": frozenset({("GET", "/admin/transactions"), ("GET", "/admin/transactions/{transaction_id}")}),
-    "transactions:write": frozenset({("POST", "/admin/transactions/{transaction_id}/retry-notification")}),
+    "transactions:write": frozenset(
+        {
+            ("POST", "/admin/transactions/{transaction_id}/retry-notification"),
+            ("POST", "/admin/transactions/{transaction_id}/check-status"),
+            ("POST", "/admin/transactions/{transaction_id}/cancel"),
+        }
+    ),
+    "refunds:read": frozenset({("GET", "/admin/refunds"), ("GET", "/admin/refunds/{refund_id}")}),
+    "refunds:write": frozenset({("POST", "/admin/transactions/{transaction_id}/refund")}),
     "payments:read": frozenset(
         {
             ("GET", "/api/v1/pos/payments/{reference_id}"),
@@ -202,6 +219,7 @@ OPEN_WITHOUT_TOTP: frozenset[Route] = frozenset(
 # A whole list leaves the house at once: fewer may have it than may look at its pages.
 EXPORTS: Mapping[str, frozenset[str]] = {
     "transactions": _OPERATORS | _FINANCE,
+    "refunds": _OPERATORS | _FINANCE,
     "ledger_entries": _FINANCE,
     "merchants": _OPERATORS | _FINANCE,
     "outlets": _OPERATORS | _FINANCE,

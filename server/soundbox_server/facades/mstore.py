@@ -215,7 +215,7 @@ async def _order(tx: Statements, asked: NewPayment, *, organisation_id: str, act
         ),
     )
     details = {"order_code": asked.order_code, "amount": asked.amount, "method": asked.method}
-    await record(tx, actor, "payment.asked", ("merchant", till.merchant_id), details=details)
+    await record(tx, actor, "transaction.asked", ("merchant", till.merchant_id), details=details)
     return order
 
 
@@ -365,7 +365,7 @@ async def simulate_payment(
     details = {"amount": wanted.amount or payment.amount}
 
     async def note(tx: Statements) -> None:
-        await record(tx, actor, "payment.simulated", ("payment", reference_id), details=details)
+        await record(tx, actor, "transaction.simulated", ("transaction", reference_id), details=details)
 
     await request.app.state.database.write(note)
     return _ok({"status": "SUCCEEDED", "message": "Payment simulated successfully"})

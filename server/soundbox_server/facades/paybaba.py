@@ -33,11 +33,12 @@ from soundbox_server.idempotency import Once
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.tills import till_of
 from soundbox_server.paging import CURSOR, between, encode_cursor
+from soundbox_server.payments.asking import questions_of
 from soundbox_server.payments.cash import take_cash
 from soundbox_server.payments.charging import Order, Pending, place_at
 from soundbox_server.payments.desk import ChargeDesk
 from soundbox_server.payments.methods import CEILING_IDR, MOST_IDR, PaymentMethod
-from soundbox_server.payments.models import Payment, PaymentAttempt
+from soundbox_server.payments.models import Payment, PaymentAttempt, Refund
 from soundbox_server.payments.tenants import merchants_of, payment_of
 from soundbox_server.pos.models import Sale
 from soundbox_server.pos.sales import keep_sale
@@ -249,7 +250,7 @@ async def _order(
         now_ms=clock.now_ms(),
     )  # fmt: skip
     details = {"order_code": order_code, "amount": asked.amount, "method": method.value}
-    await record(tx, actor, "payment.asked", ("merchant", till.merchant_id), details=details)
+    await record(tx, actor, "transaction.asked", ("merchant", till.merchant_id), details=details)
     return Order(
         merchant_id=till.merchant_id,
         outlet_id=till.outlet_id,
@@ -322,13 +323,13 @@ async def list_transactions(session: Reader, caller: Caller, asked: Annotated[Tr
     """The merchant's payments, newest first, whatever door they came through."""
     wanted = _wanted(asked, await merchants_of(session, caller.organisation_id))
     total = await session.scalar(select(func.count()).select_from(wanted.with_only_columns(Payment.id).subquery())) or 0
-    query = _with_sales(wanted).order_by(Payment.id.desc()).limit(asked.limit + 1)
+    query = _with_all(wanted).order_by(Payment.id.desc()).limit(asked.limit + 1)
     if asked.cursor is not None:
         query = query.where(Payment.id < asked.cursor.removeprefix("~"))
     else:
         query = query.offset((asked.page - 1) * asked.limit)
     found = (await session.execute(query)).all()
-    rows = [_row(payment, sale) for payment, sale in found[: asked.limit]]
+    rows = [_row(*one) for one in found[: asked.limit]]
     pagination = {
         "total": total,
         "page": asked.page,
@@ -356,9 +357,14 @@ def _of_type(kind: str) -> ColumnElement[bool]:
     return Payment.method.in_([PaymentMethod.QRIS_DYNAMIC.value, PaymentMethod.QRIS_STATIC.value])
 
 
-def _with_sales(query: Select[Any]) -> Select[Any]:
+def _with_all(query: Select[Any]) -> Select[Any]:
+    """Each payment with what was sold, and the state of its last refund."""
     same = and_(Sale.merchant_id == Payment.merchant_id, Sale.order_code == Payment.order_code)
-    return query.outerjoin(Sale, same).add_columns(Sale)
+    refund = (
+        select(Refund.state).where(Refund.payment_id == Payment.id, Refund.from_suspense.is_(False))
+        .order_by(Refund.id.desc()).limit(1).scalar_subquery()
+    )  # fmt: skip
+    return query.outerjoin(Sale, same).add_columns(Sale, refund)
 
 
 @router.get(
@@ -368,24 +374,31 @@ def _with_sales(query: Select[Any]) -> Select[Any]:
 async def get_transaction(transaction_id: Id, session: Reader, caller: Caller) -> Response:
     """One payment of the merchant's, with what its customer scans."""
     payment = await payment_of(session, transaction_id, organisation_id=caller.organisation_id)
-    sale = await session.get(Sale, (payment.merchant_id, payment.order_code)) if payment.order_code else None
+    found = (await session.execute(_with_all(select(Payment).where(Payment.id == payment.id)))).one()
     qr_payload = await session.scalar(
         select(PaymentAttempt.qr_payload).where(PaymentAttempt.payment_id == payment.id)
         .order_by(PaymentAttempt.number.desc()).limit(1)
     )  # fmt: skip
-    return answer({"success": True, "data": _row(payment, sale) | {"qrCode": qr_payload}})
+    return answer({"success": True, "data": _row(*found) | {"qrCode": qr_payload}})
 
 
 @router.get(
     "/api/transactions/{transaction_id}/check-status",
     responses={200: {"model": Checked}, **problems(TransactionNotFound, GatewayError, PartnerTimeout)},
 )
-async def check_status(request: Request, transaction_id: Id, caller: Caller) -> Response:
+async def check_status(request: Request, transaction_id: Id, caller: Caller, actor: Acting) -> Response:
     """Ask the provider where a payment stands, and take its word like a callback's. Cash has nobody to ask."""
-    database, desk = request.app.state.database, request.app.state.charge_desk
+    database, inquiry = request.app.state.database, request.app.state.inquiry
     async with db.reading(database) as session:
-        payment = await payment_of(session, transaction_id, organisation_id=caller.organisation_id)
-    gateway = None if payment.method == PaymentMethod.CASH else await desk.check(transaction_id)
+        await payment_of(session, transaction_id, organisation_id=caller.organisation_id)
+        asked = await questions_of(await db.statements(session), transaction_id)
+    status = await inquiry.ask(asked[-1]) if asked else None
+    details = {"provider": asked[-1].provider if asked else None, "status": status and status.state}
+
+    async def note(tx: Statements) -> None:
+        await record(tx, actor, "transaction.status_checked", ("transaction", transaction_id), details=details)
+
+    await database.write(note)
     async with db.reading(database) as session:
         payment = await payment_of(session, transaction_id, organisation_id=caller.organisation_id)
     data = {
@@ -393,12 +406,12 @@ async def check_status(request: Request, transaction_id: Id, caller: Caller) -> 
         "status": STATUS[payment.state],
         "amount": payment.amount,
         "paidAt": rfc3339_or_none(payment.paid_at_ms),
-        "gatewayStatus": gateway,
+        "gatewayStatus": None if status is None else status.state,
     }
     return answer({"success": True, "data": data})
 
 
-def _row(payment: Payment, sale: Sale | None) -> dict[str, Any]:
+def _row(payment: Payment, sale: Sale | None, refund_state: str | None) -> dict[str, Any]:
     is_cash = payment.method == PaymentMethod.CASH
     return {
         "transactionId": payment.id,
@@ -409,7 +422,7 @@ def _row(payment: Payment, sale: Sale | None) -> dict[str, Any]:
         "status": STATUS[payment.state],
         "feeAmount": payment.fee_amount,
         "netAmount": None if payment.fee_amount is None else (payment.paid_amount or 0) - payment.fee_amount,
-        **_given_back(payment),
+        **_given_back(payment, refund_state),
         "description": payment.description,
         "productName": sale.product_name if sale else None,
         "productInfo": orjson.loads(sale.items) if sale else [],
@@ -420,10 +433,17 @@ def _row(payment: Payment, sale: Sale | None) -> dict[str, Any]:
     }
 
 
-def _given_back(payment: Payment) -> Mapping[str, object]:
+_REFUNDS = {"done": "Processed", "failed": "Rejected"}
+
+
+def _given_back(payment: Payment, refund_state: str | None) -> Mapping[str, object]:
     back = payment.paid_amount if payment.state == "reversed" else payment.refunded_amount
     return {
-        "refundStatus": "Processed" if back else "None",
+        "refundStatus": "Processed" if payment.state == "reversed" else _refund_status(refund_state),
         "refundAmount": back,
         "chargebackFlag": payment.state in ("disputed", "reversed"),
     }
+
+
+def _refund_status(refund_state: str | None) -> str:
+    return "None" if refund_state is None else _REFUNDS.get(refund_state, "Requested")

@@ -153,7 +153,7 @@ async def _judge(tx: Statements, payment: Row, report: AdjustmentReport, *, even
     if report.kind == "disputed":
         return await _dispute(tx, payment, report, now_ms=now_ms)
     if report.kind == "refunded":
-        return await _refunded(tx, payment, report, event_id=event_id, now_ms=now_ms)
+        return await _refunded(tx, payment, report, now_ms=now_ms)
     return await _refund_news(tx, payment, report, now_ms=now_ms)
 
 
@@ -280,10 +280,10 @@ async def _dispute(tx: Statements, payment: Row, report: AdjustmentReport, *, no
     return Outcome.APPLIED, None
 
 
-async def _refunded(tx: Statements, payment: Row, report: AdjustmentReport, *, event_id: str, now_ms: int) -> Judged:
-    refund = await refund_by_reference(tx, payment["id"], report.refund_reference)
+async def _refunded(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
+    refund = await refund_by_reference(tx, payment["id"], report.refund_reference or report.event_id)
     if refund is None:
-        return await _refunded_unasked(tx, payment, report, event_id=event_id, now_ms=now_ms)
+        return await _refunded_unasked(tx, payment, report, now_ms=now_ms)
     if refund["state"] == RefundState.DONE:
         return Outcome.DUPLICATE, None
     if report.amount_idr not in (None, refund["amount"]):
@@ -296,11 +296,9 @@ async def _refunded(tx: Statements, payment: Row, report: AdjustmentReport, *, e
     return Outcome.APPLIED, None
 
 
-async def _refunded_unasked(
-    tx: Statements, payment: Row, report: AdjustmentReport, *, event_id: str, now_ms: int
-) -> Judged:
+async def _refunded_unasked(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
     if payment["paid_at_ms"] is None:
-        return await _refunded_from_suspense(tx, payment, report, event_id=event_id, now_ms=now_ms)
+        return await _refunded_from_suspense(tx, payment, report, now_ms=now_ms)
     left = payment["paid_amount"] - payment["refunded_amount"]
     amount = _amount(payment, report)
     if amount is None:
@@ -312,7 +310,7 @@ async def _refunded_unasked(
         await more_than_paid(tx, payment, amount, now_ms=now_ms)
         return Outcome.NEEDS_REVIEW, "refunded_more_than_paid"
     await take_unasked(
-        tx, payment, amount=amount, reference=report.refund_reference or event_id, source=report.provider,
+        tx, payment, amount=amount, named=report.refund_reference or report.event_id, source=report.provider,
         from_suspense=False, now_ms=now_ms,
     )  # fmt: skip
     return Outcome.APPLIED, None
@@ -325,16 +323,14 @@ def _amount(payment: Row, report: AdjustmentReport) -> int | None:
     return None if report.total_idr is None else report.total_idr - int(payment["refunded_amount"])
 
 
-async def _refunded_from_suspense(
-    tx: Statements, payment: Row, report: AdjustmentReport, *, event_id: str, now_ms: int
-) -> Judged:
+async def _refunded_from_suspense(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
     """The provider gave back by itself what we keep apart, if the sums agree; else an operator finds out."""
     kept = (await suspense.held(tx, payment["id"])).get(report.provider, 0)
     told = report.amount_idr if report.amount_idr is not None else report.total_idr
     if not kept or told not in (None, kept) or await pending_from_suspense(tx, payment["id"]):
         return await _to_be_looked_at(tx, payment, report, "refunded_before_paid", now_ms=now_ms)
     await take_unasked(
-        tx, payment, amount=kept, reference=report.refund_reference or event_id, source=report.provider,
+        tx, payment, amount=kept, named=report.refund_reference or report.event_id, source=report.provider,
         from_suspense=True, now_ms=now_ms,
     )  # fmt: skip
     return Outcome.APPLIED, None

@@ -23,7 +23,8 @@ from soundbox_server.outbox.models import OutboxMessage
 from soundbox_server.outbox.views import notification
 from soundbox_server.paging import page
 from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters, transaction_view
-from soundbox_server.payments.models import Payment, PaymentAttempt, PaymentEvent, ProviderEvent
+from soundbox_server.payments.models import Payment, PaymentAttempt, PaymentEvent, ProviderEvent, Refund
+from soundbox_server.payments.review_routes import refund_view
 from soundbox_server.payments.state import PaymentState
 
 router = APIRouter(tags=["operators"])
@@ -44,7 +45,8 @@ async def list_transactions(
 
 @router.get("/admin/transactions/{transaction_id}", responses=problems(TransactionNotFound))
 async def get_transaction(request: Request, transaction_id: Id, session: Reader) -> Response:
-    """One payment: its attempts, what providers said, its postings, its log, and each announcement's hops."""
+    """One payment: its attempts, what providers said, its postings and refunds, its log, and each announcement's
+    hops."""
     payment = await _payment(session, transaction_id)
     told = await _announcements(session, [payment.id])
     attempts = await session.scalars(select(PaymentAttempt).where(PaymentAttempt.payment_id == payment.id))
@@ -54,6 +56,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader)
     steps = await session.scalars(
         select(PaymentEvent).where(PaymentEvent.payment_id == payment.id).order_by(PaymentEvent.id)
     )
+    refunds = await session.scalars(select(Refund).where(Refund.payment_id == payment.id).order_by(Refund.id))
     postings = await session.execute(
         select(Journal.kind, Posting).join(Posting, Posting.journal_id == Journal.id)
         .where(Journal.payment_id == payment.id).order_by(Posting.journal_id, Posting.position)
@@ -65,6 +68,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader)
             "attempts": [_attempt(attempt) for attempt in attempts],
             "reports": [_report(report) for report in reports],
             "postings": [_posting(kind, posting) for kind, posting in postings],
+            "refunds": [refund_view(refund) for refund in refunds],
             "timeline": [_step(step) for step in steps],
             "announcements": told.get(payment.id, []),
         },
@@ -96,7 +100,7 @@ async def _queue_again(
     session: AsyncSession, tx: Statements, transaction_id: str, *, telling: Telling, asked: str
 ) -> None:
     payment = await _payment(session, transaction_id)
-    if payment.state != PaymentState.PAID or payment.paid_at_ms is None:
+    if payment.state != PaymentState.PAID or payment.paid_at_ms is None or payment.paid_amount is None:
         raise Conflict("Only a paid transaction is announced.", status=payment.state)
     merchant = await session.get_one(Merchant, payment.merchant_id)
     first = await session.execute(
@@ -109,10 +113,10 @@ async def _queue_again(
         payment_id=payment.id,
         terminal_id=payment.terminal_id,
         merchant_name=merchant.brand_name,
-        amount=payment.amount,
+        amount=payment.paid_amount,
         paid_at_ms=payment.paid_at_ms,
         trace_id=asked,
-        original_id=min(originals.values()),
+        original_id=min(originals.values(), default=None),  # None: it was to be given back unsaid
         originals=originals,
     )
     await queue_payment_announcement(tx, [announced], telling=telling, now_ms=clock.now_ms())

@@ -15,7 +15,7 @@ from soundbox_server.payments.state import OPEN, AttemptState, PaymentState, bef
 from soundbox_server.payments.timeline import insert_steps, step
 from soundbox_server.providers.base import ChargeStatus, Method
 
-# From the attempt's birth on, and then after each question: seven of them within eight hours.
+# From the attempt's birth on, and then after each question; the last one repeats until it is over for as long.
 ASK_AFTER_S = (30, 60, 120, 300, 900, 3_600, 6 * 3_600)
 ANYWAY = -3  # `asks` below zero: somebody wants to know, whatever the attempt's state; so many tries
 
@@ -57,7 +57,7 @@ class Question:
 
 _DUE = """
 SELECT w.attempt_id, w.asks, a.payment_id, a.provider, a.reference, a.provider_reference, a.state, a.lease_until_ms,
-       p.method
+       p.method, p.expires_at_ms
 FROM charge_watch w JOIN payment_attempt a ON a.id = w.attempt_id JOIN payment p ON p.id = a.payment_id
 WHERE w.ask_at_ms <= $1 ORDER BY w.ask_at_ms LIMIT $2
 """
@@ -66,7 +66,7 @@ WHERE w.ask_at_ms <= $1 ORDER BY w.ask_at_ms LIMIT $2
 async def claim_due(tx: Statements, *, now_ms: int, limit: int) -> list[Question]:
     """Attempts to ask about now: whoever claims them has until their next question. What has ended is forgotten."""
     rows = await tx.fetch(f"{_DUE} {tx.lock('w', skip=True)}", now_ms, limit)
-    over = [row for row in rows if row["asks"] >= len(ASK_AFTER_S) or (row["asks"] >= 0 and row["state"] in _ENDED)]
+    over = [row for row in rows if _is_over(row, now_ms)]
     await forget(tx, [row["attempt_id"] for row in over])
     left = [row for row in rows if row not in over]
     # Somebody waits for the answer to its creation: not now.
@@ -75,6 +75,12 @@ async def claim_due(tx: Statements, *, now_ms: int, limit: int) -> list[Question
     asked = [row for row in left if row not in busy]
     await _put_off(tx, [(row["attempt_id"], row["asks"] + 1, now_ms + _pause_ms(row["asks"] + 1)) for row in asked])
     return [_question(row) for row in asked]
+
+
+def _is_over(row: Row, now_ms: int) -> bool:
+    """Asked often enough, with a question after its end; or it has ended, and nobody in particular wants to know."""
+    enough = row["asks"] >= len(ASK_AFTER_S) and row["expires_at_ms"] + ASK_AFTER_S[-1] * 1_000 <= now_ms
+    return enough or (row["asks"] >= 0 and row["state"] in _ENDED)
 
 
 def _pause_ms(asks: int) -> int:
@@ -124,7 +130,7 @@ async def record_status(tx: Statements, question: Question, status: ChargeStatus
             await _activate(tx, payment, question, status, now_ms=now_ms)
     elif status.state in ("failed", "expired", "cancelled"):
         await _end(tx, payment, question, PaymentState(status.state), "said_when_asked", now_ms=now_ms)
-    if status.state in ("failed", "cancelled", "not_found"):
+    if status.state in ("failed", "cancelled", "not_found") or status.report is not None:
         await forget(tx, [question.attempt_id])
 
 

@@ -48,17 +48,6 @@ class ChargeDesk:
             raise answered.error
         return response
 
-    async def check(self, payment_id: str) -> str:
-        """Ask the provider where a payment's charge stands, and take its word like a callback's: what it said.
-
-        Raises ProviderUnknown or ProviderRefused; then nothing has changed.
-        """
-        pending = await self._database.read(lambda tx: charging.find_charge(tx, payment_id))
-        status = await self._provider.query(pending.reference)
-        if status.report is not None:
-            await self._take(status.report)
-        return status.state
-
     async def _take(self, report: PaymentReport) -> None:
         await self._take_report(report, asked=new_id("qry"))
 

@@ -336,9 +336,10 @@ async def take_done(
 
 
 async def take_unasked(
-    tx: Statements, payment: Row, *, amount: int, reference: str, source: str, from_suspense: bool, now_ms: int
+    tx: Statements, payment: Row, *, amount: int, named: str, source: str, from_suspense: bool, now_ms: int
 ) -> str:
-    """Money went back that nobody here asked for, at the provider's own desk; returns the refund's id."""
+    """Money went back that nobody here asked for, at the provider's own desk; returns the refund's id. `named`: what
+    the provider calls it, or the event that told of it."""
     attempt = await charged_by(tx, payment["id"])
     new = NewRefund(
         payment_id=payment["id"],
@@ -349,10 +350,11 @@ async def take_unasked(
         reason="Refunded at the provider.",
         returns_fee=bool(payment["refund_returns_fee"]),
         from_suspense=from_suspense,
-        reference=reference,
+        reference=f"{source}:{payment['id']}:{named}",
         asked=False,
     )
     (refund_id,) = await insert_refunds(tx, [new], now_ms=now_ms)
+    await tx.execute("UPDATE refund SET provider_refund_id = $2 WHERE id = $1", refund_id, named)
     await _finish(tx, payment, await _refund(tx, refund_id), source=source, now_ms=now_ms)
     return refund_id
 

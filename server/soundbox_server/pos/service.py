@@ -1,7 +1,7 @@
 """What tills sold while they were offline, taken over once they are back.
 
-The till's own reference is the key: a batch that comes twice, whole or in parts, is taken over once. Item by item, what
-fits is booked and what does not becomes a conflict; somebody resolves it, and nothing is booked twice or lost meanwhile.
+The till's own reference is the key: a batch that comes twice, whole or in parts, is taken over once. Item by item what
+fits is booked, and what does not becomes a conflict that somebody resolves; nothing is booked twice or lost meanwhile.
 One batch of a merchant at a time: the merchant's row is locked first.
 """
 

@@ -243,7 +243,9 @@ class Provider(Protocol):
     async def query(self, reference: str) -> ChargeStatus:
         """Where a charge stands. Raises ProviderUnknown or ProviderRefused."""
 
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
+    def read_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> "PaymentReport | AdjustmentReport":
         """Check the signature over the raw bytes, then read them; header names are in lower case.
 
         Raises InvalidSignature (missing, forged, stale) or ValidationFailed (signed, but not readable), nothing else.
@@ -256,7 +258,7 @@ class Provider(Protocol):
 
 
 class Gateway(Protocol):
-    """A partner with all that it can do; its callbacks may also tell of money that went back.
+    """A partner with all that it can do.
 
     `cancel` and `refund` raise ProviderRefused where nothing happened and ProviderUnknown where nobody knows.
     """
@@ -285,10 +287,14 @@ class Gateway(Protocol):
 
     async def query_refund(self, request: RefundRequest) -> RefundStatus: ...
 
+    async def aclose(self) -> None: ...
+
+
+class Notifying(Gateway, Protocol):
+    """A partner that notifies us in its own way; it may also tell of money that went back."""
+
     def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> Report:
         """As Provider.read_callback."""
 
     def acknowledge(self, outcome: CallbackOutcome, *, body: bytes, now_ms: int) -> Acknowledgement:
         """The answer to the callback with this body; only "taken" and "orphan" make the partner stop repeating it."""
-
-    async def aclose(self) -> None: ...

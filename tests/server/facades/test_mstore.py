@@ -57,7 +57,7 @@ async def test_a_qris_payment_is_asked_for_paid_and_announced(owner: Merchant, s
     assert status["paid_at"] is not None
     assert [one["recipient_id"] for one in await told(database, data["reference_id"])] == [box]
     assert (await check_books(database)).captured == {data["reference_id"]: 1}
-    assert len(await audited(database, "payment.simulated")) == 1
+    assert len(await audited(database, "transaction.simulated")) == 1
 
 
 async def test_an_order_code_stands_for_one_payment(owner: Merchant, database: Database) -> None:

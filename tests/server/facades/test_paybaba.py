@@ -13,6 +13,7 @@ from soundbox_server import clock
 from soundbox_server.db import Database
 from soundbox_server.facades.paybaba import STATUS
 from soundbox_server.payments import qris
+from soundbox_server.payments.refunds import request_refund
 from soundbox_server.payments.state import PaymentState
 
 CREATE, LIST = "/api/transactions/create", "/api/transactions"
@@ -204,6 +205,27 @@ async def test_every_error_below_its_path_has_the_references_envelope(owner: Mer
     assert [answer.status_code for answer in answers] == [401, 403, 405, 400, 404, 404]
     for answer in answers:
         assert (answer.json()["success"], type(answer.json()["message"])) == (False, str)
+
+
+async def test_what_went_back_is_told(owner: Merchant, database: Database) -> None:
+    part, whole = [(await sell(owner, type="CASH"))["transactionId"] for _ in range(2)]
+    for transaction_id, amount in ((part, 20000), (whole, None)):
+        await refund(database, transaction_id, amount)
+
+    shown = [(await owner.get(f"{LIST}/{transaction_id}"))["data"] for transaction_id in (part, whole)]
+
+    assert [(one["status"], one["refundStatus"], one["refundAmount"]) for one in shown] == [
+        ("Success", "Processed", 20000), ("Refunded", "Processed", 50000),
+    ]  # fmt: skip
+    assert [row["status"] for row in (await owner.get(LIST, {"status": "Refunded"}))["data"]] == ["Refunded"]
+
+
+async def refund(database: Database, transaction_id: str, amount: int | None) -> None:
+    await database.write(
+        lambda tx: request_refund(
+            tx, transaction_id, amount=amount, reason="salah", requested_by=None, able={}, now_ms=clock.now_ms()
+        )
+    )
 
 
 async def test_a_stranger_sees_nothing(owner: Merchant, hub: Hub) -> None:
