@@ -28,6 +28,7 @@ from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, h
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
+from soundbox_server.facades import mstore, mstore_offline, paybaba
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
@@ -52,10 +53,13 @@ LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
 }
+# Errors at the references' own paths, as their clients read them.
+ERROR_FORMS = (mstore.ERRORS, paybaba.ERRORS)
 DAY_MS = 24 * 3_600_000
 LARGER_BODIES = {
     "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
     "/admin/devices/bulk": LARGEST_LIST,
+    mstore_offline.SYNC: mstore_offline.LARGEST_BATCH,
 }
 
 
@@ -74,19 +78,23 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.state.scopes = SCOPES
     app.state.open_without_totp = OPEN_WITHOUT_TOTP
     app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
-    http.install(app, lean={path: door for path, (door, _) in LEAN.items()}, larger_bodies=LARGER_BODIES)
+    doors = {path: door for path, (door, _) in LEAN.items()}
+    http.install(app, lean=doors, larger_bodies=LARGER_BODIES, error_forms=ERROR_FORMS)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review,
-        health.router,
+        mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
         app.include_router(seed)
-    lean = {path: operation for path, (_, operation) in LEAN.items()}
-    openapi.describe(app, lean=lean, plain=health.OPERATIONS, policy=POLICY)
+        app.include_router(mstore.testing)
+    openapi.describe(
+        app, lean={path: operation for path, (_, operation) in LEAN.items()}, plain=health.OPERATIONS, policy=POLICY,
+        error_forms=ERROR_FORMS,
+    )  # fmt: skip
     app.router.routes += documentation.routes(app)
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
     return app
@@ -138,6 +146,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
     state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
+    state.simulator = provider
     state.late_report_ms = settings.late_report_s * 1000
     state.payment_gateways = lambda: {provider.name: provider}
     state.inquiry = Inquiry(database, state.payment_gateways, desk.take)

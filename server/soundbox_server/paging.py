@@ -64,14 +64,25 @@ async def page(
     beside: Callable[[Sequence[Any]], Awaitable[Sequence[Mapping[str, Any]]]] | None = None,
 ) -> Response:
     """`{data, next_cursor, …}`: one page. `beside(rows)` finds what to add to each row."""
+    shown, cursor = await rows_of_page(session, listing, asked, beside=beside)
+    return envelope(request, shown, next_cursor=cursor)
+
+
+async def rows_of_page(
+    session: AsyncSession,
+    listing: Listing[Asked],
+    asked: Asked,
+    *,
+    beside: Callable[[Sequence[Any]], Awaitable[Sequence[Mapping[str, Any]]]] | None = None,
+) -> tuple[list[Mapping[str, Any]], str | None]:
+    """One page's rows as the list shows them, and where the next one begins."""
     found = await read(session, listing, asked, after=_key(listing, asked.cursor), limit=asked.limit + 1)
     more = len(found) > asked.limit
     rows = found[: asked.limit]
     shown = [show(listing, row) for row in rows]
     if beside is not None:
         shown = [{**one, **extra} for one, extra in zip(shown, await beside(rows), strict=True)]
-    cursor = encode_cursor(*key_of(listing, rows[-1])) if more else None
-    return envelope(request, shown, next_cursor=cursor)
+    return shown, encode_cursor(*key_of(listing, rows[-1])) if more else None
 
 
 async def read(

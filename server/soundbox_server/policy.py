@@ -12,6 +12,7 @@ _STAFF = frozenset({"platform_admin", "operator", "finance", "support"})
 _OPERATORS = frozenset({"platform_admin", "operator"})
 _ADMIN = frozenset({"platform_admin"})
 _MERCHANTS = frozenset({"merchant_owner", "merchant_staff"})
+_OWNERS = frozenset({"merchant_owner"})
 _FINANCE = frozenset({"platform_admin", "finance"})
 
 POLICY: Policy = {
@@ -143,6 +144,17 @@ POLICY: Policy = {
     ("GET", "/admin/provider-reports"): _STAFF,
     ("POST", "/admin/provider-reports/{report_id}/assign"): _FINANCE,
     ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
+    # Merchants' own programs, in the words of reference 002 and reference 000
+    ("POST", "/api/v1/pos/payments"): _MERCHANTS,
+    ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
+    ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): _MERCHANTS,
+    ("POST", "/api/v1/pos/offline/batch-sync"): _MERCHANTS,
+    ("GET", "/api/v1/pos/offline/conflicts"): _MERCHANTS,
+    ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"): _OWNERS,
+    ("POST", "/api/transactions/create"): _MERCHANTS,
+    ("GET", "/api/transactions"): _MERCHANTS,
+    ("GET", "/api/transactions/{transaction_id}"): _MERCHANTS,
+    ("GET", "/api/transactions/{transaction_id}/check-status"): _MERCHANTS,
 }
 
 # What a key can be given. What is in no scope is for people alone: their own accounts, people and keys; and decisions
@@ -243,6 +255,28 @@ SCOPES: Scopes = {
     "exports:write": frozenset({("POST", "/admin/exports"), ("POST", "/admin/exports/{export_id}/cancel")}),
     "mails:read": frozenset({("GET", "/admin/mails")}),
     "health:read": frozenset({("GET", "/admin/health"), ("GET", "/admin/health/deep")}),
+    "payments:read": frozenset(
+        {
+            ("GET", "/api/v1/pos/payments/{reference_id}"),
+            ("GET", "/api/transactions"),
+            ("GET", "/api/transactions/{transaction_id}"),
+            ("GET", "/api/transactions/{transaction_id}/check-status"),
+        }
+    ),
+    "offline:read": frozenset({("GET", "/api/v1/pos/offline/conflicts")}),
+    "offline:write": frozenset(
+        {
+            ("POST", "/api/v1/pos/offline/batch-sync"),
+            ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"),
+        }
+    ),
+    "payments:write": frozenset(
+        {
+            ("POST", "/api/v1/pos/payments"),
+            ("POST", "/api/v1/pos/payments/{reference_id}/simulate"),
+            ("POST", "/api/transactions/create"),
+        }
+    ),
 }
 
 # Where somebody gets who must set up a second factor first.

@@ -20,8 +20,9 @@ class Books:
     """What the books hold, once they were found to be right."""
 
     captured: Counter[str]  # payment id -> capture journals
-    paid: int
+    paid: int  # through providers
     suspense: int
+    cash: int  # in merchants' drawers
 
 
 async def check_books(database: Database) -> Books:
@@ -44,10 +45,11 @@ async def check_books(database: Database) -> Books:
         row["payment_id"] for row in await rows(database, "SELECT payment_id FROM journal WHERE kind = 'capture'")
     )
     came = await _suspense_by_provider(database)
-    paid = {key: row for key, row in payments.items() if row["paid_at_ms"] is not None}
+    cash = {key: row for key, row in payments.items() if row["method"] == "cash" and row["paid_at_ms"] is not None}
+    paid = {key: row for key, row in payments.items() if row["paid_at_ms"] is not None and key not in cash}
     went = _went(postings)
 
-    assert captured == Counter(dict.fromkeys(paid, 1))
+    assert captured == Counter([*paid, *cash])
     assert all(row["fee_amount"] == _half_up(row["paid_amount"], row["fee_bps"]) for row in paid.values())
     _check_refunds(payments, refunds)
     balances = _balances(postings)
@@ -66,14 +68,24 @@ async def check_books(database: Database) -> Books:
         assert balances[f"fees:{provider}"] == fees
     for merchant in {row["merchant_id"] for row in payments.values()}:
         its = [row for row in paid.values() if row["merchant_id"] == merchant]
-        back = [refund for refund in done if payments[refund["payment_id"]]["merchant_id"] == merchant]
+        back = [
+            refund for refund in done
+            if refund["payment_id"] not in cash and payments[refund["payment_id"]]["merchant_id"] == merchant
+        ]  # fmt: skip
         kept = _total(its, "paid_amount") - _total(its, "fee_amount")
         returned = _total(back, "amount") - _total(back, "fee_returned")
         assert balances[f"merchant_payable:{merchant}"] == kept - returned - went["reversed_net", merchant]
+        its_cash = _in_drawer(row for row in cash.values() if row["merchant_id"] == merchant)
+        assert (balances[f"cash_sales:{merchant}"], balances[f"cash_drawer:{merchant}"]) == (its_cash, -its_cash)
     unsaid = {refund["payment_id"] for refund in refunds if refund["origin"] == "late_policy"}
     await _check_announcements(database, paid.keys() - unsaid)
     assert await database.read(differences) == []
-    return Books(captured=captured, paid=_total(paid.values(), "paid_amount"), suspense=sum(suspense.values()))
+    return Books(
+        captured=captured,
+        paid=_total(paid.values(), "paid_amount"),
+        suspense=sum(suspense.values()),
+        cash=_in_drawer(cash.values()),
+    )
 
 
 def _went(postings: Iterable[dict[str, Any]]) -> Counter[tuple[str, str]]:
@@ -81,6 +93,8 @@ def _went(postings: Iterable[dict[str, Any]]) -> Counter[tuple[str, str]]:
     went: Counter[tuple[str, str]] = Counter()
     for posting in postings:
         source, _, whose = posting["source"].partition(":")
+        if source == "cash_sales":  # back out of the drawer: no provider and no fee has to do with it
+            continue
         if posting["kind"] in ("release", "refund") and source == "suspense":
             went["suspense", whose] += posting["amount"]
         elif posting["kind"] == "reversal" and source == "fees":
@@ -156,6 +170,11 @@ def _balances(postings: Iterable[dict[str, Any]]) -> Counter[str]:
         balances[posting["source"]] -= posting["amount"]
         balances[posting["destination"]] += posting["amount"]
     return balances
+
+
+def _in_drawer(cash: Iterable[dict[str, Any]]) -> int:
+    """What was not given back of it, and did not leave with a sale that was taken back."""
+    return sum(row["paid_amount"] - row["refunded_amount"] for row in cash if row["state"] != "reversed")
 
 
 def _half_up(amount: int, bps: int) -> int:

@@ -16,8 +16,10 @@ from soundbox_server.paging import NUMBERED_CURSOR, Listing, Page, Rows, between
 
 router = APIRouter(tags=["operators"])
 
-PAYABLE = "merchant_payable:"
-_ENTRY_TYPES = {"merchant_payable": "payment", "fees": "fee", "suspense": "suspense"}  # of captures and suspense
+_OF_MERCHANTS = ("merchant_payable:", "cash_sales:", "cash_drawer:")
+_ENTRY_TYPES = {  # of captures and suspense
+    "merchant_payable": "payment", "fees": "fee", "suspense": "suspense", "cash_sales": "cash",
+}  # fmt: skip
 # Whose payments they are is known a floor above; only these two columns of it are needed here.
 _payment = table("payment", column("id"), column("merchant_id"))
 
@@ -38,8 +40,8 @@ def _select(asked: LedgerFilters) -> Rows:
     query: Rows = select(Posting, Journal, literal(asked.account)).join(Journal, Journal.id == Posting.journal_id)
     if asked.account:
         query = query.where(or_(Posting.source == asked.account, Posting.destination == asked.account))
-    if asked.account and asked.account.startswith(PAYABLE):
-        query = query.where(_of_merchant(asked.account.removeprefix(PAYABLE)))
+    if asked.account and asked.account.startswith(_OF_MERCHANTS):
+        query = query.where(_of_merchant(asked.account.partition(":")[2]))
     elif asked.account and asked.account.startswith("suspense:"):
         query = query.where(Journal.kind != "capture")
     if asked.merchant_id:
@@ -84,7 +86,8 @@ class LedgerEntryView(TypedDict):
 def _entry(posting: Posting, journal: Journal, account: str | None) -> LedgerEntryView:
     """Seen from the account that was asked for, else from the merchant's, else from where the money went."""
     ends = (posting.source, posting.destination)
-    seen_from = account or next((end for end in ends if end.startswith(PAYABLE)), posting.destination)
+    of_merchant = next((end for prefix in _OF_MERCHANTS for end in ends if end.startswith(prefix)), None)
+    seen_from = account or of_merchant or posting.destination
     credit = seen_from == posting.destination
     return {
         "id": f"{posting.journal_id}:{posting.position}",
@@ -92,7 +95,7 @@ def _entry(posting: Posting, journal: Journal, account: str | None) -> LedgerEnt
         "kind": journal.kind,
         "entry_type": _entry_type(posting, journal),
         "transaction_id": journal.payment_id,
-        "merchant_id": next((end.removeprefix(PAYABLE) for end in ends if end.startswith(PAYABLE)), None),
+        "merchant_id": of_merchant and of_merchant.partition(":")[2],
         "account": seen_from,
         "direction": "credit" if credit else "debit",
         "amount": posting.amount,

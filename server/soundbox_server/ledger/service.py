@@ -1,7 +1,7 @@
 """Double entry. A posting is one positive amount that leaves one account and enters another, so a journal sums to zero.
 
 Accounts are named by what they are: provider_receivable:<provider>, merchant_payable:<merchant>, fees:<provider>,
-suspense:<provider>. A balance is what came in less what went out.
+suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>. A balance is what came in less what went out.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,12 @@ def capture(
     paid = Posting(f"provider_receivable:{provider}", payable, gross)
     postings = (paid, Posting(payable, f"fees:{provider}", fee)) if fee else (paid,)
     return Journal(kind="capture", payment_id=payment_id, provider_event_id=provider_event_id, postings=postings)
+
+
+def cash(*, payment_id: str, merchant_id: str, amount: int) -> Journal:
+    """Paid in cash: it is in the merchant's own drawer already, so nobody owes it to anybody."""
+    posting = Posting(f"cash_drawer:{merchant_id}", f"cash_sales:{merchant_id}", amount)
+    return Journal(kind="capture", payment_id=payment_id, postings=(posting,))
 
 
 def suspense(*, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str) -> Journal:

@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 from soundbox_server.clock import rfc3339
-from soundbox_server.errors import ValidationFailed
+from soundbox_server.errors import Conflict, ValidationFailed
 from soundbox_server.providers import hmac_scheme
 from soundbox_server.providers.base import (
     AdjustmentReport,
@@ -136,6 +136,23 @@ class SandboxProvider:
             report=self._report(said),
             adjustments=self._adjustments(said),
         )
+
+    async def pay(self, reference: str, *, amount_idr: int | None = None) -> None:
+        """The simulated customer pays, what was asked or another amount; the simulator then reports it by a callback.
+
+        Raises Conflict for a charge that is paid already, and as `create` does.
+        """
+        answer = await self._calls.send(
+            "POST",
+            f"{self._url}/{quote(reference, safe='')}/pay",
+            headers=self._headers,
+            content=orjson.dumps({} if amount_idr is None else {"amount": amount_idr}),
+            idempotent=False,
+        )
+        if answer.status == 409:
+            raise Conflict("The simulated customer has paid this already.")
+        if answer.status != 200:
+            raise _refusal(answer)
 
     async def cancel(
         self, reference: str, *, method: Method = Method.QRIS_DYNAMIC, provider_transaction_id: str | None = None

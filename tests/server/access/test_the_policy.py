@@ -26,10 +26,13 @@ NOWHERE = {
     "organisation_id": "org_nowhere", "person_id": "per_nowhere", "api_key_id": "key_nowhere",
     "alert_id": "alr_nowhere", "merchant_id": "mer_nowhere", "change_id": "acc_nowhere", "document_id": "doc_nowhere",
     "outlet_id": "out_nowhere", "terminal_id": "term_nowhere", "command_id": "cmd_nowhere",
-    "export_id": "exp_nowhere",
+    "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
-BODIES: dict[tuple[str, str], object] = {}
+BODIES: dict[tuple[str, str], object] = {
+    ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): {},
+    ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"): {"resolution": "keep_server"},
+}
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -192,6 +195,9 @@ async def plant_world(database: Database, name: str) -> World:
     device_id = await shop.box()
     payment = await shop.payment(device_id)
     at_ms, sessions, ids = now_ms(), {}, {"device_id": device_id, "transaction_id": payment.payment_id}
+    ids["reference_id"] = payment.payment_id
+    ids["conflict_id"] = f"ofc_{name}"
+    await execute(database, _CONFLICT, ids["conflict_id"], shop.merchant_id, shop.terminal_id)
     for kind, roles in ROLES_OF.items():
         ids["organisation_id"] = f"org_{name}_{kind}"
         await execute(
@@ -210,6 +216,13 @@ async def plant_world(database: Database, name: str) -> World:
             await plant_session(database, sessions[role], ids["person_id"], at_ms)
     ids["api_key_id"] = "key_platform_admin_devices:read"
     return World(ids, sessions)
+
+
+_CONFLICT = (
+    "INSERT INTO offline_conflict (id, merchant_id, terminal_id, kind, offline_reference, offline_id, conflict_type, "
+    "reason, local_data, local_sha256, created_at_ms) "
+    "VALUES ($1, $2, $3, 'void', 'POS01-20251013-1', 'x', 'constraint_violation', 'no such transaction', '{}', 'x', 1)"
+)
 
 
 async def plant_session(database: Database, session_id: str, person_id: str, at_ms: int) -> None:
