@@ -1,5 +1,6 @@
 """Reference 002's doors: what a point of sale asks for, gets and sees."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -244,3 +245,19 @@ async def plant_second_merchant(database: Database) -> None:
 def test_every_state_and_every_method_has_a_word_of_the_references() -> None:
     assert {state.value for state in PaymentState} <= STATUS.keys()
     assert {*METHODS.values(), PaymentMethod.QRIS_STATIC} == set(PaymentMethod)
+
+
+@pytest.mark.parametrize("method", ["qris", "cash"])
+async def test_an_order_that_is_asked_for_many_times_at_once_is_one_payment(
+    owner: Merchant, database: Database, method: str
+) -> None:
+    answers = await asyncio.gather(*(owner.call("POST", PAYMENTS, json=order(method=method)) for _ in range(8)))
+    last = await owner.post(PAYMENTS, order(method=method))
+
+    assert {answer.status_code for answer in answers} <= {200, 409}  # 409: the first is still being answered
+    assert {answer.json()["data"]["reference_id"] for answer in answers if answer.status_code == 200} == {
+        last["data"]["reference_id"]
+    }
+    assert len(await rows(database, "SELECT id FROM payment")) == 1
+    assert len(await rows(database, "SELECT id FROM payment_attempt")) == (method == "qris")
+    assert (await check_books(database)).cash == (33000 if method == "cash" else 0)
