@@ -146,7 +146,7 @@ class Decision(Body):
     Of a disputed transaction: `accept` says that the dispute was won, `reject` that it was lost.
     """
 
-    action: Literal["accept", "refund", "reject"]
+    action: Annotated[Literal["accept", "refund", "reject"], Field(examples=["accept"])]
     reason: Reason
 
 
@@ -292,7 +292,7 @@ async def list_reports(request: Request, session: Reader, asked: Annotated[Repor
 
 
 class Belonging(Body):
-    transaction_id: Id
+    transaction_id: Annotated[Id, Field(examples=["txn_01k9x3m8z6f1q4v7c2b5n0t8rj"])]
     reason: Reason
 
 
