@@ -28,6 +28,8 @@ qris = typer.Typer(no_args_is_help=True, help="Read and write QRIS payloads.")
 app.add_typer(qris, name="qris")
 audit = typer.Typer(no_args_is_help=True, help="Prove that the audit log is whole.")
 app.add_typer(audit, name="audit")
+revenue = typer.Typer(no_args_is_help=True, help="What each till took on each day: compare and rebuild.")
+app.add_typer(revenue, name="revenue")
 keys = typer.Typer(no_args_is_help=True, help="The keys that seal secrets in the database.")
 app.add_typer(keys, name="keys")
 
@@ -295,6 +297,27 @@ def verify(
         raise typer.Exit(1)
 
 
+# Revenue
+
+
+@revenue.command("check")
+def check_revenue(as_json: AsJson = False) -> None:
+    """Compare what is kept of each day with what the payments say. Exit code 1 when anything differs."""
+    found = asyncio.run(_check_revenue(_settings()))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo("\n".join(map(_difference_told, found)) or "Every day is as the payments say.")
+    if found:
+        raise typer.Exit(1)
+
+
+@revenue.command("rebuild")
+def rebuild_revenue() -> None:
+    """Sum all days up again from the payments. Payments that come meanwhile wait for it."""
+    typer.echo(f"Rebuilt: {asyncio.run(_rebuild_revenue(_settings()))} days of tills.")
+
+
 # QRIS
 
 
@@ -484,6 +507,28 @@ async def _create_admin(settings: "Settings", *, email: str, name: str, password
                 tx, email=address, name=shown, hashed=hashed, desk=desk, now_ms=clock.now_ms()
             )
         )
+
+
+async def _check_revenue(settings: "Settings") -> list[dict[str, Any]]:
+    from soundbox_server.revenue.service import SUMS, differences
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        found = await database.write_at_leisure(differences)
+    return [{name: row[name] for name in ("day", "terminal_id", "provider", "merchant_id", *SUMS)} for row in found]
+
+
+def _difference_told(found: dict[str, Any]) -> str:
+    sums = ", ".join(f"{name} {value:+}" for name, value in found.items() if isinstance(value, int) and value)
+    return f"{found['day']} {found['terminal_id']} {found['provider']}: kept less said is {sums}"
+
+
+async def _rebuild_revenue(settings: "Settings") -> int:
+    from soundbox_server.revenue.service import rebuild
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return await database.write_at_leisure(rebuild)
 
 
 async def _verify_audit_log(settings: "Settings", expect: str) -> dict[str, Any]:

@@ -229,7 +229,13 @@ SCOPES: Scopes = {
             ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"),
         }
     ),
-    "transactions:read": frozenset({("GET", "/admin/transactions"), ("GET", "/admin/transactions/{transaction_id}")}),
+    "transactions:read": frozenset(
+        {
+            ("GET", "/admin/transactions"),
+            ("GET", "/admin/transactions/{transaction_id}"),
+            ("GET", "/admin/provider-reports"),
+        }
+    ),
     "transactions:write": frozenset(
         {
             ("POST", "/admin/transactions/{transaction_id}/retry-notification"),

@@ -44,6 +44,9 @@ Mcc = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$")]
 Nmid = Annotated[str, StringConstraints(pattern=r"^ID[0-9]{13}$")]
 Criteria = Literal["UMI", "UKE", "UME", "UBE", "URE"]
 PayoutMode = Literal["merchant_direct", "manual"]
+LatePolicy = Annotated[
+    Literal["accept", "refund"], Field(description="of money that comes after its QR has ended: kept, or given back")
+]
 
 
 class NewMerchant(Body):
@@ -54,6 +57,7 @@ class NewMerchant(Body):
     settlement_account_reference: Reference | None = None
     settlement_account_type: Code | None = None
     payout_mode: PayoutMode = "merchant_direct"
+    late_policy: LatePolicy = "accept"
     fee_profile_id: Id | None = None
     merchant_code: Code | None = None
     organisation_id: Id | None = None
@@ -73,6 +77,7 @@ class MerchantChanges(Body):
     settlement_account_reference: Reference | None = None
     settlement_account_type: Code | None = None
     payout_mode: PayoutMode = Field(default_factory=unchanged)
+    late_policy: LatePolicy = Field(default_factory=unchanged)
     fee_profile_id: Id = Field(default_factory=unchanged)
     merchant_code: Code = Field(default_factory=unchanged)
     owner_email: Email | None = None
@@ -110,8 +115,8 @@ def _select(asked: MerchantFilters) -> Rows:
 
 _COLUMNS = (
     "id", "merchant_code", "legal_name", "brand_name", "owner_email", "city", "postal_code", "mcc", "nmid", "criteria",
-    "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode", "status",
-    "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
+    "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode",
+    "late_policy", "status", "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
 )  # fmt: skip
 MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view, columns=_COLUMNS)
 

@@ -51,6 +51,7 @@ def merchant_view(merchant: Merchant) -> MerchantView:
         "settlement_account_reference": merchant.settlement_account_reference,
         "settlement_account_type": merchant.settlement_account_type,
         "payout_mode": merchant.payout_mode,
+        "late_policy": merchant.late_policy,
         "status": merchant.status,
         "status_reason": merchant.status_reason,
         "onboarding_status": "incomplete" if missing(merchant) else "complete",

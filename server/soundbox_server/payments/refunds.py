@@ -356,7 +356,33 @@ async def take_unasked(
     (refund_id,) = await insert_refunds(tx, [new], now_ms=now_ms)
     await tx.execute("UPDATE refund SET provider_refund_id = $2 WHERE id = $1", refund_id, named)
     await _finish(tx, payment, await _refund(tx, refund_id), source=source, now_ms=now_ms)
+    if not from_suspense:
+        await _drop_wishes(tx, payment["id"], source=source, now_ms=now_ms)
     return refund_id
+
+
+async def _drop_wishes(tx: Statements, payment_id: str, *, source: str, now_ms: int) -> None:
+    """What was not sent yet and does not fit any more, because the provider was there first, is not sent at all."""
+    payment = await lock_payment(tx, payment_id)
+    over = -await _left(tx, payment)
+    wishes = await tx.fetch(
+        "SELECT id, amount FROM refund WHERE payment_id = $1 AND state = 'requested' AND NOT from_suspense "
+        f"ORDER BY id DESC {tx.lock('refund')}",
+        payment_id,
+    )
+    for wish in wishes:
+        if over <= 0:
+            break
+        await tx.execute(
+            "UPDATE refund SET state = 'failed', error_code = 'REFUNDED_ALREADY', finished_at_ms = $2, "
+            "ask_at_ms = NULL WHERE id = $1",
+            wish["id"],
+            now_ms,
+        )
+        await step(
+            tx, payment_id, "refund.failed", payment["state"], source=source, detail="REFUNDED_ALREADY", now_ms=now_ms
+        )
+        over -= wish["amount"]
 
 
 async def _finish(

@@ -16,7 +16,7 @@ JAKARTA_AHEAD_MS = 7 * 3_600_000  # all year round, since 1964
 CASH = "cash"  # what stands for a provider where there is none
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
-_SUMS = (
+SUMS = (
     "payments", "gross_amount", "fee_amount", "refunds", "refunded_amount", "reversals", "reversed_amount",
     "fee_returned",
 )  # fmt: skip
@@ -49,16 +49,16 @@ def _day(days: int) -> str:
     return date.fromordinal(_EPOCH_DAY + days).isoformat()
 
 
-_COLUMNS = f"(day, terminal_id, provider, merchant_id, {', '.join(_SUMS)})"
+_COLUMNS = f"(day, terminal_id, provider, merchant_id, {', '.join(SUMS)})"
 _ADD = "ON CONFLICT (day, terminal_id, provider) DO UPDATE SET " + ", ".join(
-    f"{name} = daily_revenue.{name} + excluded.{name}" for name in _SUMS
+    f"{name} = daily_revenue.{name} + excluded.{name}" for name in SUMS
 )
 _UPSERT = f"""
-INSERT INTO daily_revenue {_COLUMNS} VALUES ({", ".join(f"${n}" for n in range(1, 5 + len(_SUMS)))}) {_ADD}
+INSERT INTO daily_revenue {_COLUMNS} VALUES ({", ".join(f"${n}" for n in range(1, 5 + len(SUMS)))}) {_ADD}
 """
 _UPSERT_MANY = f"""
 INSERT INTO daily_revenue {_COLUMNS} SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[],
-{", ".join(f"${n}::bigint[]" for n in range(5, 5 + len(_SUMS)))}) {_ADD}
+{", ".join(f"${n}::bigint[]" for n in range(5, 5 + len(SUMS)))}) {_ADD}
 """
 
 
@@ -67,7 +67,7 @@ async def add(tx: Statements, entries: Sequence[Entry]) -> None:
     days: dict[tuple[str, str, str, str], list[int]] = {}
     for entry in entries:
         sums = days.setdefault((day_of(entry.at_ms), entry.terminal_id, entry.provider, entry.merchant_id), [0] * 8)
-        for n, name in enumerate(_SUMS):
+        for n, name in enumerate(SUMS):
             sums[n] += getattr(entry, name)
     rows = [[*key, *sums] for key, sums in sorted(days.items())]
     if len(rows) > 1 and tx.dialect == "postgresql":  # one statement, that can travel with others
@@ -108,7 +108,7 @@ WHERE p.reversed_at_ms IS NOT NULL
 
 
 def _summed(tx: Statements) -> str:
-    sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMS)
+    sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in SUMS)
     return f"SELECT day, terminal_id, provider, merchant_id, {sums} FROM ({_events(tx)}) e GROUP BY 1, 2, 3, 4"
 
 
@@ -117,12 +117,12 @@ async def differences(tx: Statements, *, limit: int = 100) -> Sequence[Row]:
 
     One statement: what is committed meanwhile is in both of its halves or in none.
     """
-    less = ", ".join(f"-{name}" for name in _SUMS)
-    sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMS)
-    differs = " OR ".join(f"sum({name}) <> 0" for name in _SUMS)
+    less = ", ".join(f"-{name}" for name in SUMS)
+    sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in SUMS)
+    differs = " OR ".join(f"sum({name}) <> 0" for name in SUMS)
     return await tx.fetch(
         f"SELECT day, terminal_id, provider, merchant_id, {sums} FROM ("
-        f"SELECT day, terminal_id, provider, merchant_id, {', '.join(_SUMS)} FROM daily_revenue "
+        f"SELECT day, terminal_id, provider, merchant_id, {', '.join(SUMS)} FROM daily_revenue "
         f"UNION ALL SELECT day, terminal_id, provider, merchant_id, {less} FROM ({_summed(tx)}) s"
         f") b GROUP BY 1, 2, 3, 4 HAVING {differs} ORDER BY 1, 2, 3 LIMIT $1",
         limit,
@@ -132,8 +132,6 @@ async def differences(tx: Statements, *, limit: int = 100) -> Sequence[Row]:
 async def rebuild(tx: Statements) -> int:
     """Forget what is kept and sum it up again from the payments; returns how many rows there are now."""
     if tx.dialect == "postgresql":
-        await tx.execute("SET LOCAL statement_timeout = 0")
-        await tx.execute("SET LOCAL lock_timeout = 0")
         # Whoever adds now waits, and whoever has added is waited for: nothing is counted twice or lost.
         await tx.execute("LOCK TABLE daily_revenue IN SHARE ROW EXCLUSIVE MODE")
     await tx.execute("DELETE FROM daily_revenue")

@@ -27,6 +27,7 @@ NOWHERE = {
     "alert_id": "alr_nowhere", "merchant_id": "mer_nowhere", "change_id": "acc_nowhere", "document_id": "doc_nowhere",
     "outlet_id": "out_nowhere", "terminal_id": "term_nowhere", "command_id": "cmd_nowhere",
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
+    "refund_id": "rfd_nowhere", "report_id": "evt_nowhere",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
 BODIES: dict[tuple[str, str], object] = {
@@ -119,7 +120,8 @@ async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: s
 # For people alone: their own account, who gets in, and what somebody answers for.
 PEOPLES = re.compile(
     r"/admin/(logout|password|totp|sessions|people|api-keys|seed)\b|/merchant/|/merchants/\{\w+\}/(approve|reject|suspend|"
-    r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$"
+    r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
+    r"/admin/transactions/\{\w+\}/resolve|/admin/provider-reports/\{\w+\}/(assign|reject)"
 )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from importlib import metadata
@@ -101,6 +102,26 @@ def test_migrate_seed_and_seed_again_give_the_same_world(tmp_path: Path) -> None
         for device in world["devices"]:
             del device["activation_code"]  # shown once; each seeding of a box that waits makes a new one
     assert first == second
+
+
+def test_revenue_is_compared_with_the_payments_and_mended(tmp_path: Path) -> None:
+    run("migrate", home=tmp_path)
+    run("seed", "--demo", home=tmp_path)
+    with sqlite3.connect(tmp_path / "soundbox.db") as database:
+        database.execute(
+            "INSERT INTO daily_revenue SELECT '2026-05-23', id, 'sandbox', merchant_id, 1, 7, 0, 0, 0, 0, 0, 0 "
+            "FROM terminal LIMIT 1"
+        )
+
+    spoilt = run("revenue", "check", home=tmp_path)
+    rebuilt = run("revenue", "rebuild", home=tmp_path)
+    whole = run("revenue", "check", "--json", home=tmp_path)
+
+    assert (spoilt.returncode, spoilt.stderr) == (1, "")
+    assert spoilt.stdout.startswith("2026-05-23 ")
+    assert spoilt.stdout.endswith("sandbox: kept less said is payments +1, gross_amount +7\n")
+    assert (rebuilt.returncode, rebuilt.stdout) == (0, "Rebuilt: 0 days of tills.\n")
+    assert (whole.returncode, json.loads(whole.stdout)) == (0, [])
 
 
 def test_the_demo_seed_is_refused_in_production(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from soundbox_server.providers.base import (
     Provider,
     ProviderRefused,
     ProviderUnknown,
+    ProviderUnreachable,
 )
 from soundbox_server.providers.sandbox import SandboxProvider
 from soundbox_server.sandbox.app import create_app
@@ -142,7 +143,7 @@ async def test_while_one_is_slow_the_others_are_refused_and_not_kept_waiting(
 
     # The first was on its way, the second waited in vain, the others found the waiting room full.
     kinds = [type(outcome) for outcome in outcomes]
-    assert kinds == [ProviderUnknown, ProviderRefused, ProviderRefused, ProviderRefused]
+    assert kinds == [ProviderUnknown, ProviderUnreachable, ProviderUnreachable, ProviderUnreachable]
     await provider.aclose()
 
 

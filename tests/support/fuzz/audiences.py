@@ -28,7 +28,8 @@ AUDIENCES = (
         person="per_demo_admin",
     ),
     Audience(
-        name="fleet", paths="^/admin/(devices|transactions|mails|organisations|people|api-keys|me)(/|$)",
+        name="fleet",
+        paths="^/admin/(devices|transactions|refunds|provider-reports|mails|organisations|people|api-keys|me)(/|$)",
         person="per_demo_admin",
     ),
     Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
