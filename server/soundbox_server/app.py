@@ -35,7 +35,8 @@ from soundbox_server.merchants.documents import LARGEST_FILE as LARGEST_DOCUMENT
 from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
-from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
+from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.providers.base import Provider
@@ -132,7 +133,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.publisher = publisher
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
-    state.qr_desk = QrDesk(database, provider, desk, qr_life_ms=settings.qr_life_s * 1000)
+    state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
     state.looks = _looks(settings, database, provider, publisher)
     health_routes = _health_routes(state.looks, database, publisher)
     app.router.routes += health_routes

@@ -30,6 +30,7 @@ from soundbox_server.merchants.place_routes import OUTLETS, TERMINALS
 from soundbox_server.merchants.routes import MERCHANTS
 from soundbox_server.paging import Listing
 from soundbox_server.payments.listings import TRANSACTIONS
+from soundbox_server.payments.methods import Lives
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
 from soundbox_server.providers.base import PaymentReport, Provider
 from soundbox_server.providers.hmac_scheme import read_callback
@@ -80,6 +81,16 @@ def open_provider(settings: Settings) -> Provider:
         api_key=settings.sandbox_api_key,
         secrets=settings.secrets_of("sandbox"),
         callback_url=f"{settings.public_url}/integrations/qris/callback",
+    )
+
+
+def lives(settings: Settings) -> Lives:
+    """How long payers have."""
+    return Lives(
+        qr_ms=settings.qr_life_s * 1000,
+        wallet_ms=settings.wallet_life_s * 1000,
+        va_ms=settings.va_life_s * 1000,
+        card_ms=settings.card_life_s * 1000,
     )
 
 

@@ -14,7 +14,7 @@ from support.stack import Stack
 from soundbox_server import clock
 from soundbox_server.db import Database
 from soundbox_server.devices import service as devices
-from soundbox_server.payments.dynamic_qr import Pending
+from soundbox_server.payments.charging import Pending
 
 pytestmark = pytest.mark.journey
 

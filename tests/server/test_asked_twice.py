@@ -17,7 +17,8 @@ from soundbox_server import idempotency
 from soundbox_server.db import Database, Statements
 from soundbox_server.errors import DuplicateRequest, ValidationFailed
 from soundbox_server.idempotency import KEPT_MS, Once, once
-from soundbox_server.payments.routes import QrDesk
+from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.methods import Lives
 from soundbox_server.providers.base import Charge, ChargeRequest, ChargeStatus, PaymentReport
 from soundbox_server.sandbox.qr import issue
 
@@ -264,7 +265,7 @@ class Acquirer:
 
 @pytest.fixture
 def issuing(hub: Hub, database: Database) -> None:
-    hub.app.state.qr_desk = QrDesk(database, Acquirer(), hub.app.state.callback_desk, qr_life_ms=300_000)
+    hub.app.state.charge_desk = ChargeDesk(database, Acquirer(), hub.app.state.callback_desk.take, lives=Lives())
 
 
 async def ask_for_qr(hub: Hub, shop: Shop, device: tuple[str, str], request_id: str, key: str | None) -> httpx.Response:

@@ -22,7 +22,7 @@ from soundbox_server.app import create_app
 from soundbox_server.clock import now_ms, rfc3339
 from soundbox_server.db import Database, Statements
 from soundbox_server.ids import new_id
-from soundbox_server.payments.dynamic_qr import Pending
+from soundbox_server.payments.charging import Pending
 from soundbox_server.settings import Settings
 
 SECRETS = {"sandbox": "first-secret", "acme": "second-secret"}

@@ -17,7 +17,7 @@ from soundbox_server.clock import rfc3339
 from soundbox_server.db import Database, Statements, transaction
 from soundbox_server.devices import service as devices
 from soundbox_server.ids import new_id
-from soundbox_server.payments import dynamic_qr
+from soundbox_server.payments import charging, dynamic_qr
 from soundbox_server.payments.service import Received, Taken, take_reports
 from soundbox_server.providers.base import Charge, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_report
@@ -83,20 +83,20 @@ class Shop:
 
     async def payment(
         self, device_id: str, amount: int = 50_000, *, provider: str = "sandbox", now_ms: int = NOW
-    ) -> dynamic_qr.Pending:
+    ) -> charging.Pending:
         """A payment whose QR the box shows: awaiting payment until QR_LIFE_MS from now."""
         ask = dynamic_qr.Ask(
             device_id=device_id, terminal_id=self.terminal_id, amount=amount, currency="IDR",
-            request_id=new_id("ask"), door="http", trace_id=new_id("trc"),
+            request_id=new_id("ask"), door="device", trace_id=new_id("trc"),
         )  # fmt: skip
 
-        async def issue(tx: Statements) -> dynamic_qr.Pending:
+        async def issue(tx: Statements) -> charging.Pending:
             asked = await dynamic_qr.open_payment(tx, ask, provider=provider, qr_life_ms=QR_LIFE_MS, now_ms=now_ms)
             charge = Charge(
                 provider=provider, reference=asked.reference, provider_transaction_id=new_id("ptx"),
                 amount_idr=amount, qr_payload="00020101021226", expires_at_ms=asked.expires_at_ms, body=b"{}",
             )  # fmt: skip
-            return await dynamic_qr.record_answer(tx, dynamic_qr.Answered(pending=asked, charge=charge), now_ms=now_ms)
+            return await charging.record_answer(tx, charging.Answered(pending=asked, charge=charge), now_ms=now_ms)
 
         return await self.database.write(issue)
 
@@ -140,7 +140,7 @@ _TERMINAL = (
 
 
 def report(
-    payment: dynamic_qr.Pending,
+    payment: charging.Pending,
     *,
     status: str = "paid",
     event_id: str | None = None,

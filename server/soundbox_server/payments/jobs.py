@@ -10,7 +10,8 @@ from soundbox_server import clock, failpoints
 from soundbox_server.announcements.service import KeyOf
 from soundbox_server.db import Database, Statements
 from soundbox_server.errors import PartnerTimeout
-from soundbox_server.payments import dynamic_qr, service
+from soundbox_server.payments import charging, dynamic_qr, service
+from soundbox_server.payments.charging import Answered, Pending
 from soundbox_server.providers.base import Provider
 
 log = structlog.get_logger()
@@ -68,13 +69,13 @@ class QrIssuer:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
 
-    async def _claim(self, tx: Statements, room: int) -> list[dynamic_qr.Pending]:
+    async def _claim(self, tx: Statements, room: int) -> list[Pending]:
         now_ms = clock.now_ms()
         if self._inherits:
             await dynamic_qr.end_leases(tx, now_ms=now_ms)
         return await dynamic_qr.claim_unanswered(tx, now_ms=now_ms, limit=room)
 
-    async def _answer(self, pending: dynamic_qr.Pending) -> None:
+    async def _answer(self, pending: Pending) -> None:
         try:
             answered = await self._ask(pending)
             if answered.report is not None:
@@ -85,17 +86,17 @@ class QrIssuer:
         except Exception:  # the lease ends and somebody resumes; nothing is lost but time
             log.exception("qr.answer_failed", payment_id=pending.payment_id)
 
-    async def _ask(self, pending: dynamic_qr.Pending) -> dynamic_qr.Answered:
+    async def _ask(self, pending: Pending) -> Answered:
         if clock.now_ms() - pending.created_at_ms > dynamic_qr.REQUEST_LIFE_MS:
             late = PartnerTimeout("The provider's answer would come too late for the box.")
-            return dynamic_qr.Answered(pending=pending, error=late)
-        answered = await dynamic_qr.ask_provider(self._provider, pending)
+            return Answered(pending=pending, error=late)
+        answered = await charging.ask_provider(self._provider, pending)
         failpoints.reached("qr.created_at_provider")
         return answered
 
-    async def _record(self, tx: Statements, answered: dynamic_qr.Answered) -> list[Any]:
+    async def _record(self, tx: Statements, answered: Answered) -> list[Any]:
         now_ms = clock.now_ms()
-        pending = await dynamic_qr.record_answer(tx, answered, now_ms=now_ms)
+        pending = await charging.record_answer(tx, answered, now_ms=now_ms)
         if not answered.unknown:
             await dynamic_qr.answer_box(tx, pending, key_of=self._key_of, owner=self._owner, now_ms=now_ms)
         failpoints.reached("qr.before_answer_commit")

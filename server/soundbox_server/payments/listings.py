@@ -7,6 +7,7 @@ from sqlalchemy import select
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.fields import Id, Moment
 from soundbox_server.paging import Listing, Page, Rows, between
+from soundbox_server.payments.methods import PaymentMethod
 from soundbox_server.payments.models import Payment
 from soundbox_server.payments.state import PaymentState
 
@@ -18,6 +19,8 @@ class TransactionFilters(Page):
     terminal_id: Id | None = None
     device_id: Id | None = None
     request_id: Id | None = None
+    order_code: Id | None = None
+    method: PaymentMethod | None = None
     late: bool | None = None
     created_from: Moment | None = None
     created_to: Moment | None = None
@@ -28,7 +31,8 @@ def _select(asked: TransactionFilters) -> Rows:
     for column, value in (
         (Payment.state, asked.status), (Payment.merchant_id, asked.merchant_id), (Payment.outlet_id, asked.outlet_id),
         (Payment.terminal_id, asked.terminal_id), (Payment.device_id, asked.device_id),
-        (Payment.request_id, asked.request_id),
+        (Payment.request_id, asked.request_id), (Payment.order_code, asked.order_code),
+        (Payment.method, asked.method),
     ):  # fmt: skip
         if value is not None:
             query = query.where(column == str(value))
@@ -48,8 +52,11 @@ def transaction_view(payment: Payment) -> dict[str, Any]:
         "terminal_id": payment.terminal_id,
         "device_id": payment.device_id,
         "request_id": payment.request_id,
+        "order_code": payment.order_code,
+        "description": payment.description,
+        "method": payment.method,
         "qr_mode": payment.qr_mode,
-        "initiation_mode": payment.request_door,
+        "initiation_mode": payment.source,
         "amount": payment.amount,
         "currency": payment.currency,
         "status": payment.state,
@@ -69,9 +76,9 @@ def transaction_view(payment: Payment) -> dict[str, Any]:
 
 
 COLUMNS = (
-    "id", "created_at", "merchant_id", "outlet_id", "terminal_id", "device_id", "request_id", "qr_mode", "amount",
-    "currency", "status", "late", "review_reason", "fee_amount", "net_amount", "fee_bps", "fee_version", "issuer",
-    "paid_at", "captured_at", "trace_id",
+    "id", "created_at", "merchant_id", "outlet_id", "terminal_id", "device_id", "request_id", "order_code", "method",
+    "qr_mode", "amount", "currency", "status", "late", "review_reason", "fee_amount", "net_amount", "fee_bps",
+    "fee_version", "issuer", "paid_at", "captured_at", "trace_id",
 )  # fmt: skip
 TRANSACTIONS = Listing(
     asked=TransactionFilters, key=(Payment.id,), select=_select, show=transaction_view, columns=COLUMNS

@@ -2,16 +2,23 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueCon
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
+from soundbox_server.payments.methods import SOURCES, PaymentMethod
 from soundbox_server.payments.state import AttemptState, Outcome, PaymentState
 
+_METHODS = ", ".join(f"'{method}'" for method in PaymentMethod)
+_SOURCES = ", ".join(f"'{source}'" for source in SOURCES)
 _STATES = ", ".join(f"'{state}'" for state in PaymentState)
 _ATTEMPT_STATES = ", ".join(f"'{state}'" for state in AttemptState)
 _OUTCOMES = ", ".join(f"'{outcome}'" for outcome in Outcome)
 _OPEN = text("state IN ('created', 'awaiting_payment')")
+_ORDERED = text("order_code IS NOT NULL")
 
 
 class Payment(Base):
-    """One intent to take money, in whole rupiah. Every reference's transaction, payment or order is a view of it."""
+    """One intent to take money, in whole rupiah. Every reference's transaction, payment or order is a view of it.
+
+    `source` is the door it was made at, `order_code` the merchant's own name for it, `payer` JSON of whom it is for.
+    """
 
     __tablename__ = "payment"
     __table_args__ = (
@@ -20,7 +27,13 @@ class Payment(Base):
         CheckConstraint("currency = 'IDR'", name="payment_currency"),
         CheckConstraint("(state = 'paid') = (paid_at_ms IS NOT NULL)", name="payment_paid_has_a_time"),
         CheckConstraint("fee_amount BETWEEN 0 AND amount", name="payment_fee_within_amount"),
+        CheckConstraint(f"method IN ({_METHODS})", name="payment_method_known"),
+        CheckConstraint(f"source IN ({_SOURCES})", name="payment_source_known"),
+        CheckConstraint("length(description) <= 200", name="payment_description_length"),
         UniqueConstraint("device_id", "request_id", name="payment_one_per_device_request"),
+        Index(
+            "payment_order", "merchant_id", "order_code", unique=True, sqlite_where=_ORDERED, postgresql_where=_ORDERED
+        ),
         Index("payment_merchant", "merchant_id", "id"),
         Index("payment_open", "expires_at_ms", sqlite_where=_OPEN, postgresql_where=_OPEN),
         {"sqlite_with_rowid": False},
@@ -32,7 +45,11 @@ class Payment(Base):
     terminal_id: Mapped[str] = mapped_column(ForeignKey("terminal.id"))
     device_id: Mapped[str | None] = mapped_column(ForeignKey("device.id"))
     request_id: Mapped[str | None]
-    request_door: Mapped[str]
+    source: Mapped[str]
+    method: Mapped[str] = mapped_column(server_default="qris_dynamic")
+    order_code: Mapped[str | None]
+    description: Mapped[str | None]
+    payer: Mapped[str | None]
     qr_mode: Mapped[str]
     amount: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
@@ -52,23 +69,29 @@ class Payment(Base):
 
 
 class PaymentAttempt(Base):
-    """One charge at one provider. `reference` is ours, and stands before the provider is asked."""
+    """One charge at one provider. `reference` is ours, and stands before the provider is asked.
+
+    `actions` is JSON of what the payer needs beside `qr_payload`. The highest `number` is the one that counts; the
+    ones before it failed for good, and money that they still bring is money all the same.
+    """
 
     __tablename__ = "payment_attempt"
     __table_args__ = (
         CheckConstraint(f"state IN ({_ATTEMPT_STATES})", name="payment_attempt_state_known"),
         UniqueConstraint("provider", "reference", name="payment_attempt_reference"),
-        Index("payment_attempt_payment", "payment_id"),
+        UniqueConstraint("payment_id", "number", name="payment_attempt_number"),
         {"sqlite_with_rowid": False},
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     payment_id: Mapped[str] = mapped_column(ForeignKey("payment.id"))
+    number: Mapped[int] = mapped_column(server_default="1")
     provider: Mapped[str]
     reference: Mapped[str]
     provider_reference: Mapped[str | None]
     state: Mapped[str]
     qr_payload: Mapped[str | None]
+    actions: Mapped[str | None]
     error_code: Mapped[str | None]
     raw_request: Mapped[bytes | None]
     raw_response: Mapped[bytes | None]

@@ -26,12 +26,14 @@ from soundbox_server.errors import (
 )
 from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import answer, problems, read_body, request_id
-from soundbox_server.idempotency import HEADER, KEY, Once, begin, keep, once, release
-from soundbox_server.ids import new_id
+from soundbox_server.idempotency import HEADER, KEY, once
 from soundbox_server.payments import dynamic_qr
+from soundbox_server.payments.charging import Pending
+from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.methods import CEILING_IDR
 from soundbox_server.payments.service import Received, Taken, take_reports
 from soundbox_server.payments.state import PaymentState
-from soundbox_server.providers.base import PaymentReport, Provider
+from soundbox_server.providers.base import PaymentReport
 from soundbox_server.providers.hmac_scheme import BODY_SCHEMA
 
 log = structlog.get_logger()
@@ -196,7 +198,7 @@ class DynamicQrAsk(BaseModel):
     amount: int = Field(
         examples=[50000],
         description="whole rupiah",
-        json_schema_extra={"minimum": 1, "maximum": dynamic_qr.CEILING_IDR},
+        json_schema_extra={"minimum": 1, "maximum": CEILING_IDR},
     )
     currency: str = Field(examples=["IDR"], max_length=3, json_schema_extra={"enum": ["IDR"]})
     request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["req_123"])]
@@ -231,24 +233,26 @@ async def create_dynamic_qr(
     """A QR for one amount, flat as in the contract. The same request_id gets the same answer."""
     if ask.device_id != device.id:
         raise DeviceUnauthorized("The token belongs to another device.")
-    desk: QrDesk = request.app.state.qr_desk
+    desk: ChargeDesk = request.app.state.charge_desk
+    asked = dynamic_qr.Ask(
+        device_id=device.id,
+        terminal_id=ask.terminal_id,
+        amount=ask.amount,
+        currency=ask.currency,
+        request_id=ask.request_id,
+        door="device",
+        trace_id=request_id(request),
+    )
     return await desk.issue(
-        dynamic_qr.Ask(
-            device_id=device.id,
-            terminal_id=ask.terminal_id,
-            amount=ask.amount,
-            currency=ask.currency,
-            request_id=ask.request_id,
-            door="http",
-            trace_id=request_id(request),
-        ),
+        lambda tx: dynamic_qr.order_of(tx, asked),
+        show=_shown,
         once=once(
             idempotency_key, principal=device.id, method="POST", path=request.url.path, body=await request.body()
         ),
     )
 
 
-def _shown(pending: dynamic_qr.Pending) -> Response:
+def _shown(pending: Pending) -> Response:
     return answer(
         {
             "request_id": pending.request_id,
@@ -259,54 +263,3 @@ def _shown(pending: dynamic_qr.Pending) -> Response:
             "status": pending.payment_state,
         }
     )
-
-
-class QrDesk:
-    """Issues dynamic QR for boxes that ask over HTTP: store, ask the provider, store its answer."""
-
-    def __init__(self, database: Database, provider: Provider, desk: CallbackDesk, *, qr_life_ms: int) -> None:
-        self._database = database
-        self._provider = provider
-        self._desk = desk
-        self._qr_life_ms = qr_life_ms
-
-    async def issue(self, ask: dynamic_qr.Ask, *, once: Once) -> Response:
-        """The payment with its QR. Raises PartnerTimeout (ask again with the same request_id) or GatewayError."""
-        opened = await self._database.write(lambda tx: self._open(tx, ask, once))
-        failpoints.reached("qr.stored")
-        if isinstance(opened, Response):
-            return opened
-        answered = await dynamic_qr.ask_provider(self._provider, opened)
-        failpoints.reached("qr.created_at_provider")
-        if answered.report is not None:
-            await self._desk.take(answered.report, asked=new_id("qry"))
-        response = await self._database.write(lambda tx: self._record(tx, answered, once))
-        failpoints.reached("qr.answer_committed")
-        if answered.error is not None:
-            raise answered.error
-        return response
-
-    async def _open(self, tx: Statements, ask: dynamic_qr.Ask, once: Once) -> Response | dynamic_qr.Pending:
-        """What was answered before, or the payment that the provider is still to be asked about."""
-        now_ms = clock.now_ms()
-        if (stored := await begin(tx, once, now_ms=now_ms, lease_ms=dynamic_qr.LEASE_MS)) is not None:
-            return stored
-        pending = await dynamic_qr.open_payment(
-            tx, ask, provider=self._provider.name, qr_life_ms=self._qr_life_ms, now_ms=now_ms
-        )
-        if pending.qr_payload is not None:
-            await keep(tx, once, response := _shown(pending))
-            return response
-        if pending.ended:
-            raise dynamic_qr.stored_failure(pending)
-        return pending
-
-    async def _record(self, tx: Statements, answered: dynamic_qr.Answered, once: Once) -> Response:
-        found = await dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms())
-        response = _shown(found)
-        if answered.error is None:
-            await keep(tx, once, response)
-        else:
-            await release(tx, once)
-        failpoints.reached("qr.before_answer_commit")
-        return response
