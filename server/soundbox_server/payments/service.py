@@ -19,6 +19,8 @@ from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
+from soundbox_server.payments import static_payments
+from soundbox_server.payments.received import Received as Received
 from soundbox_server.payments.state import (
     LATE,
     OPEN,
@@ -29,18 +31,11 @@ from soundbox_server.payments.state import (
     before,
     require,
 )
+from soundbox_server.payments.timeline import insert_steps as insert_steps
 from soundbox_server.providers.base import PaymentReport
 
 NOT_APPROVED = "merchant_not_approved"
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
-
-
-class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified report with the request that brought it."""
-
-    report: PaymentReport
-    request_id: str
-    received_at_ms: int
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +62,7 @@ class _Locked:
     fee_version: str
     rrn: str | None
     trace_id: str
+    transfer: bool = False
     late: bool = False
     review_reason: str | None = None
     paid_at_ms: int | None = None
@@ -91,6 +87,7 @@ class _Locked:
             fee_version=row["fee_version"] or f"{row['fee_profile_id']}/{row['version']}",
             rrn=row["rrn"],
             trace_id=row["trace_id"],
+            transfer=row["qr_mode"] == "transfer",
             late=bool(row["late"]),
             review_reason=row["review_reason"],
             paid_at_ms=row["paid_at_ms"],
@@ -134,6 +131,7 @@ async def take_reports(
     payments: dict[str, _Locked] = {}
     for provider in sorted(by_provider):
         payments |= await _lock_payments(tx, provider, by_provider[provider])
+    reports = await _of_static_qr(tx, reports, payments, now_ms=now_ms)
     failpoints.reached("callback.locked")
     # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
     listening = listeners_at(tx, {p.terminal_id for p in payments.values() if p.state is not PaymentState.PAID})
@@ -150,7 +148,7 @@ async def take_reports(
 
 _LOCK = """
 SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
-       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer,
+       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode,
        a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.fee_profile_id, f.bps, f.version
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
@@ -165,6 +163,21 @@ async def _lock_payments(tx: Statements, provider: str, reports: Sequence[Paymen
     references = sorted({report.partner_reference for report in reports})
     rows = await tx.fetch(_LOCK.format(among=tx.among(2), lock=tx.lock("p")), provider, references)
     return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
+
+
+async def _of_static_qr(
+    tx: Statements, reports: Sequence[Received], payments: dict[str, _Locked], *, now_ms: int
+) -> Sequence[Received]:
+    """The same reports; those of static QR now name the payment that stands for their money, which joins `payments`."""
+    strangers = [r for r in reports if f"{r.report.provider}:{r.report.partner_reference}" not in payments]
+    placed = await static_payments.place(tx, strangers, now_ms=now_ms) if strangers else {}
+    if not placed:
+        return reports
+    named = [static_payments.renamed(received, placed) for received in reports]
+    for provider in sorted({provider for provider, _, _ in placed}):
+        ours = [now.report for now, was in zip(named, reports, strict=True) if now is not was]
+        payments |= await _lock_payments(tx, provider, [report for report in ours if report.provider == provider])
+    return named
 
 
 def _seen(tx: Statements, by_provider: Mapping[str, Sequence[PaymentReport]]) -> Query:
@@ -214,6 +227,8 @@ def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | Non
         return (Outcome.NEEDS_REVIEW, "paid_twice") if _another_payment(payment, report) else (Outcome.DUPLICATE, None)
     if payment.state is PaymentState.NEEDS_REVIEW:
         return Outcome.NEEDS_REVIEW, "in_review"
+    if payment.transfer:  # no sale, so no box says it
+        return Outcome.NEEDS_REVIEW, "qris_transfer"
     if not payment.merchant_approved:
         return Outcome.NEEDS_REVIEW, NOT_APPROVED
     return Outcome.APPLIED, None
@@ -369,15 +384,6 @@ async def _alert(tx: Statements, group: _Group) -> None:
         await raise_alert(
             tx, "merchant.paid_unapproved", ("merchant", merchant_id), severity=Severity.WARNING, now_ms=group.now_ms
         )
-
-
-async def insert_steps(tx: Statements, steps: Sequence[Sequence[object]]) -> None:
-    """Rows of (id, payment_id, at_ms, kind, state, source, detail) for the payments' own logs."""
-    await tx.many(
-        "INSERT INTO payment_event (id, payment_id, at_ms, kind, state, source, detail) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        steps,
-    )
 
 
 async def expire_unpaid(tx: Statements, *, now_ms: int, limit: int = 500) -> int:
