@@ -36,10 +36,11 @@ from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.qr_routes import router as qrs
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
-from soundbox_server.providers.base import Provider
+from soundbox_server.providers.base import Provider, StaticIssuer
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 
@@ -77,7 +78,7 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, health.router,
+        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, qrs, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -134,6 +135,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
     state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
+    state.static_issuer = provider if isinstance(provider, StaticIssuer) else None
     state.looks = _looks(settings, database, provider, publisher)
     health_routes = _health_routes(state.looks, database, publisher)
     app.router.routes += health_routes

@@ -29,6 +29,7 @@ MASTER = bytes(range(32))
 LIFE_MS = 60_000
 QR_LIFE_MS = 300_000
 LATE_REPORT_MS = 600_000
+PROVIDERS = ("sandbox", "acme")
 TELLING = Telling(key_of=partial(seal.announcement_key, MASTER), owner="test", life_ms=LIFE_MS)
 
 
@@ -87,7 +88,7 @@ class Shop:
         """A QR of the sandbox that hangs at the terminal. `other` replaces what it is put up with."""
         wanted = {"provider": "sandbox", "partner_reference": reference, "qr_payload": static_payload()} | other
         async with transaction(self.database) as session:
-            return await put_up(session, self.terminal_id, Sticker(**wanted), now_ms=NOW)
+            return await put_up(session, self.terminal_id, Sticker(**wanted), providers=PROVIDERS, now_ms=NOW)
 
     async def payment(
         self, device_id: str, amount: int = 50_000, *, provider: str = "sandbox", now_ms: int = NOW

@@ -153,7 +153,7 @@ class StaticQr(Base):
         CheckConstraint(f"kind IN ({_STATIC_KINDS})", name="static_qr_kind"),
         CheckConstraint(f"state IN ({_STATIC_STATES})", name="static_qr_state_known"),
         CheckConstraint("(state = 'retired') = (retired_at_ms IS NOT NULL)", name="static_qr_retired_has_a_time"),
-        UniqueConstraint("provider", "partner_reference", name="static_qr_reference"),
+        UniqueConstraint("provider", "partner_reference", name="static_qr_partner_reference"),
         Index("static_qr_terminal", "terminal_id", "id"),
         {"sqlite_with_rowid": False},
     )

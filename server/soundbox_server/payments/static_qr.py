@@ -1,20 +1,19 @@
 """QR that hang at terminals: read, put up, and taken down. What customers pay by them is in `static_payments.py`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server.db import KEY_STAYS
-from soundbox_server.errors import IllegalTransition, NotFound
+from soundbox_server.errors import IllegalTransition, NotFound, QrNotAccepted
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Merchant, Outlet, Terminal
 from soundbox_server.merchants.service import flush
 from soundbox_server.payments import qris
 from soundbox_server.payments.charging import require_open
 from soundbox_server.payments.models import StaticQr
-from soundbox_server.payments.qris import QrisRefused
 from soundbox_server.payments.state import StaticQrKind, StaticQrState
 
 _WORDS = re.compile(r"\w{3,}")
@@ -42,10 +41,17 @@ async def place_of(session: AsyncSession, terminal_id: str, *, lock: bool = Fals
     return terminal, merchant
 
 
-async def put_up(session: AsyncSession, terminal_id: str, sticker: Sticker, *, now_ms: int) -> StaticQr:
-    """From now on payments by this QR are heard at the terminal. Raises NotFound, Forbidden (no payments are taken
-    there), QrisRefused, or Conflict when the provider's reference is another QR's."""
+async def put_up(
+    session: AsyncSession, terminal_id: str, sticker: Sticker, *, providers: Collection[str], now_ms: int
+) -> StaticQr:
+    """From now on payments by this QR are heard at the terminal, as one of these `providers` tells of them.
+
+    Raises NotFound, Forbidden (no payments are taken there), QrNotAccepted, or Conflict when the provider's reference
+    is another QR's.
+    """
     terminal, merchant = await place_of(session, terminal_id, lock=True)
+    if sticker.provider not in providers:
+        raise QrNotAccepted("Nobody by this name tells us of payments.", provider=sticker.provider)
     kind = read_payload(
         sticker.qr_payload,
         nmid=merchant.nmid,
@@ -83,22 +89,22 @@ async def retire(session: AsyncSession, static_qr_id: str, *, now_ms: int) -> St
 
 
 def read_payload(payload: str, *, nmid: str | None, names: Iterable[str], another_name: bool = False) -> StaticQrKind:
-    """What kind of QR this is, once it is one that can hang at this merchant's terminal. Raises QrisRefused.
+    """What kind of QR this is, once it is one that can hang at this merchant's terminal. Raises QrNotAccepted.
 
     A transfer has no NMID, and names whoever gets the money.
     """
     decoded = qris.decode(payload)
     found = decoded.qris
     if found is None or not decoded.strict_qris_ok:
-        raise QrisRefused("This is no faultless QRIS.", violations=decoded.violations)
+        raise QrNotAccepted("This is no faultless QRIS.", violations=decoded.violations)
     if found.initiation_method == "dynamic" or found.amount is not None:
-        raise QrisRefused("This QR is for one payment: one that hangs at a terminal is static and names no amount.")
+        raise QrNotAccepted("This QR is for one payment: one that hangs at a terminal is static and names no amount.")
     if qris.is_transfer(found):
         return StaticQrKind.TRANSFER
     if found.nmid != nmid:
-        raise QrisRefused("This QR is another merchant's: its NMID differs.", nmid=found.nmid)
+        raise QrNotAccepted("This QR is another merchant's: its NMID differs.", nmid=found.nmid)
     if not another_name and not any(_alike(found.merchant_name or "", name) for name in names):
-        raise QrisRefused("This QR prints another name than the merchant's.", merchant_name=found.merchant_name)
+        raise QrNotAccepted("This QR prints another name than the merchant's.", merchant_name=found.merchant_name)
     return StaticQrKind.PAYMENT
 
 

@@ -24,6 +24,7 @@ NOWHERE = {
     "organisation_id": "org_nowhere", "person_id": "per_nowhere", "api_key_id": "key_nowhere",
     "alert_id": "alr_nowhere", "merchant_id": "mer_nowhere", "change_id": "acc_nowhere", "document_id": "doc_nowhere",
     "outlet_id": "out_nowhere", "terminal_id": "term_nowhere", "command_id": "cmd_nowhere",
+    "static_qr_id": "sqr_nowhere",
     "export_id": "exp_nowhere",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.

@@ -9,8 +9,8 @@ from support.books import check_books
 from support.shop import NOW, Shop, execute, payment_row, report, row, rows, static_payload, static_report, take, told
 
 from soundbox_server.db import Database, transaction
+from soundbox_server.errors import QrNotAccepted
 from soundbox_server.payments import qris
-from soundbox_server.payments.qris import QrisRefused
 from soundbox_server.payments.state import Outcome, StaticQrKind
 from soundbox_server.payments.static_qr import read_payload, retire
 
@@ -281,7 +281,7 @@ def test_a_merchants_own_static_qr_is_a_payment() -> None:
     ],
 )
 def test_what_cannot_hang_at_this_merchants_terminal_is_refused(payload: str, why: str) -> None:
-    with pytest.raises(QrisRefused, match=why):
+    with pytest.raises(QrNotAccepted, match=why):
         read_payload(payload, nmid="ID1029384756012", names=("Warung Sari", "PT Sari Rasa"))
 
 

@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["merchant_id"], ["merchant.id"]),
         sa.ForeignKeyConstraint(["terminal_id"], ["terminal.id"]),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("provider", "partner_reference", name="static_qr_reference"),
+        sa.UniqueConstraint("provider", "partner_reference", name="static_qr_partner_reference"),
         sqlite_with_rowid=False,
     )
     op.create_index("static_qr_terminal", "static_qr", ["terminal_id", "id"])
