@@ -7,6 +7,7 @@ request, or the worker, resumes by query: the provider is never asked to charge 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -24,6 +25,7 @@ from soundbox_server.errors import (
 )
 from soundbox_server.ids import new_id
 from soundbox_server.payments import qris
+from soundbox_server.payments.figures import count_answer
 from soundbox_server.payments.methods import Payer, Source, ceiling_idr
 from soundbox_server.payments.service import insert_steps
 from soundbox_server.payments.state import AttemptState, PaymentState, before
@@ -397,6 +399,8 @@ def actions_of(charge: Charge) -> dict[str, str]:
 async def record_answer(tx: Statements, answered: Answered, *, now_ms: int) -> Pending:
     """Store what the provider said. A payment that was paid meanwhile stays paid."""
     pending = answered.pending
+    issued = answered.charge is not None
+    tx.after_commit.append(partial(count_answer, pending.provider, issued=issued, unknown=answered.unknown))
     await tx.fetch("SELECT id FROM payment WHERE id = $1 " + tx.lock("payment"), pending.payment_id)
     if answered.charge is not None:
         await _record_charge(tx, pending, answered.charge, now_ms=now_ms)

@@ -8,6 +8,7 @@ before the lock may be a moment old.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -19,7 +20,7 @@ from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
-from soundbox_server.payments import static_payments
+from soundbox_server.payments import figures, static_payments
 from soundbox_server.payments.received import Received as Received
 from soundbox_server.payments.state import (
     LATE,
@@ -62,7 +63,7 @@ class _Locked:
     fee_version: str
     rrn: str | None
     trace_id: str
-    transfer: bool = False
+    qr_mode: str = "dynamic"
     late: bool = False
     review_reason: str | None = None
     paid_at_ms: int | None = None
@@ -87,7 +88,7 @@ class _Locked:
             fee_version=row["fee_version"] or f"{row['fee_profile_id']}/{row['version']}",
             rrn=row["rrn"],
             trace_id=row["trace_id"],
-            transfer=row["qr_mode"] == "transfer",
+            qr_mode=row["qr_mode"],
             late=bool(row["late"]),
             review_reason=row["review_reason"],
             paid_at_ms=row["paid_at_ms"],
@@ -227,7 +228,7 @@ def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | Non
         return (Outcome.NEEDS_REVIEW, "paid_twice") if _another_payment(payment, report) else (Outcome.DUPLICATE, None)
     if payment.state is PaymentState.NEEDS_REVIEW:
         return Outcome.NEEDS_REVIEW, "in_review"
-    if payment.transfer:  # no sale, so no box says it
+    if payment.qr_mode == "transfer":  # no sale, so no box says it
         return Outcome.NEEDS_REVIEW, "qris_transfer"
     if not payment.merchant_approved:
         return Outcome.NEEDS_REVIEW, NOT_APPROVED
@@ -359,6 +360,8 @@ WHERE id = $1
 
 
 async def _write(tx: Statements, group: _Group) -> None:
+    modes = {payment.id: payment.qr_mode for payment in group.changed.values()}
+    tx.after_commit.append(partial(figures.count_steps, group.steps, modes))
     await tx.many(_INSERT_EVENT, group.events)
     # No payment to lock: two processes may hold the same orphans. Only the one whose row stands books it, and both
     # write them in the same order, or each would wait for the other.
