@@ -28,6 +28,7 @@ from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, h
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
+from soundbox_server.facades import mstore, mstore_offline, paybaba
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
@@ -36,10 +37,12 @@ from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.inquiry import Inquiry
 from soundbox_server.payments.qr_routes import router as qrs
+from soundbox_server.payments.review_routes import router as review
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
-from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.providers.base import Provider, StaticIssuer
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
@@ -51,10 +54,13 @@ LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
 }
+# Errors at the references' own paths, as their clients read them.
+ERROR_FORMS = (mstore.ERRORS, paybaba.ERRORS)
 DAY_MS = 24 * 3_600_000
 LARGER_BODIES = {
     "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
     "/admin/devices/bulk": LARGEST_LIST,
+    mstore_offline.SYNC: mstore_offline.LARGEST_BATCH,
 }
 
 
@@ -73,17 +79,23 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.state.scopes = SCOPES
     app.state.open_without_totp = OPEN_WITHOUT_TOTP
     app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
-    http.install(app, lean={path: door for path, (door, _) in LEAN.items()}, larger_bodies=LARGER_BODIES)
+    doors = {path: door for path, (door, _) in LEAN.items()}
+    http.install(app, lean=doors, larger_bodies=LARGER_BODIES, error_forms=ERROR_FORMS)
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, qrs, health.router,
+        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
+        mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
         app.include_router(seed)
-    openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
+        app.include_router(mstore.testing)
+    openapi.describe(
+        app, lean={path: operation for path, (_, operation) in LEAN.items()}, plain=health.OPERATIONS, policy=POLICY,
+        error_forms=ERROR_FORMS,
+    )  # fmt: skip
     app.router.routes += documentation.routes(app)
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
     return app
@@ -124,7 +136,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.mail_desk = parts.mail_desk(settings, owner=owner)
     state.documents_folder = parts.documents_folder(settings)
     state.exports_folder = parts.exports_folder(settings)
-    state.exportable, state.export_roles = parts.EXPORTABLE, EXPORTS
+    state.exportable, state.export_roles, state.export_scopes = parts.EXPORTABLE, EXPORTS, EXPORT_SCOPES
     state.telling = parts.telling(settings, owner=owner)
     state.possession_check = settings.possession_check == "on"
     state.possession_key = seal.derive(settings.master, "soundbox/possession/v1")
@@ -136,6 +148,10 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.heartbeat_desk = heartbeats
     state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
     state.static_issuer = provider if isinstance(provider, StaticIssuer) else None
+    state.simulator = provider
+    state.late_report_ms = settings.late_report_s * 1000
+    state.payment_gateways = lambda: {provider.name: provider}
+    state.inquiry = Inquiry(database, state.payment_gateways, desk.take)
     state.looks = _looks(settings, database, provider, publisher)
     health_routes = _health_routes(state.looks, database, publisher)
     app.router.routes += health_routes

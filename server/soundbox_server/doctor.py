@@ -147,7 +147,8 @@ async def _for_production(settings: Settings, *, production: bool) -> list[Findi
     problems = [*guard.problems(settings), *await _database_problems(settings)]
     if production:
         found = [Finding(problem.about, "broken", problem.what, problem.mend) for problem in problems]
-        return found or [Finding("production", "fine", "nothing stands against it")]
+        noted = [Finding(doubt.about, "note", doubt.what, doubt.mend) for doubt in guard.doubts(settings)]
+        return (found or [Finding("production", "fine", "nothing stands against it")]) + noted
     if not problems:
         return []
     what = f"this is a development set-up: production would refuse {len(problems)} things in it"

@@ -1,6 +1,7 @@
 """What production must not run with: one table, read by every start and by `soundbox doctor`.
 
-A start in production lists everything that is wrong at once; in development nothing is refused.
+A start in production lists everything that is wrong at once; in development nothing is refused. What is only doubtful
+is said and not refused.
 """
 
 import ipaddress
@@ -32,7 +33,7 @@ COMMON_PASSWORDS = {
     "soundbox",
     "test",
 }
-DEMO_DOORS = {"/admin/seed"}
+DEMO_DOORS = {"/admin/seed", "/api/v1/pos/payments/{reference_id}/simulate"}
 
 
 class UnsafeForProduction(Exception):
@@ -59,6 +60,11 @@ Check = Callable[[Settings], Iterator[Problem]]
 def problems(settings: Settings) -> list[Problem]:
     """What is wrong with the settings, whatever the environment says."""
     return [problem for check in CHECKS for problem in check(settings)]
+
+
+def doubts(settings: Settings) -> list[Problem]:
+    """What a start in production lets pass, and somebody ought to know of."""
+    return list(_mail(settings))
 
 
 async def database_problems(database: Database) -> list[Problem]:
@@ -169,6 +175,19 @@ def _home(settings: Settings) -> Iterator[Problem]:
     if settings.home.exists() and stat.S_IMODE(settings.home.stat().st_mode) & 0o007:
         what = f"everybody on this machine may look into {settings.home}"
         yield Problem("home", what, f"chmod 750 {settings.home}")
+
+
+def _mail(settings: Settings) -> Iterator[Problem]:
+    if not settings.smtp_host:
+        what = f"no mail leaves: invitations and links for new passwords stay in {settings.home / 'mail'}"
+        yield Problem("mail", what, "Name a server in SOUNDBOX_SMTP_HOST, with its USER and PASSWORD.")
+        return
+    if settings.smtp_security == "none" and not _is_loopback(settings.smtp_host):
+        what = f"links that open accounts go in the open to {settings.smtp_host}"
+        yield Problem("mail", what, "Set SOUNDBOX_SMTP_SECURITY to starttls or tls.")
+    if settings.mail_from.rstrip("> ").endswith(".invalid"):
+        what = f"it is sent by {settings.mail_from}, which no server takes for true"
+        yield Problem("mail", what, "Set SOUNDBOX_MAIL_FROM to an address of your own.")
 
 
 CHECKS: tuple[Check, ...] = (

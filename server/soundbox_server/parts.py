@@ -31,8 +31,9 @@ from soundbox_server.merchants.routes import MERCHANTS
 from soundbox_server.paging import Listing
 from soundbox_server.payments.listings import TRANSACTIONS
 from soundbox_server.payments.methods import Lives
+from soundbox_server.payments.review_routes import REFUNDS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
-from soundbox_server.providers.base import PaymentReport, Provider
+from soundbox_server.providers.base import AdjustmentReport, PaymentReport, Provider
 from soundbox_server.providers.hmac_scheme import read_callback
 from soundbox_server.providers.sandbox import SandboxProvider
 from soundbox_server.settings import Settings
@@ -40,6 +41,7 @@ from soundbox_server.settings import Settings
 # Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
 EXPORTABLE: Mapping[str, Listing[Any]] = {
     "transactions": TRANSACTIONS,
+    "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
     "merchants": MERCHANTS,
     "outlets": OUTLETS,
@@ -57,7 +59,9 @@ class GenericPartner:
     name: str
     secrets: Sequence[bytes]
 
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
+    def read_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> PaymentReport | AdjustmentReport:
         return read_callback(headers, body, partner_id=self.name, secrets=self.secrets, now_ms=now_ms)
 
 
@@ -72,7 +76,7 @@ def telling(settings: Settings, *, owner: str) -> Telling:
     )
 
 
-def open_provider(settings: Settings) -> Provider:
+def open_provider(settings: Settings) -> SandboxProvider:
     """The provider that issues dynamic QR."""
     if settings.provider != "sandbox":
         raise PaymentsClosed(f"SOUNDBOX_PROVIDER={settings.provider}: no such provider. Known: sandbox.")

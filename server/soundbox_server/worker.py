@@ -41,7 +41,8 @@ from soundbox_server.mail.jobs import Postman
 from soundbox_server.merchants.jobs import apply_account_changes
 from soundbox_server.outbox import mqtt as outbox_door
 from soundbox_server.outbox import service as outbox
-from soundbox_server.payments.jobs import QrIssuer, end_unpaid
+from soundbox_server.payments.inquiry import Inquiry
+from soundbox_server.payments.jobs import Inquirer, Matcher, QrIssuer, Refunder, end_unpaid
 from soundbox_server.payments.mqtt import QrRequests
 from soundbox_server.providers.base import PaymentReport
 from soundbox_server.settings import Settings
@@ -52,6 +53,7 @@ SWEEP_EVERY_S = 0.5
 JOBS_EVERY_S = 1.0
 FORGET_EVERY_S = 3_600.0
 OVERDUE_EVERY_S = 10.0
+MATCH_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
 TIDY_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
@@ -70,9 +72,15 @@ async def run(settings: Settings) -> None:
         guard.refuse_unsafe(settings)
         await parts.require_migrated(database)
         await guard.refuse_unsafe_database(settings, database)
+        _say_doubts(settings)
         await Worker(settings, database).run(stop)
     finally:
         await database.close()
+
+
+def _say_doubts(settings: Settings) -> None:
+    for doubt in guard.doubts(settings) if settings.environment == "production" else ():
+        log.warning("production.doubtful", about=doubt.about, what=doubt.what, mend=doubt.mend)
 
 
 class _QuietServer(uvicorn.Server):
@@ -103,6 +111,15 @@ class Worker:
             owner=self._owner,
             publish=self._publisher.publish,
             take_report=self._take_report,
+        )
+        gateways = {self._provider.name: self._provider}
+        self._refunder = Refunder(database, lambda: gateways)
+        self._inquirer = Inquirer(database, Inquiry(database, lambda: gateways, self._desk.take))
+        self._matcher = Matcher(
+            database,
+            telling=self._telling,
+            late_report_ms=settings.late_report_s * 1000,
+            publish=self._publisher.publish,
         )
         self._postman = Postman(
             database,
@@ -149,6 +166,9 @@ class Worker:
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
+                    self._repeat(self._refunder.tick, JOBS_EVERY_S),
+                    self._repeat(self._inquirer.tick, JOBS_EVERY_S),
+                    self._repeat(self._matcher.tick, MATCH_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
                     self._repeat(self._beat, beats.EVERY_S),
@@ -196,9 +216,7 @@ class Worker:
     async def _listen(self) -> None:
         """Keep a session on the shard; what was not acknowledged comes again after every interruption."""
         user, attempt = shard_user(self._settings.broker_shard), 0
-        consumer = Consumer(
-            self._database, self._table(), committed=self._committed, aside=self._provisioning.aside
-        )
+        consumer = Consumer(self._database, self._table(), committed=self._committed, aside=self._provisioning.aside)
         while True:
             try:
                 async with wire.connected(

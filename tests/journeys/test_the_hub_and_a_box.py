@@ -83,6 +83,33 @@ async def test_a_box_asks_for_a_qr_is_paid_and_acks(hub: Stack, box: Credentials
     assert told == seen["announcements"]
 
 
+async def test_a_point_of_sale_asks_and_the_box_at_its_till_speaks(hub: Stack, box: Credentials) -> None:
+    owner = await hub.login("owner@demo.test", door="merchant")
+    async with line(hub, box) as wire, httpx.AsyncClient(base_url=hub.url, headers=owner, timeout=20) as pos:
+        await wire.birth(1)
+        order = {"order_code": f"ORDER-{box.device_id}", "method": "qris", "amount": 33_000}
+        created = (await pos.post("/api/v1/pos/payments", json=order | {"terminal_id": box.terminal_id})).json()["data"]
+        await _scan(hub, created["qr_string"])
+        channel, paid = await wire.hear()
+
+        assert (channel, paid.amount, paid.transaction_id) == (
+            Downlink.PAYMENT_SUCCESS,
+            33_000,
+            created["reference_id"],
+        )
+        status = (await pos.get(f"/api/v1/pos/payments/{created['reference_id']}")).json()["data"]
+        assert (created["status"], status["status"], status["order_code"]) == ("pending", "paid", order["order_code"])
+
+
+async def _scan(hub: Stack, qr_payload: str) -> None:
+    """The customer pays what their app read from the QR."""
+    settings = hub.settings()
+    key = {"authorization": f"Bearer {settings.sandbox_api_key}"}
+    async with httpx.AsyncClient(base_url=settings.sandbox_url, headers=key, timeout=20) as acquirer:
+        answer = await acquirer.post("/v1/pay", json={"qr_payload": qr_payload})
+        assert answer.status_code == 200, answer.text
+
+
 async def test_the_same_question_gets_the_same_answer(hub: Stack, box: Credentials) -> None:
     async with line(hub, box) as wire:
         await wire.birth(1)
@@ -210,9 +237,9 @@ async def test_what_waits_for_an_offline_box_goes_out_at_its_birth(hub: Stack, b
         }  # fmt: skip
         made = (await client.post("/device/transactions/dynamic-qr", json=asked)).json()
     assert await _pay(hub, made["transaction_id"], 12_000, "e1") == "applied"
-    assert await hub.query(
-        "SELECT state, due_at_ms FROM outbox_message WHERE recipient_id = $1", box.device_id
-    ) == [("queued", None)]
+    assert await hub.query("SELECT state, due_at_ms FROM outbox_message WHERE recipient_id = $1", box.device_id) == [
+        ("queued", None)
+    ]
 
     async with line(hub, box) as wire:
         await wire.birth(1)

@@ -109,6 +109,16 @@ async def test_production_shows_the_guards_own_findings_and_development_one_note
     assert (note.verdict, str(len(expected)) in note.what) == ("note", True)
 
 
+async def test_mail_that_stays_here_is_a_note_in_production_and_nothing_elsewhere(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+
+    found = await about(settings, "mail", production=True)
+
+    assert (found.verdict, str(tmp_path / "mail") in found.what) == ("note", True)
+    assert "SOUNDBOX_SMTP_HOST" in found.mend
+    assert "mail" not in {one.about for one in await examine(settings)}
+
+
 def test_a_start_in_production_tells_what_the_doctor_tells(tmp_path: Path) -> None:
     environment = {"SOUNDBOX_HOME": str(tmp_path), "SOUNDBOX_ENVIRONMENT": "production", "PATH": "/usr/bin:/usr/sbin"}
 

@@ -78,6 +78,32 @@ def test_each_thing_by_itself_is_found_with_its_mend(
     assert found.mend
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "no mail leaves"),
+        ({"smtp_host": "mail.example", "smtp_security": "none", "mail_from": "a@shop.example"}, "in the open"),
+        ({"smtp_host": "mail.example"}, "no-reply@soundbox.invalid"),
+        ({"smtp_host": "mail.example", "mail_from": "Soundbox <no-reply@soundbox.invalid>"}, "soundbox.invalid"),
+    ],
+)
+def test_mail_that_would_reach_nobody_is_doubtful_and_not_refused(
+    production: Callable[..., Settings], changes: dict[str, Any], named: str
+) -> None:
+    settings = production(**changes)
+
+    (found,) = guard.doubts(settings)
+
+    assert (found.about, bool(found.mend)) == ("mail", True)
+    assert named in found.what
+    assert guard.problems(settings) == []
+
+
+@pytest.mark.parametrize("server", [{"smtp_host": "mail.example"}, {"smtp_host": "127.0.0.1", "smtp_security": "none"}])
+def test_mail_that_leaves_is_not_doubted(production: Callable[..., Settings], server: dict[str, Any]) -> None:
+    assert guard.doubts(production(mail_from="Warung <no-reply@shop.example>", **server)) == []
+
+
 def test_a_public_listener_behind_a_named_proxy_is_right(production: Callable[..., Settings]) -> None:
     assert guard.problems(production(http_host="0.0.0.0", worker_host="::", trusted_proxies="10.0.0.2")) == []
 

@@ -18,10 +18,11 @@ from soundbox_server.db import Database, Statements, transaction
 from soundbox_server.devices import service as devices
 from soundbox_server.ids import new_id
 from soundbox_server.payments import charging, dynamic_qr, qris
+from soundbox_server.payments.adjustments import ReceivedAdjustment, take_adjustments
 from soundbox_server.payments.models import StaticQr
 from soundbox_server.payments.service import Received, Taken, take_reports
 from soundbox_server.payments.static_qr import Sticker, put_up
-from soundbox_server.providers.base import Charge, PaymentReport
+from soundbox_server.providers.base import AdjustmentReport, Charge, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_report
 
 NOW = 1_779_530_400_000  # 2026-05-23T10:00:00Z
@@ -199,6 +200,12 @@ async def take(database: Database, *reports: PaymentReport, now_ms: int = NOW) -
     return await database.write(
         lambda tx: take_reports(tx, received, now_ms=now_ms, telling=TELLING, late_report_ms=LATE_REPORT_MS)
     )
+
+
+async def adjust(database: Database, *reports: AdjustmentReport, now_ms: int = NOW) -> list[Taken]:
+    """What became of money, in one transaction."""
+    received = [ReceivedAdjustment(report=one, request_id=new_id("req"), received_at_ms=now_ms) for one in reports]
+    return await database.write(lambda tx: take_adjustments(tx, received, now_ms=now_ms))
 
 
 async def execute(database: Database, sql: str, *args: object) -> None:

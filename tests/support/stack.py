@@ -166,15 +166,15 @@ class Stack:
                 await child.stop()
             await child.kill()
 
-    async def login(self, email: str = "operator@demo.test") -> dict[str, str]:
+    async def login(self, email: str = "operator@demo.test", *, door: str = "admin") -> dict[str, str]:
         """The headers of somebody of the demo world; remembered, because a login costs an argon2 hash."""
         if email not in self.logins:
-            self.logins[email] = await self._log_in(email)
+            self.logins[email] = await self._log_in(email, door)
         return self.logins[email]
 
-    async def _log_in(self, email: str) -> dict[str, str]:
+    async def _log_in(self, email: str, door: str) -> dict[str, str]:
         async with httpx.AsyncClient(base_url=self.url, timeout=20) as client:
-            answer = await client.post("/admin/login", json={"email": email, "password": seed.PASSWORD})
+            answer = await client.post(f"/{door}/login", json={"email": email, "password": seed.PASSWORD})
             assert answer.status_code == 200, answer.text
             return {"authorization": f"Bearer {answer.json()['data']['access_token']}"}
 

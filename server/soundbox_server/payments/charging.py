@@ -25,10 +25,11 @@ from soundbox_server.errors import (
 )
 from soundbox_server.ids import new_id
 from soundbox_server.payments import qris
+from soundbox_server.payments.asking import watch
 from soundbox_server.payments.figures import count_answer
 from soundbox_server.payments.methods import Payer, Source, ceiling_idr
-from soundbox_server.payments.service import insert_steps
 from soundbox_server.payments.state import AttemptState, PaymentState, before
+from soundbox_server.payments.timeline import insert_steps
 from soundbox_server.providers.base import (
     Charge,
     ChargeRequest,
@@ -242,13 +243,15 @@ def _facts(row: Row) -> tuple[object, ...]:
 async def _insert_attempt(
     tx: Statements, payment_id: str, *, provider: str, number: int, source: Source, now_ms: int
 ) -> None:
+    attempt_id = new_id("att")
     await tx.execute(
         "INSERT INTO payment_attempt (id, payment_id, number, provider, reference, state, lease_until_ms, "
         "created_at_ms) VALUES ($1, $2, $3, $4, $5, 'new', $6, $7)",
-        new_id("att"), payment_id, number, provider, new_id("ref"),
+        attempt_id, payment_id, number, provider, new_id("ref"),
         0 if source == "mqtt" else now_ms + LEASE_MS,  # over MQTT the worker takes the lease when it asks
         now_ms,
     )  # fmt: skip
+    await watch(tx, attempt_id, now_ms=now_ms)
 
 
 FIND = """
@@ -381,6 +384,8 @@ def _check_qr(charge: Charge, pending: Pending) -> None:
     decoded = qris.decode(charge.qr_payload)
     if not decoded.valid or qris.amount_idr(decoded) != pending.amount or len(charge.qr_payload) > LONGEST_QR:
         raise GatewayError("The provider issued a QR that does not fit the payment.", reference=pending.reference)
+    if decoded.qris is not None and qris.is_transfer(decoded.qris):
+        raise GatewayError("The provider issued a transfer's QR, which pays no merchant.", reference=pending.reference)
 
 
 def actions_of(charge: Charge) -> dict[str, str]:

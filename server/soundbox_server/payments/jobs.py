@@ -1,18 +1,21 @@
-"""What the worker does about payments on its own: ask providers for boxes' QR, and end what nobody paid."""
+"""What the worker does about payments on its own: ask providers for boxes' QR, for refunds and how charges stand, find
+out whose orphans are, and end what nobody paid."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
 
 from soundbox_server import clock, failpoints
-from soundbox_server.announcements.service import KeyOf
+from soundbox_server.announcements.service import KeyOf, Telling
 from soundbox_server.db import Database, Statements
 from soundbox_server.errors import PartnerTimeout
-from soundbox_server.payments import charging, dynamic_qr, service
+from soundbox_server.payments import asking, charging, dynamic_qr, orphans, refunds, service
 from soundbox_server.payments.charging import Answered, Pending
-from soundbox_server.providers.base import Provider
+from soundbox_server.payments.inquiry import Gateways, Inquiry
+from soundbox_server.providers.base import Provider, ProviderRefused, ProviderUnknown
 
 log = structlog.get_logger()
 
@@ -100,6 +103,82 @@ class QrIssuer:
         if not answered.unknown:
             await dynamic_qr.answer_box(tx, pending, key_of=self._key_of, owner=self._owner, now_ms=now_ms)
         failpoints.reached("qr.before_answer_commit")
+        return tx.queued
+
+
+class Refunder:
+    """Asks providers for the refunds that wait, and how those stand that they did not answer about."""
+
+    def __init__(self, database: Database, gateways: Gateways) -> None:
+        self._database = database
+        self._gateways = gateways
+
+    async def tick(self) -> None:
+        """One round of what is due, at most 16 at a time."""
+        claimed = await self._database.write(lambda tx: refunds.claim_due(tx, now_ms=clock.now_ms(), limit=AT_ONCE))
+        failpoints.reached("refund.claimed")
+        await asyncio.gather(*(self._ask(due) for due in claimed))
+
+    async def _ask(self, due: refunds.Due) -> None:
+        try:
+            asked = await refunds.ask_provider(self._gateways().get(due.provider), due)
+            failpoints.reached("refund.answered")
+            now_ms = clock.now_ms()
+            await self._database.write(lambda tx: refunds.record_answer(tx, asked, now_ms=now_ms))
+        except Exception:  # the lease ends and it is resumed by query
+            log.exception("refund.answer_failed", refund_id=due.id)
+
+
+class Inquirer:
+    """Asks providers about charges that are due: live ones, those that nobody answered about, and a while after."""
+
+    def __init__(self, database: Database, inquiry: Inquiry) -> None:
+        self._database = database
+        self._inquiry = inquiry
+
+    async def tick(self) -> None:
+        """One round of what is due, at most 16 at a time."""
+        claimed = await self._database.write(lambda tx: asking.claim_due(tx, now_ms=clock.now_ms(), limit=AT_ONCE))
+        await asyncio.gather(*(self._ask(question) for question in claimed))
+
+    async def _ask(self, question: asking.Question) -> None:
+        try:
+            await self._inquiry.ask(question)
+        except (ProviderRefused, ProviderUnknown) as error:  # there is another time, further on
+            log.info("charge.not_answered", payment_id=question.payment_id, code=error.code)
+        except Exception:
+            log.exception("charge.inquiry_failed", payment_id=question.payment_id)
+
+
+class Matcher:
+    """Finds out whose the orphans are once their payments appear."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        telling: Telling,
+        late_report_ms: int,
+        publish: Callable[[Sequence[Any]], None],
+    ) -> None:
+        self._database = database
+        self._telling = telling
+        self._late_report_ms = late_report_ms
+        self._publish = publish
+
+    async def tick(self) -> None:
+        """Each in a transaction of its own: one that cannot be taken holds up no other."""
+        found = await self._database.read(lambda tx: orphans.matches(tx, limit=AT_ONCE))
+        for one in found:
+            try:
+                self._publish(await self._database.write(partial(self._match, one=one)))
+            except Exception:
+                log.exception("orphan.not_matched", event_id=one.event_id)
+
+    async def _match(self, tx: Statements, one: orphans.Match) -> list[Any]:
+        await orphans.match(
+            tx, [one], telling=self._telling, late_report_ms=self._late_report_ms, now_ms=clock.now_ms()
+        )
         return tx.queued
 
 

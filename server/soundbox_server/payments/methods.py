@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, get_args
 
+from soundbox_server.providers.base import Method
+
 
 class PaymentMethod(StrEnum):
     """Every method of a payment: those that a provider is asked for (`Method`), and two that need no asking."""
@@ -39,6 +41,11 @@ class Payer:
     email: str | None = None
     success_url: str | None = None
     failure_url: str | None = None
+
+
+def at_provider(method: str) -> Method:
+    """What a provider calls a payment's method: money for a static QR is QRIS as well."""
+    return Method.QRIS_DYNAMIC if method == PaymentMethod.QRIS_STATIC else Method(method)
 
 
 def ceiling_idr(method: str) -> int:

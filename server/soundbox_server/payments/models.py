@@ -1,25 +1,48 @@
+from collections.abc import Iterable
+
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
 from soundbox_server.payments.methods import SOURCES, PaymentMethod
-from soundbox_server.payments.state import AttemptState, Outcome, PaymentState, StaticQrKind, StaticQrState
+from soundbox_server.payments.state import (
+    CAPTURED,
+    NEVER_CAPTURED,
+    AttemptState,
+    Outcome,
+    PaymentState,
+    RefundState,
+    StaticQrKind,
+    StaticQrState,
+)
 
-_METHODS = ", ".join(f"'{method}'" for method in PaymentMethod)
-_SOURCES = ", ".join(f"'{source}'" for source in SOURCES)
-_STATES = ", ".join(f"'{state}'" for state in PaymentState)
-_ATTEMPT_STATES = ", ".join(f"'{state}'" for state in AttemptState)
-_OUTCOMES = ", ".join(f"'{outcome}'" for outcome in Outcome)
-_STATIC_KINDS = ", ".join(f"'{kind}'" for kind in StaticQrKind)
-_STATIC_STATES = ", ".join(f"'{state}'" for state in StaticQrState)
+
+def _among(states: Iterable[str]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
+
+
+_METHODS = _among(PaymentMethod)
+_SOURCES = _among(SOURCES)
+_STATES = _among(PaymentState)
+_ATTEMPT_STATES = _among(AttemptState)
+_REFUND_STATES = _among(RefundState)
+_OUTCOMES = _among(Outcome)
+_STATIC_KINDS = _among(StaticQrKind)
+_STATIC_STATES = _among(StaticQrState)
 _OPEN = text("state IN ('created', 'awaiting_payment')")
 _ORDERED = text("order_code IS NOT NULL")
+_IN_REVIEW = text("review_reason IS NOT NULL")
+_NAMED = text("provider_reference IS NOT NULL")
+_ORPHANS = text("outcome = 'orphan'")
+_DUE = text("ask_at_ms IS NOT NULL")
 
 
 class Payment(Base):
     """One intent to take money, in whole rupiah. Every reference's transaction, payment or order is a view of it.
 
     `source` is the door it was made at, `order_code` the merchant's own name for it, `payer` JSON of whom it is for.
+    `amount` was asked for, `paid_amount` was booked: an operator may accept another sum than the one asked.
+    `review_reason` stands while an operator is to decide about money that is kept apart, `resolution` is the decision.
     """
 
     __tablename__ = "payment"
@@ -27,8 +50,16 @@ class Payment(Base):
         CheckConstraint(f"state IN ({_STATES})", name="payment_state_known"),
         CheckConstraint("amount > 0", name="payment_amount_positive"),
         CheckConstraint("currency = 'IDR'", name="payment_currency"),
-        CheckConstraint("(state = 'paid') = (paid_at_ms IS NOT NULL)", name="payment_paid_has_a_time"),
-        CheckConstraint("fee_amount BETWEEN 0 AND amount", name="payment_fee_within_amount"),
+        CheckConstraint(
+            f"(state NOT IN ({_among(sorted(CAPTURED))}) OR paid_at_ms IS NOT NULL) "
+            f"AND (state NOT IN ({_among(sorted(NEVER_CAPTURED))}) OR paid_at_ms IS NULL)",
+            name="payment_paid_has_a_time",
+        ),
+        CheckConstraint("(paid_amount IS NULL) = (paid_at_ms IS NULL)", name="payment_paid_is_whole"),
+        CheckConstraint("fee_amount BETWEEN 0 AND paid_amount", name="payment_fee_within_amount"),
+        CheckConstraint("refunded_amount BETWEEN 0 AND coalesce(paid_amount, 0)", name="payment_refunds_within_paid"),
+        CheckConstraint("(state = 'reversed') = (reversed_at_ms IS NOT NULL)", name="payment_reversed_has_a_time"),
+        CheckConstraint("resolution IN ('accepted', 'refunded', 'rejected')", name="payment_resolution"),
         CheckConstraint(f"method IN ({_METHODS})", name="payment_method_known"),
         CheckConstraint(f"source IN ({_SOURCES})", name="payment_source_known"),
         CheckConstraint("length(description) <= 200", name="payment_description_length"),
@@ -38,6 +69,7 @@ class Payment(Base):
         ),
         Index("payment_merchant", "merchant_id", "id"),
         Index("payment_open", "expires_at_ms", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("payment_in_review", "id", sqlite_where=_IN_REVIEW, postgresql_where=_IN_REVIEW),
         {"sqlite_with_rowid": False},
     )
 
@@ -68,6 +100,10 @@ class Payment(Base):
     captured_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     trace_id: Mapped[str]
+    paid_amount: Mapped[int | None] = mapped_column(BigInteger)
+    refunded_amount: Mapped[int] = mapped_column(BigInteger, server_default="0")  # that went back; of suspense, none
+    resolution: Mapped[str | None]
+    reversed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class PaymentAttempt(Base):
@@ -82,6 +118,12 @@ class PaymentAttempt(Base):
         CheckConstraint(f"state IN ({_ATTEMPT_STATES})", name="payment_attempt_state_known"),
         UniqueConstraint("provider", "reference", name="payment_attempt_reference"),
         UniqueConstraint("payment_id", "number", name="payment_attempt_number"),
+        Index(
+            "payment_attempt_provider_reference",
+            *("provider", "provider_reference"),
+            sqlite_where=_NAMED,
+            postgresql_where=_NAMED,
+        ),
         {"sqlite_with_rowid": False},
     )
 
@@ -103,13 +145,17 @@ class PaymentAttempt(Base):
 
 
 class ProviderEvent(Base):
-    """What a provider told us, kept word for word whatever we then did with it."""
+    """What a provider told us, kept word for word whatever we then did with it.
+
+    `report` is JSON of what we read, where it may be needed once more: of orphans.
+    """
 
     __tablename__ = "provider_event"
     __table_args__ = (
         CheckConstraint(f"outcome IN ({_OUTCOMES})", name="provider_event_outcome_known"),
         UniqueConstraint("provider", "event_key", "body_sha256", name="provider_event_once"),
         Index("provider_event_payment", "payment_id"),
+        Index("provider_event_orphan", "provider", "reference", sqlite_where=_ORPHANS, postgresql_where=_ORPHANS),
         {"sqlite_with_rowid": False},
     )
 
@@ -124,6 +170,61 @@ class ProviderEvent(Base):
     reference: Mapped[str]
     request_id: Mapped[str]
     received_at_ms: Mapped[int] = mapped_column(BigInteger)
+    report: Mapped[str | None]
+
+
+class Refund(Base):
+    """Money on its way back to whoever paid. `reference` is ours, and stands before the provider is asked.
+
+    `from_suspense`: of money that was kept apart, not of the merchant's. `fee_returned` is the part of the fee that
+    comes back with it. Without a provider it is cash from the drawer, or money that the provider gave back unasked.
+    """
+
+    __tablename__ = "refund"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_REFUND_STATES})", name="refund_state_known"),
+        CheckConstraint("origin IN ('person', 'late_policy', 'review', 'provider')", name="refund_origin"),
+        CheckConstraint("amount > 0", name="refund_amount_positive"),
+        CheckConstraint("fee_returned BETWEEN 0 AND amount", name="refund_fee_within_amount"),
+        CheckConstraint("(state IN ('done', 'failed')) = (finished_at_ms IS NOT NULL)", name="refund_ended_has_a_time"),
+        UniqueConstraint("reference", name="refund_reference"),
+        Index("refund_by_payment", "payment_id", "id"),
+        Index("refund_due", "ask_at_ms", sqlite_where=_DUE, postgresql_where=_DUE),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    payment_id: Mapped[str] = mapped_column(ForeignKey("payment.id"))
+    attempt_id: Mapped[str | None] = mapped_column(ForeignKey("payment_attempt.id"))
+    provider: Mapped[str | None]
+    reference: Mapped[str]
+    provider_refund_id: Mapped[str | None]
+    origin: Mapped[str]
+    amount: Mapped[int] = mapped_column(BigInteger)
+    fee_returned: Mapped[int] = mapped_column(BigInteger)
+    returns_fee: Mapped[bool]
+    from_suspense: Mapped[bool]
+    state: Mapped[str]
+    reason: Mapped[str]
+    requested_by: Mapped[str | None]
+    error_code: Mapped[str | None]
+    asks: Mapped[int]
+    ask_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    lease_until_ms: Mapped[int] = mapped_column(BigInteger)
+    raw_response: Mapped[bytes | None]
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    submitted_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    finished_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ChargeWatch(Base):
+    """When a provider is asked next where an attempt stands. A table of its own: a callback need not touch it."""
+
+    __tablename__ = "charge_watch"
+    __table_args__ = (Index("charge_watch_due", "ask_at_ms"), {"sqlite_with_rowid": False})
+
+    attempt_id: Mapped[str] = mapped_column(ForeignKey("payment_attempt.id"), primary_key=True)
+    asks: Mapped[int]
+    ask_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class PaymentEvent(Base):

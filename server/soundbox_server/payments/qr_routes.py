@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import statements
@@ -67,7 +68,23 @@ class StaticQrFilters(Page):
     created_to: Moment | None = None
 
 
-def static_qr_view(found: StaticQr) -> dict[str, Any]:
+class StaticQrView(TypedDict):
+    id: str
+    merchant_id: str
+    terminal_id: str
+    provider: str
+    partner_reference: str
+    provider_reference: str | None
+    kind: Annotated[str, among(StaticQrKind)]
+    status: Annotated[str, among(StaticQrState)]
+    qr_payload: str | None
+    merchant_name: str | None
+    nmid: str | None
+    created_at: Time
+    retired_at: Time | None
+
+
+def static_qr_view(found: StaticQr) -> StaticQrView:
     printed = qris.decode(found.qr_payload).qris if found.qr_payload else None
     return {
         "id": found.id,
@@ -103,7 +120,11 @@ def _select(asked: StaticQrFilters) -> Rows:
 STATIC_QRS = Listing(asked=StaticQrFilters, key=(StaticQr.id,), select=_select, show=static_qr_view)
 
 
-@router.post("/admin/terminals/{terminal_id}/static-qrs", status_code=201, responses=problems(Conflict, QrNotAccepted))
+@router.post(
+    "/admin/terminals/{terminal_id}/static-qrs",
+    status_code=201,
+    responses=answers(StaticQrView, status=201) | problems(Conflict, QrNotAccepted),
+)
 async def put_up_static_qr(
     request: Request, terminal_id: Id, wanted: NewStaticQr, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
@@ -115,7 +136,7 @@ async def put_up_static_qr(
 
 @router.post(
     "/admin/terminals/{terminal_id}/static-qrs/issue", status_code=201,
-    responses=problems(Conflict, QrNotAccepted, GatewayError, PartnerTimeout),
+    responses=answers(StaticQrView, status=201) | problems(Conflict, QrNotAccepted, GatewayError, PartnerTimeout),
 )  # fmt: skip
 async def issue_static_qr(request: Request, terminal_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Let the provider issue a QR for the terminal, and put it up."""
@@ -172,18 +193,18 @@ async def _put_up(
     return await once.answer(await statements(session), put_up)
 
 
-@router.get("/admin/static-qrs")
+@router.get("/admin/static-qrs", responses=pages(StaticQrView))
 async def list_static_qrs(request: Request, session: Reader, asked: Annotated[StaticQrFilters, Query()]) -> Response:
     """QR that hang or hung at terminals, newest first."""
     return await page(request, session, STATIC_QRS, asked)
 
 
-@router.get("/admin/static-qrs/{static_qr_id}")
+@router.get("/admin/static-qrs/{static_qr_id}", responses=answers(StaticQrView))
 async def get_static_qr(request: Request, static_qr_id: Id, session: Reader) -> Response:
     return envelope(request, static_qr_view(await _static_qr(session, static_qr_id)))
 
 
-@router.post("/admin/static-qrs/{static_qr_id}/retire", responses=problems(IllegalTransition))
+@router.post("/admin/static-qrs/{static_qr_id}/retire", responses=answers(StaticQrView) | problems(IllegalTransition))
 async def retire_static_qr(
     request: Request, static_qr_id: Id, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:

@@ -28,12 +28,13 @@ from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import answer, problems, read_body, request_id
 from soundbox_server.idempotency import HEADER, KEY, once
 from soundbox_server.payments import dynamic_qr
+from soundbox_server.payments.adjustments import ReceivedAdjustment, take_adjustments
 from soundbox_server.payments.charging import Pending
 from soundbox_server.payments.desk import ChargeDesk
 from soundbox_server.payments.methods import CEILING_IDR
 from soundbox_server.payments.service import Received, Taken, take_reports
 from soundbox_server.payments.state import PaymentState
-from soundbox_server.providers.base import PaymentReport
+from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import BODY_SCHEMA
 
 log = structlog.get_logger()
@@ -41,7 +42,9 @@ router = APIRouter(tags=["devices"])
 
 
 class CallbackReader(Protocol):
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport: ...
+    def read_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> PaymentReport | AdjustmentReport: ...
 
 
 class CallbackDesk:
@@ -59,6 +62,7 @@ class CallbackDesk:
         waiting: int = 4_096,
     ) -> None:
         self.partners = partners
+        self._database = database
         self._telling = telling
         self._late_report_ms = late_report_ms
         self._publish = publish
@@ -66,9 +70,19 @@ class CallbackDesk:
             database, self._apply, committed=self._committed, most=most, waiting=waiting
         )
 
-    async def take(self, report: PaymentReport, *, asked: str) -> Taken:
+    async def take(self, report: PaymentReport | AdjustmentReport, *, asked: str) -> Taken:
         """The report's durable outcome."""
+        if isinstance(report, AdjustmentReport):
+            return await self._adjust(report, asked)
         return await self._group.submit(Received(report=report, request_id=asked, received_at_ms=clock.now_ms()))
+
+    async def _adjust(self, report: AdjustmentReport, asked: str) -> Taken:
+        """In a transaction of its own: it seldom comes."""
+        received = ReceivedAdjustment(report=report, request_id=asked, received_at_ms=clock.now_ms())
+        (taken,) = await self._database.write(
+            lambda tx: take_adjustments(tx, [received], now_ms=received.received_at_ms)
+        )
+        return taken
 
     async def drain(self) -> None:
         await self._group.drain()
@@ -130,7 +144,7 @@ async def qris_callback(request: Request) -> Response:
 
 
 CALLBACK_OPERATION: dict[str, Any] = {
-    "summary": "A provider reports a payment",
+    "summary": "A provider reports a payment, or what became of its money",
     "description": (
         "Answered only after the commit. The signature covers the raw body; `X-Partner-Timestamp` may differ from our "
         "clock by 300 s. X-Partner-Event, Idempotency-Key and X-Request-Id are optional, unsigned and decide nothing."

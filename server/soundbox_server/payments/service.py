@@ -1,8 +1,8 @@
 """Taking providers' word that money arrived. One transaction for a whole group: payment, journal and announcement
 commit together or not at all.
 
-Order of locks, the same in every process: payments by id, then boxes by id. Lock first, then look: what was read
-before the lock may be a moment old.
+Order of locks, the same in every process: payments by id, then boxes by id, then sums. Lock first, then look: what was
+read before the lock may be a moment old.
 """
 
 from collections import defaultdict
@@ -15,13 +15,21 @@ import msgspec
 from soundbox_server import failpoints
 from soundbox_server.alerts.service import raise_alert
 from soundbox_server.alerts.state import Severity
-from soundbox_server.announcements.service import Announced, Telling, listeners_at, queue_for_listeners
+from soundbox_server.announcements.service import (
+    Announced,
+    Telling,
+    listeners_at,
+    queue_for_listeners,
+    queue_payment_announcement,
+)
 from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
-from soundbox_server.payments import figures, static_payments
+from soundbox_server.payments import figures, static_payments, suspense
 from soundbox_server.payments.received import Received as Received
+from soundbox_server.payments.refunds import NewRefund, insert_refunds
+from soundbox_server.payments.reports import kept_report
 from soundbox_server.payments.state import (
     LATE,
     OPEN,
@@ -34,6 +42,7 @@ from soundbox_server.payments.state import (
 )
 from soundbox_server.payments.timeline import insert_steps as insert_steps
 from soundbox_server.providers.base import PaymentReport
+from soundbox_server.revenue import service as revenue
 
 NOT_APPROVED = "merchant_not_approved"
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
@@ -70,6 +79,9 @@ class _Locked:
     captured_at_ms: int | None = None
     fee_amount: int | None = None
     issuer: str | None = None
+    paid_amount: int | None = None
+    resolution: str | None = None
+    late_policy: str = "accept"
 
     @classmethod
     def of(cls, row: Row) -> "_Locked":
@@ -95,13 +107,21 @@ class _Locked:
             captured_at_ms=row["captured_at_ms"],
             fee_amount=row["fee_amount"],
             issuer=row["issuer"],
+            paid_amount=row["paid_amount"],
+            resolution=row["resolution"],
+            late_policy=row["late_policy"],
         )
 
+    @property
+    def captured(self) -> bool:
+        """Its money was booked as the merchant's, whatever became of it since."""
+        return self.paid_at_ms is not None
+
     def row(self) -> tuple[object, ...]:
-        priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.state is PaymentState.PAID else (None,) * 3
+        priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.captured else (None,) * 3
         return (
             self.id, self.state.value, self.late, self.review_reason, *priced, self.issuer, self.rrn, self.paid_at_ms,
-            self.captured_at_ms,
+            self.captured_at_ms, self.paid_amount,
         )  # fmt: skip
 
 
@@ -119,6 +139,8 @@ class _Group:
     announced: list[Announced] = field(default_factory=list)
     changed: dict[str, _Locked] = field(default_factory=dict)
     attempts: list[tuple[str, str, str]] = field(default_factory=list)
+    refunds: list[NewRefund] = field(default_factory=list)
+    earned: list[revenue.Entry] = field(default_factory=list)
 
 
 async def take_reports(
@@ -135,28 +157,31 @@ async def take_reports(
     reports = await _of_static_qr(tx, reports, payments, now_ms=now_ms)
     failpoints.reached("callback.locked")
     # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
-    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if p.state is not PaymentState.PAID})
+    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if not p.captured})
     rows, listeners = await tx.fetch_both(_seen(tx, by_provider), listening)
     taken = {_key(row): Taken(outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]) for row in rows}
     group = _Group(now_ms=now_ms, payments=payments, taken=taken)
     outcomes = [_take(group, received, late_report_ms) for received in reports]
     await _write(tx, group)
     await queue_for_listeners(tx, group.announced, listeners, telling=telling, now_ms=now_ms)
+    await revenue.add(tx, group.earned)  # sums come last in the order of locks
     await _alert(tx, group)
     failpoints.reached("callback.applied")
     return outcomes
 
 
-_LOCK = """
+_LOCKED = """
 SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
-       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode,
-       a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.fee_profile_id, f.bps, f.version
+       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode, p.paid_amount, p.resolution,
+       a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.late_policy, m.fee_profile_id,
+       f.bps, f.version
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
 JOIN merchant m ON m.id = p.merchant_id
 JOIN fee_profile f ON f.id = m.fee_profile_id
-WHERE a.provider = $1 AND a.reference {among} ORDER BY p.id {lock}
-"""
+WHERE a.provider = $1 AND """
+_LOCK = _LOCKED + "a.reference {among} ORDER BY p.id {lock}"
+_LOCK_FOUND = _LOCKED + "p.id = $2 ORDER BY a.number DESC LIMIT 1 {lock}"
 
 
 async def _lock_payments(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> dict[str, _Locked]:
@@ -179,6 +204,38 @@ async def _of_static_qr(
         ours = [now.report for now, was in zip(named, reports, strict=True) if now is not was]
         payments |= await _lock_payments(tx, provider, [report for report in ours if report.provider == provider])
     return named
+
+
+async def take_found(
+    tx: Statements,
+    received: Received,
+    *,
+    event_id: str,
+    payment_id: str,
+    telling: Telling,
+    late_report_ms: int,
+    now_ms: int,
+) -> tuple[Outcome, str | None]:
+    """A stored report whose payment was found by now: taken as if it had just come, only that its money is there
+    already, kept apart. The outcome and why."""
+    rows = await tx.fetch(_LOCK_FOUND.format(lock=tx.lock("p")), received.report.provider, payment_id)
+    payment = _Locked.of(rows[0])
+    group = _Group(now_ms=now_ms, payments={}, taken={})
+    outcome, reason = _decide(payment, received.report)
+    _apply(group, payment, received, event_id, outcome, reason, late_report_ms)
+    group.journals = [journal for journal in group.journals if journal.kind == "capture"]
+    if group.journals:
+        kept = (await suspense.held(tx, payment_id)).get(received.report.provider, 0)
+        if amount := min(kept, payment.amount):
+            await suspense.release(
+                tx, payment_id, provider=received.report.provider, amount=amount, key=f"matched:{payment_id}",
+                now_ms=now_ms,
+            )  # fmt: skip
+    await _write(tx, group)
+    await queue_payment_announcement(tx, group.announced, telling=telling, now_ms=now_ms)
+    await revenue.add(tx, group.earned)
+    await _alert(tx, group)
+    return outcome, reason
 
 
 def _seen(tx: Statements, by_provider: Mapping[str, Sequence[PaymentReport]]) -> Query:
@@ -205,12 +262,13 @@ def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
     if payment is None:
         taken = Taken(outcome=Outcome.ORPHAN, payment_id=None)
         group.orphans.append(
-            (_event_row(event_id, received, taken, "reference_unknown"), _found(report, event_id, None))
+            (_event_row(event_id, received, taken, "reference_unknown", kept=True), _found(report, event_id, None))
         )
     else:
         outcome, reason = _decide(payment, report)
         taken = Taken(outcome=outcome, payment_id=payment.id)
-        group.events.append(_event_row(event_id, received, taken, reason))
+        kept = outcome is Outcome.NEEDS_REVIEW
+        group.events.append(_event_row(event_id, received, taken, reason, kept=kept))
         _apply(group, payment, received, event_id, outcome, reason, late_report_ms)
     group.taken[key] = taken
     return taken
@@ -222,12 +280,14 @@ def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | Non
         return Outcome.IGNORED, "pending_says_nothing"
     if report.status in ("failed", "expired"):
         return (Outcome.APPLIED, None) if payment.state in OPEN else (Outcome.IGNORED, f"already_{payment.state}")
-    if report.amount_idr != payment.amount or report.currency != "IDR":
+    if report.amount_idr != (payment.paid_amount or payment.amount) or report.currency != "IDR":
         return Outcome.NEEDS_REVIEW, "amount_mismatch" if report.currency == "IDR" else "currency_mismatch"
-    if payment.state is PaymentState.PAID:
+    if payment.captured:
         return (Outcome.NEEDS_REVIEW, "paid_twice") if _another_payment(payment, report) else (Outcome.DUPLICATE, None)
     if payment.state is PaymentState.NEEDS_REVIEW:
         return Outcome.NEEDS_REVIEW, "in_review"
+    if payment.resolution is not None:  # its money was refused or sent back: what comes now is for a person to judge
+        return Outcome.NEEDS_REVIEW, f"already_{payment.resolution}"
     if payment.qr_mode == "transfer":  # no sale, so no box says it
         return Outcome.NEEDS_REVIEW, "qris_transfer"
     if not payment.merchant_approved:
@@ -266,8 +326,9 @@ def _apply(
 def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, late_report_ms: int) -> None:
     payment.late = payment.state in LATE
     payment.state = require(payment.state, PaymentState.PAID)
-    payment.paid_at_ms, clock_note = _paid_at(report, group.now_ms)
+    payment.paid_at_ms, clock_note = paid_at(report, group.now_ms)
     payment.captured_at_ms = group.now_ms
+    payment.paid_amount = payment.amount
     payment.fee_amount = fee(payment.amount, payment.fee_bps)
     payment.issuer, payment.rrn = report.issuer, report.rrn
     group.changed[payment.id] = payment
@@ -282,7 +343,22 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
             fee=payment.fee_amount,
         )
     )
+    group.earned.append(
+        revenue.Entry(
+            at_ms=payment.paid_at_ms,
+            terminal_id=payment.terminal_id,
+            provider=report.provider,
+            merchant_id=payment.merchant_id,
+            payments=1,
+            gross_amount=payment.amount,
+            fee_amount=payment.fee_amount,
+        )
+    )
     _step(group, payment, "payment.paid_late" if payment.late else "payment.paid", report.provider, clock_note)
+    if payment.late and payment.late_policy == "refund":  # it was the merchant's for a moment, and is never said
+        group.refunds.append(_given_back(payment, report))
+        _step(group, payment, "refund.requested", "late_policy", str(payment.amount))
+        return
     group.announced.append(
         Announced(
             payment_id=payment.id,
@@ -296,7 +372,19 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
     )
 
 
-def _paid_at(report: PaymentReport, now_ms: int) -> tuple[int, str | None]:
+def _given_back(payment: _Locked, report: PaymentReport) -> NewRefund:
+    return NewRefund(
+        payment_id=payment.id,
+        attempt_id=payment.attempt_id,
+        provider=report.provider,
+        origin="late_policy",
+        amount=payment.amount,
+        reason="Paid after the QR had ended.",
+    )
+
+
+def paid_at(report: PaymentReport, now_ms: int) -> tuple[int, str | None]:
+    """When the customer paid, and what is odd about what the provider says of it."""
     if report.paid_at_ms is None:
         return now_ms, "paid_at_missing"
     if report.paid_at_ms > now_ms + CLOCK_AHEAD_MS:
@@ -333,11 +421,15 @@ def _step(group: _Group, payment: _Locked, kind: str, source: str, detail: str |
     group.steps.append((new_id("pev"), payment.id, group.now_ms, kind, payment.state.value, source, detail))
 
 
-def _event_row(event_id: str, received: Received, taken: Taken, reason: str | None) -> tuple[object, ...]:
+def _event_row(
+    event_id: str, received: Received, taken: Taken, reason: str | None, *, kept: bool = False
+) -> tuple[object, ...]:
+    """`kept`: what was read is needed again when somebody finds out whose it is."""
     report = received.report
     return (
         event_id, report.provider, report.event_id, report.body_sha256, report.body, taken.outcome.value, reason,
         taken.payment_id, report.partner_reference, received.request_id, received.received_at_ms,
+        kept_report(report) if kept else None,
     )  # fmt: skip
 
 
@@ -348,13 +440,13 @@ def _key_of_orphan(orphan: tuple[tuple[object, ...], ledger.Journal | None]) -> 
 
 _INSERT_EVENT = """
 INSERT INTO provider_event (id, provider, event_key, body_sha256, body, outcome, reason, payment_id, reference,
-                            request_id, received_at_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                            request_id, received_at_ms, report)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (provider, event_key, body_sha256) DO NOTHING
 """
 _UPDATE_PAYMENT = """
 UPDATE payment SET state = $2, late = $3, review_reason = $4, fee_amount = $5, fee_bps = $6, fee_version = $7,
-                   issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11
+                   issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11, paid_amount = $12
 WHERE id = $1
 """
 
@@ -377,6 +469,7 @@ async def _write(tx: Statements, group: _Group) -> None:
         locked=True,  # with its payment
     )
     await ledger.post(tx, group.journals, now_ms=group.now_ms)
+    await insert_refunds(tx, group.refunds, now_ms=group.now_ms)
     await insert_steps(tx, group.steps)
 
 
@@ -389,21 +482,24 @@ async def _alert(tx: Statements, group: _Group) -> None:
         )
 
 
+_EXPIRE = """
+UPDATE payment SET state = 'expired' WHERE id IN (
+  SELECT id FROM payment WHERE state IN ('created', 'awaiting_payment') AND expires_at_ms <= $1
+  ORDER BY expires_at_ms LIMIT $2 {lock})
+RETURNING id
+"""
+
+
 async def expire_unpaid(tx: Statements, *, now_ms: int, limit: int = 500) -> int:
     """Payments whose QR has ended. Money that still comes makes them paid, marked late. Returns how many ended."""
-    rows = await tx.fetch(
-        "SELECT id FROM payment WHERE state IN ('created', 'awaiting_payment') AND expires_at_ms <= $1 "
-        f"ORDER BY expires_at_ms LIMIT $2 {tx.lock('payment', skip=True)}",
-        now_ms,
-        limit,
-    )
+    rows = await tx.fetch(_EXPIRE.format(lock=tx.lock("payment", skip=True)), now_ms, limit)
     ended = [row["id"] for row in rows]
-    await tx.many("UPDATE payment SET state = 'expired' WHERE id = $1", [(payment_id,) for payment_id in ended])
-    await tx.many(
-        "UPDATE payment_attempt SET state = 'expired' "
-        f"WHERE payment_id = $1 AND state IN ({before(AttemptState.EXPIRED)})",
-        [(payment_id,) for payment_id in ended],
-    )
+    if ended:
+        await tx.execute(
+            "UPDATE payment_attempt SET state = 'expired' "
+            f"WHERE payment_id {tx.among(1)} AND state IN ({before(AttemptState.EXPIRED)})",
+            ended,
+        )
     await insert_steps(
         tx, [(new_id("pev"), payment_id, now_ms, "payment.expired", "expired", "clock", None) for payment_id in ended]
     )

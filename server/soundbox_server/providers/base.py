@@ -41,6 +41,10 @@ class ProviderRefused(GatewayError):
     """A definite no: nothing was charged, and another provider may be asked."""
 
 
+class ProviderUnreachable(ProviderRefused):
+    """Nothing happened because the question was never heard: the same one may be asked again later."""
+
+
 class PaymentReport(msgspec.Struct, frozen=True, kw_only=True):
     """A partner's word about one payment, after its signature was checked.
 
@@ -249,7 +253,9 @@ class Provider(Protocol):
     async def query(self, reference: str) -> ChargeStatus:
         """Where a charge stands. Raises ProviderUnknown or ProviderRefused."""
 
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
+    def read_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> "PaymentReport | AdjustmentReport":
         """Check the signature over the raw bytes, then read them; header names are in lower case.
 
         Raises InvalidSignature (missing, forged, stale) or ValidationFailed (signed, but not readable), nothing else.
@@ -273,7 +279,7 @@ class StaticIssuer(Protocol):
 
 
 class Gateway(Protocol):
-    """A partner with all that it can do; its callbacks may also tell of money that went back.
+    """A partner with all that it can do.
 
     `cancel` and `refund` raise ProviderRefused where nothing happened and ProviderUnknown where nobody knows.
     """
@@ -302,10 +308,14 @@ class Gateway(Protocol):
 
     async def query_refund(self, request: RefundRequest) -> RefundStatus: ...
 
+    async def aclose(self) -> None: ...
+
+
+class Notifying(Gateway, Protocol):
+    """A partner that notifies us in its own way; it may also tell of money that went back."""
+
     def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> Report:
         """As Provider.read_callback."""
 
     def acknowledge(self, outcome: CallbackOutcome, *, body: bytes, now_ms: int) -> Acknowledgement:
         """The answer to the callback with this body; only "taken" and "orphan" make the partner stop repeating it."""
-
-    async def aclose(self) -> None: ...

@@ -2,7 +2,7 @@
 
 A deadline for the whole call, a bulkhead (so many calls at once, so many waiting), a circuit breaker that stops asking
 after repeated failures, and one repetition where repeating is harmless. Above all it knows the difference between
-"they never heard us" (ProviderRefused) and "we do not know what they did" (ProviderUnknown).
+"they never heard us" (ProviderUnreachable) and "we do not know what they did" (ProviderUnknown).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
 from soundbox_server import metrics
-from soundbox_server.providers.base import ProviderRefused, ProviderUnknown
+from soundbox_server.providers.base import ProviderUnknown, ProviderUnreachable
 from soundbox_server.providers.strict_json import MAX_BODY_BYTES
 
 CONNECT_TIMEOUT_S = 3.0
@@ -77,7 +77,7 @@ class Calls:
         content: bytes | None = None,
         idempotent: bool,
     ) -> Answer:
-        """One call; `idempotent` ones are repeated once. Raises ProviderRefused or ProviderUnknown."""
+        """One call; `idempotent` ones are repeated once. Raises ProviderUnreachable or ProviderUnknown."""
         with _watched(self._name):
             return await self._send(method, url, headers=headers, content=content, idempotent=idempotent)
 
@@ -94,23 +94,23 @@ class Calls:
                     return await call.run(attempts=2 if idempotent else 1)
             except OpenedState as resting:
                 resting.with_traceback(None)  # the library raises one instance again and again: let it forget us
-                raise ProviderRefused("The provider failed repeatedly and is left in peace for a moment.") from None
+                raise ProviderUnreachable("The provider failed repeatedly and is left in peace for a moment.") from None
             except (httpx.HTTPError, Unusable, TimeoutError) as failure:
                 if call.may_have_arrived:
                     raise ProviderUnknown("The provider's answer did not arrive.", provider=self._name) from failure
-                raise ProviderRefused("The provider cannot be reached.", provider=self._name) from failure
+                raise ProviderUnreachable("The provider cannot be reached.", provider=self._name) from failure
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
         if self._room == 0:
-            raise ProviderRefused("Too many calls to the provider are waiting.", provider=self._name)
+            raise ProviderUnreachable("Too many calls to the provider are waiting.", provider=self._name)
         self._room -= 1
         try:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._slots.acquire()
             except TimeoutError:
-                raise ProviderRefused("The provider is too slow for all who ask.", provider=self._name) from None
+                raise ProviderUnreachable("The provider is too slow for all who ask.", provider=self._name) from None
             try:
                 yield
             finally:
@@ -125,7 +125,7 @@ def _watched(provider: str) -> Iterator[None]:
     begun, outcome = time.perf_counter(), "answered"
     try:
         yield
-    except ProviderRefused:
+    except ProviderUnreachable:
         outcome = "refused"
         raise
     except (ProviderUnknown, asyncio.CancelledError):

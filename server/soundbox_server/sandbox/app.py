@@ -7,6 +7,11 @@ POST /v1/qr/{reference}/pay    the customer pays
 POST /v1/pay                   the customer scans: the same with the QR's text
 POST /v1/static                issue a static QRIS; a known reference is answered again
 POST /v1/static/{reference}/pay    a customer pays by it: {"amount": 15000}; POST /v1/pay knows it by its text too
+POST /v1/qr/{reference}/cancel     nobody can pay it any more
+POST /v1/qr/{reference}/refunds    give a part or all of it back; a known refund_reference is answered again
+GET  /v1/refunds/{refund_reference}
+POST /v1/qr/{reference}/reverse    the customer's bank takes the money back
+POST /v1/qr/{reference}/dispute    the customer's bank asks about it
 GET, PUT /v1/faults            what shall go wrong
 """
 
@@ -22,7 +27,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -88,6 +93,12 @@ class _Paying(msgspec.Struct):
     at: str | None = None
 
 
+class _Refund(msgspec.Struct):
+    refund_reference: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,64}\Z")]
+    amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT_IDR)]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
 class _Scan(_Paying, kw_only=True):
     qr_payload: Annotated[str, msgspec.Meta(max_length=qris.PAYLOAD_LENGTH)]
 
@@ -148,6 +159,11 @@ def create_app(
             Route("/v1/pay", _guarded(scan), methods=["POST"]),
             Route("/v1/static", _guarded(issue_static), methods=["POST"]),
             Route("/v1/static/{reference}/pay", _guarded(pay_static), methods=["POST"]),
+            Route("/v1/qr/{reference}/cancel", _guarded(cancel), methods=["POST"]),
+            Route("/v1/qr/{reference}/refunds", _guarded(refund), methods=["POST"]),
+            Route("/v1/refunds/{refund_reference}", _guarded(show_refund), methods=["GET"]),
+            Route("/v1/qr/{reference}/reverse", _guarded(reverse), methods=["POST"]),
+            Route("/v1/qr/{reference}/dispute", _guarded(dispute), methods=["POST"]),
             Route("/v1/faults", _guarded(show_faults), methods=["GET"]),
             Route("/v1/faults", _guarded(set_faults), methods=["PUT"]),
         ],
@@ -269,6 +285,41 @@ async def pay_static(request: Request) -> Response:
     return await _pay_static(request, request.path_params["reference"], paying)
 
 
+async def cancel(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    reference, now_ms = request.path_params["reference"], acquirer.now()
+    await acquirer.store.run(partial(charges.cancel, reference=reference, now_ms=now_ms))
+    return _json(await acquirer.store.run(partial(_shown, reference=reference, now_ms=now_ms)))
+
+
+async def refund(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    asked = read_as(_Refund, await read_body(request))
+    if await acquirer.store.run(partial(take_fault, counter="refund_failures")):
+        raise Overloaded("The acquirer fails, as it was told to.")
+    made, new, lost = await acquirer.store.run(
+        partial(_refund, reference=request.path_params["reference"], asked=asked, now_ms=acquirer.now())
+    )
+    acquirer.sender.wake()
+    return LostAnswer() if lost else _json(made, 201 if new else 200)
+
+
+async def show_refund(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    reference = request.path_params["refund_reference"]
+    found = await acquirer.store.run(partial(charges.find_refund, refund_reference=reference, now_ms=acquirer.now()))
+    acquirer.sender.wake()
+    return _json(found)
+
+
+async def reverse(request: Request) -> Response:
+    return await _take_back(request, "reversed")
+
+
+async def dispute(request: Request) -> Response:
+    return await _take_back(request, "disputed")
+
+
 async def show_faults(request: Request) -> Response:
     acquirer: _Acquirer = request.app.state.acquirer
     return _json(msgspec.to_builtins(await acquirer.store.run(read_faults)))
@@ -308,6 +359,24 @@ async def _pay(request: Request, reference: str, paying: _Paying) -> Response:
     await acquirer.store.run(partial(charges.pay, reference=reference, paying=wish, now_ms=now_ms))
     acquirer.sender.wake()
     return _json(await acquirer.store.run(partial(_shown, reference=reference, now_ms=now_ms)))
+
+
+async def _take_back(request: Request, kind: Literal["reversed", "disputed"]) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    reference, now_ms = request.path_params["reference"], acquirer.now()
+    await acquirer.store.run(partial(charges.take_back, reference=reference, kind=kind, now_ms=now_ms))
+    acquirer.sender.wake()
+    return _json(await acquirer.store.run(partial(_shown, reference=reference, now_ms=now_ms)))
+
+
+def _refund(
+    connection: sqlite3.Connection, *, reference: str, asked: _Refund, now_ms: int
+) -> tuple[dict[str, Any], bool, bool]:
+    """The refund, whether it is new, and whether its answer shall get lost."""
+    made, new = charges.refund(
+        connection, reference, asked.refund_reference, amount_idr=asked.amount, reason=asked.reason, now_ms=now_ms
+    )
+    return made, new, take_fault(connection, "lose_refund_answers")
 
 
 def _issue(

@@ -14,7 +14,7 @@ from soundbox_server.db import Database, Statements
 from soundbox_server.errors import GatewayError
 from soundbox_server.payments import charging
 from soundbox_server.payments.service import Received, take_reports
-from soundbox_server.providers.base import ProviderRefused, ProviderUnknown
+from soundbox_server.providers.base import ProviderUnknown, ProviderUnreachable
 from soundbox_server.providers.calls import Calls
 
 
@@ -89,7 +89,7 @@ async def _fails(_request: httpx.Request) -> httpx.Response:
 
 @pytest.mark.parametrize(
     ("answer", "outcome", "raised"),
-    [(_answers, "answered", None), (_is_away, "refused", ProviderRefused), (_fails, "unknown", ProviderUnknown)],
+    [(_answers, "answered", None), (_is_away, "refused", ProviderUnreachable), (_fails, "unknown", ProviderUnknown)],
 )
 async def test_a_request_to_a_provider_is_counted_and_timed(
     answer: Answer, outcome: str, raised: type[Exception] | None

@@ -3,16 +3,33 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 from support.books import check_books
-from support.shop import NOW, Shop, execute, payment_row, report, row, rows, static_payload, static_report, take, told
+from support.shop import (
+    LATE_REPORT_MS,
+    NOW,
+    TELLING,
+    Shop,
+    execute,
+    payment_row,
+    report,
+    row,
+    rows,
+    static_payload,
+    static_report,
+    take,
+    told,
+)
 
 from soundbox_server.db import Database, transaction
-from soundbox_server.errors import QrNotAccepted
-from soundbox_server.payments import qris
+from soundbox_server.errors import Conflict, GatewayError, QrNotAccepted
+from soundbox_server.payments import charging, qris
+from soundbox_server.payments.review import resolve
 from soundbox_server.payments.state import Outcome, StaticQrKind
 from soundbox_server.payments.static_qr import read_payload, retire
+from soundbox_server.providers.base import Charge, ChargeRequest, Provider
 
 VECTORS = json.loads((Path(__file__).parents[2] / "fixtures/qris_vectors.json").read_text())["vectors"]
 RRN = "614210000123"
@@ -260,6 +277,38 @@ async def test_a_transfer_is_recorded_as_one_and_never_announced(database: Datab
     assert await rows(database, "SELECT id FROM outbox_message") == []
     books = await check_books(database)
     assert (books.paid, books.suspense) == (0, 15_000)
+
+
+async def test_nobody_makes_a_sale_of_a_transfer(database: Database, shop: Shop) -> None:
+    await shop.static_qr(qr_payload=static_transfer(TRANSFERS[0]))
+    (taken,) = await take(database, static_report(rrn=RRN))
+
+    with pytest.raises(Conflict, match="no sale"):
+        await database.write(
+            lambda tx: resolve(
+                tx, str(taken.payment_id), action="accept", reason="it is ours", by="per_1", able={}, telling=TELLING,
+                late_report_ms=LATE_REPORT_MS, now_ms=NOW,
+            )
+        )  # fmt: skip
+
+    assert await rows(database, "SELECT id FROM outbox_message") == []
+
+
+async def test_a_provider_that_issues_a_transfer_issued_nothing(shop: Shop) -> None:
+    asked = await shop.payment(await shop.box(), 1_000)
+    body = TRANSFERS[0]["payload"][:-4]
+
+    class Issuer:
+        async def create(self, request: ChargeRequest) -> Charge:
+            return Charge(
+                provider="sandbox", reference=request.reference, provider_transaction_id="ptx_1", amount_idr=1_000,
+                qr_payload=body + qris.crc16(body), expires_at_ms=request.expires_at_ms, body=b"{}",
+            )  # fmt: skip
+
+    answered = await charging.ask_provider(cast(Provider, Issuer()), asked)
+
+    assert isinstance(answered.error, GatewayError)
+    assert "transfer" in answered.error.message
 
 
 # What may hang there

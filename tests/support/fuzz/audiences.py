@@ -32,7 +32,11 @@ AUDIENCES = (
         person="per_demo_admin",
     ),
     Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
+    Audience(name="pos", paths="^/api/(v1/pos|transactions)(/|$)", person="per_demo_owner"),
     Audience(name="box", paths="^/device/", but="^/device/provision/activate$", box=True),
     Audience(name="partner", paths="^/integrations/"),
-    Audience(name="nobody", paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/health"),
+    Audience(
+        name="nobody",
+        paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/(health|readyz|metrics)",
+    ),
 )  # fmt: skip
