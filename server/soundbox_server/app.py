@@ -38,11 +38,12 @@ from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.desk import ChargeDesk
 from soundbox_server.payments.inquiry import Inquiry
+from soundbox_server.payments.qr_routes import router as qrs
 from soundbox_server.payments.review_routes import router as review
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
-from soundbox_server.providers.base import Provider
+from soundbox_server.providers.base import Provider, StaticIssuer
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 
@@ -84,7 +85,7 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review,
+        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
         mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
@@ -146,6 +147,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
     state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
+    state.static_issuer = provider if isinstance(provider, StaticIssuer) else None
     state.simulator = provider
     state.late_report_ms = settings.late_report_s * 1000
     state.payment_gateways = lambda: {provider.name: provider}

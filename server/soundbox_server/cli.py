@@ -157,6 +157,19 @@ def sandbox() -> None:
 
 
 @app.command()
+def pay(
+    terminal: Annotated[str, typer.Argument(help="The terminal that a static QR of the sandbox hangs at.")],
+    amount: Annotated[int, typer.Argument(min=1, help="What the customer pays, in rupiah.")],
+) -> None:
+    """Pay by a terminal's static QR as the simulated customer, with the sandbox's play money."""
+    settings = _settings(with_keys=True)
+    if settings.environment == "production":
+        raise Refused("The sandbox's customers pay with play money, and nowhere in production.")
+    asyncio.run(_pay(settings, terminal, amount))
+    typer.echo(f"Paid Rp{amount:,} by the static QR of {terminal}.".replace(",", "."))
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database to the form this version needs. Safe to repeat."""
     settings = _settings()
@@ -653,6 +666,29 @@ async def _reseal(settings: "Settings") -> "list[Resealed]":
     await _require_migrated(settings)
     async with _database(settings) as database:
         return await resealing.reseal(database, Base.metadata, settings.sealing_ring)
+
+
+async def _pay(settings: "Settings", terminal_id: str, amount: int) -> None:
+    import httpx
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        found = await database.read(
+            lambda tx: tx.fetch(
+                "SELECT partner_reference FROM static_qr "
+                "WHERE terminal_id = $1 AND provider = 'sandbox' AND state = 'active' ORDER BY id DESC LIMIT 1",
+                terminal_id,
+            )
+        )
+    if not found:
+        raise Refused(f"No static QR of the sandbox hangs at {terminal_id}.")
+    url = f"{settings.sandbox_url}/v1/static/{found[0]['partner_reference']}/pay"
+    headers = {"authorization": f"Bearer {settings.sandbox_api_key}"}
+    try:
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as customer:
+            (await customer.post(url, json={"amount": amount}, headers=headers)).raise_for_status()
+    except httpx.HTTPError as problem:
+        raise Refused(f"The sandbox did not take the payment: {problem}") from problem
 
 
 @contextlib.contextmanager

@@ -114,6 +114,13 @@ class WeakPassword(SoundboxError):
     status = 422
 
 
+class QrNotAccepted(SoundboxError):
+    """A QR that may be readable, but cannot hang where somebody wants it."""
+
+    code = "QR_NOT_ACCEPTED"
+    status = 422
+
+
 class CapabilityNotSupported(SoundboxError):
     code = "DEVICE_CAPABILITY_NOT_SUPPORTED"
     status = 422

@@ -21,6 +21,7 @@ from soundbox_server.db import Database, Statements
 from soundbox_server.devices.service import count_online
 from soundbox_server.http import envelope
 from soundbox_server.outbox.service import depth, oldest_overdue_ms
+from soundbox_server.payments.figures import count_waiting
 
 log = structlog.get_logger()
 
@@ -67,17 +68,18 @@ async def database_answers(database: Database) -> bool:
 
 def metrics_page(database: Database) -> Callable[[Request], Awaitable[Response]]:
     async def answer(_request: Request) -> Response:
-        async def look(tx: Statements) -> tuple[dict[str, int], int]:
-            return await depth(tx), await count_online(tx)
+        async def look(tx: Statements) -> tuple[dict[str, int], int, int]:
+            return await depth(tx), await count_online(tx), await count_waiting(tx)
 
         try:
-            waiting, online = await asyncio.wait_for(database.read(look), CHECK_TIMEOUT_S)
+            waiting, online, unpaid = await asyncio.wait_for(database.read(look), CHECK_TIMEOUT_S)
         except Exception as error:  # the other figures matter most when the database is away
             log.warning("metrics.database_away", error=repr(error))
         else:
             for state, count in waiting.items():
                 metrics.outbox_depth.labels(state).set(count)
             metrics.devices_online.set(online)
+            metrics.payments_waiting.set(unpaid)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return answer

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.journey
 SOUNDBOX = Path(sys.executable).with_name("soundbox")
 DEADLINE_S = 90.0
 PLAYED = re.compile(r"txn_\w+ .*played \+\d+ ms")
+STATIC = re.compile(r"txn_\w+ +Rp15\.000 +SBX-DEMO-0001: paid by a static QR, .*played \+\d+ ms")
 
 
 class Running:
@@ -123,10 +124,16 @@ async def test_payments_are_heard_and_ctrl_c_leaves_nothing(engine: str, tmp_pat
 
     async with up(settings, "--pay-every", "0.5", "--boxes", "2") as running:
         await running.until(lambda: running.played() >= 3, "three payments played")
+        await running.until(lambda: any("soundbox pay term_001" in line for line in running.lines), "static QR")
+        customer = await asyncio.create_subprocess_exec(
+            SOUNDBOX, "pay", "term_001", "15000", env={**os.environ, **settings}
+        )
+        await running.until(lambda: any(STATIC.search(line) for line in running.lines), "a static QR's payment played")
         code = await running.end(signal.SIGINT)
         left = alive_in(home)
 
     assert code == 0, "\n".join(running.lines)
+    assert customer.returncode == 0
     assert left == []
     assert [path for path in recordings(home) if path.suffix != ".wav"] == []
     assert len(recordings(home)) >= 3

@@ -17,9 +17,11 @@ from soundbox_server.clock import rfc3339
 from soundbox_server.db import Database, Statements, transaction
 from soundbox_server.devices import service as devices
 from soundbox_server.ids import new_id
-from soundbox_server.payments import charging, dynamic_qr
+from soundbox_server.payments import charging, dynamic_qr, qris
 from soundbox_server.payments.adjustments import ReceivedAdjustment, take_adjustments
+from soundbox_server.payments.models import StaticQr
 from soundbox_server.payments.service import Received, Taken, take_reports
+from soundbox_server.payments.static_qr import Sticker, put_up
 from soundbox_server.providers.base import AdjustmentReport, Charge, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_report
 
@@ -28,6 +30,7 @@ MASTER = bytes(range(32))
 LIFE_MS = 60_000
 QR_LIFE_MS = 300_000
 LATE_REPORT_MS = 600_000
+PROVIDERS = ("sandbox", "acme")
 TELLING = Telling(key_of=partial(seal.announcement_key, MASTER), owner="test", life_ms=LIFE_MS)
 
 
@@ -81,6 +84,12 @@ class Shop:
     async def unbind(self, device_id: str) -> None:
         async with transaction(self.database) as session:
             await devices.unbind(session, device_id=device_id, now_ms=NOW)
+
+    async def static_qr(self, reference: str = "sticker-1", **other: Any) -> StaticQr:
+        """A QR of the sandbox that hangs at the terminal. `other` replaces what it is put up with."""
+        wanted = {"provider": "sandbox", "partner_reference": reference, "qr_payload": static_payload()} | other
+        async with transaction(self.database) as session:
+            return await put_up(session, self.terminal_id, Sticker(**wanted), providers=PROVIDERS, now_ms=NOW)
 
     async def payment(
         self, device_id: str, amount: int = 50_000, *, provider: str = "sandbox", now_ms: int = NOW
@@ -155,6 +164,34 @@ def report(
     } | other  # fmt: skip
     read = read_report(json.dumps(body).encode(), provider=payment.provider)
     return read if paid_at_ms is not None else msgspec.structs.replace(read, paid_at_ms=None)
+
+
+def static_payload(**other: Any) -> str:
+    """A static QRIS of the shop's. `other` replaces its fields."""
+    fields: dict[str, Any] = {
+        "initiation_method": "static", "acquirer_domain": "ID.CO.SANDBOX.WWW",
+        "merchant_pan_in_qr": "936009990000000001", "acquirer_merchant_id": "0000000001", "merchant_criteria": "UMI",
+        "nmid": "ID1029384756012", "mcc": "5812",
+        "merchant_name": "WARUNG SARI, JAKARTA", "city": "JAKARTA", "postal_code": "10110",
+    }  # fmt: skip
+    return qris.encode_fields(fields | other)
+
+
+def static_report(
+    amount: int = 15_000,
+    *,
+    reference: str = "sticker-1",
+    provider: str = "sandbox",
+    status: str = "paid",
+    event_id: str | None = None,
+    **other: Any,
+) -> PaymentReport:
+    """What a provider says of a payment by a static QR, read from a body as it would come."""
+    body = {
+        "event_id": event_id or new_id("pev"), "partner_reference": reference, "status": status, "amount": amount,
+        "currency": "IDR", "paid_at": rfc3339(NOW), "issuer": "Bank Contoh",
+    } | other  # fmt: skip
+    return read_report(json.dumps(body).encode(), provider=provider)
 
 
 async def take(database: Database, *reports: PaymentReport, now_ms: int = NOW) -> list[Taken]:

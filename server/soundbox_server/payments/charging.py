@@ -7,6 +7,7 @@ request, or the worker, resumes by query: the provider is never asked to charge 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ from soundbox_server.errors import (
 from soundbox_server.ids import new_id
 from soundbox_server.payments import qris
 from soundbox_server.payments.asking import watch
+from soundbox_server.payments.figures import count_answer
 from soundbox_server.payments.methods import Payer, Source, ceiling_idr
 from soundbox_server.payments.state import AttemptState, PaymentState, before
 from soundbox_server.payments.timeline import insert_steps
@@ -382,6 +384,8 @@ def _check_qr(charge: Charge, pending: Pending) -> None:
     decoded = qris.decode(charge.qr_payload)
     if not decoded.valid or qris.amount_idr(decoded) != pending.amount or len(charge.qr_payload) > LONGEST_QR:
         raise GatewayError("The provider issued a QR that does not fit the payment.", reference=pending.reference)
+    if decoded.qris is not None and qris.is_transfer(decoded.qris):
+        raise GatewayError("The provider issued a transfer's QR, which pays no merchant.", reference=pending.reference)
 
 
 def actions_of(charge: Charge) -> dict[str, str]:
@@ -400,6 +404,8 @@ def actions_of(charge: Charge) -> dict[str, str]:
 async def record_answer(tx: Statements, answered: Answered, *, now_ms: int) -> Pending:
     """Store what the provider said. A payment that was paid meanwhile stays paid."""
     pending = answered.pending
+    issued = answered.charge is not None
+    tx.after_commit.append(partial(count_answer, pending.provider, issued=issued, unknown=answered.unknown))
     await tx.fetch("SELECT id FROM payment WHERE id = $1 " + tx.lock("payment"), pending.payment_id)
     if answered.charge is not None:
         await _record_charge(tx, pending, answered.charge, now_ms=now_ms)

@@ -5,7 +5,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
 from soundbox_server.payments.methods import SOURCES, PaymentMethod
-from soundbox_server.payments.state import CAPTURED, NEVER_CAPTURED, AttemptState, Outcome, PaymentState, RefundState
+from soundbox_server.payments.state import (
+    CAPTURED,
+    NEVER_CAPTURED,
+    AttemptState,
+    Outcome,
+    PaymentState,
+    RefundState,
+    StaticQrKind,
+    StaticQrState,
+)
 
 
 def _among(states: Iterable[str]) -> str:
@@ -18,6 +27,8 @@ _STATES = _among(PaymentState)
 _ATTEMPT_STATES = _among(AttemptState)
 _REFUND_STATES = _among(RefundState)
 _OUTCOMES = _among(Outcome)
+_STATIC_KINDS = _among(StaticQrKind)
+_STATIC_STATES = _among(StaticQrState)
 _OPEN = text("state IN ('created', 'awaiting_payment')")
 _ORDERED = text("order_code IS NOT NULL")
 _IN_REVIEW = text("review_reason IS NOT NULL")
@@ -229,3 +240,48 @@ class PaymentEvent(Base):
     state: Mapped[str]
     source: Mapped[str]
     detail: Mapped[str | None]
+
+
+class StaticQr(Base):
+    """A QR that hangs at a terminal and is paid again and again. `partner_reference` is what its provider calls it.
+
+    `qr_payload` is None where only that name is known. `provider_reference` is the provider's own id of the QR, which
+    some repeat with every payment as if it were the payment's. A `transfer` moves money to somebody and sells nothing.
+    """
+
+    __tablename__ = "static_qr"
+    __table_args__ = (
+        CheckConstraint(f"kind IN ({_STATIC_KINDS})", name="static_qr_kind"),
+        CheckConstraint(f"state IN ({_STATIC_STATES})", name="static_qr_state_known"),
+        CheckConstraint("(state = 'retired') = (retired_at_ms IS NOT NULL)", name="static_qr_retired_has_a_time"),
+        UniqueConstraint("provider", "partner_reference", name="static_qr_partner_reference"),
+        Index("static_qr_terminal", "terminal_id", "id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    merchant_id: Mapped[str] = mapped_column(ForeignKey("merchant.id"))
+    terminal_id: Mapped[str] = mapped_column(ForeignKey("terminal.id"))
+    provider: Mapped[str]
+    partner_reference: Mapped[str]
+    provider_reference: Mapped[str | None]
+    qr_payload: Mapped[str | None]
+    kind: Mapped[str]
+    state: Mapped[str]
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    retired_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class StaticTransfer(Base):
+    """A name by which a payment of a static QR is known: its retrieval reference, the provider's transaction, an event.
+
+    One payment has as many rows as names; the key is what keeps money that is told twice from being booked twice.
+    """
+
+    __tablename__ = "static_transfer"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    static_qr_id: Mapped[str] = mapped_column(ForeignKey("static_qr.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    payment_id: Mapped[str] = mapped_column(ForeignKey("payment.id"))
+    rrn: Mapped[str | None]

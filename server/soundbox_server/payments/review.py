@@ -95,6 +95,8 @@ async def _accept(
 ) -> None:
     if payment["paid_at_ms"] is not None:
         raise IllegalTransition("It is paid: what came besides can be refunded or rejected.", state=payment["state"])
+    if payment["qr_mode"] == "transfer":
+        raise Conflict("A QRIS transfer is no sale: refund or reject it.")
     state = require(payment["state"], PaymentState.PAID)
     if payment["merchant_status"] != "approved":
         raise Conflict("This merchant is not approved to take payments.", status=payment["merchant_status"])

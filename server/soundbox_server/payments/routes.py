@@ -117,7 +117,12 @@ async def qris_callback(request: Request) -> Response:
         metrics.labelled(metrics.callbacks, partner if reader else "unknown", error.code.lower()).inc()
         raise
     failpoints.reached("callback.verified")
-    taken = await desk.take(report, asked=request_id(request))
+    try:
+        taken = await desk.take(report, asked=request_id(request))
+    except Exception as error:
+        outcome = error.code.lower() if isinstance(error, SoundboxError) else "crashed"
+        metrics.labelled(metrics.callbacks, partner, outcome).inc()
+        raise
     failpoints.reached("callback.answered")
     metrics.labelled(metrics.callbacks, partner, taken.outcome.value).inc()
     metrics.callback_seconds.observe(time.perf_counter() - started)

@@ -8,6 +8,7 @@ read before the lock may be a moment old.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -25,7 +26,8 @@ from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
-from soundbox_server.payments import suspense
+from soundbox_server.payments import figures, static_payments, suspense
+from soundbox_server.payments.received import Received as Received
 from soundbox_server.payments.refunds import NewRefund, insert_refunds
 from soundbox_server.payments.reports import kept_report
 from soundbox_server.payments.state import (
@@ -44,14 +46,6 @@ from soundbox_server.revenue import service as revenue
 
 NOT_APPROVED = "merchant_not_approved"
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
-
-
-class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified report with the request that brought it."""
-
-    report: PaymentReport
-    request_id: str
-    received_at_ms: int
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +72,7 @@ class _Locked:
     fee_version: str
     rrn: str | None
     trace_id: str
+    qr_mode: str = "dynamic"
     late: bool = False
     review_reason: str | None = None
     paid_at_ms: int | None = None
@@ -105,6 +100,7 @@ class _Locked:
             fee_version=row["fee_version"] or f"{row['fee_profile_id']}/{row['version']}",
             rrn=row["rrn"],
             trace_id=row["trace_id"],
+            qr_mode=row["qr_mode"],
             late=bool(row["late"]),
             review_reason=row["review_reason"],
             paid_at_ms=row["paid_at_ms"],
@@ -158,6 +154,7 @@ async def take_reports(
     payments: dict[str, _Locked] = {}
     for provider in sorted(by_provider):
         payments |= await _lock_payments(tx, provider, by_provider[provider])
+    reports = await _of_static_qr(tx, reports, payments, now_ms=now_ms)
     failpoints.reached("callback.locked")
     # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
     listening = listeners_at(tx, {p.terminal_id for p in payments.values() if not p.captured})
@@ -175,7 +172,7 @@ async def take_reports(
 
 _LOCKED = """
 SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
-       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.paid_amount, p.resolution,
+       p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode, p.paid_amount, p.resolution,
        a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.late_policy, m.fee_profile_id,
        f.bps, f.version
 FROM payment_attempt a
@@ -192,6 +189,21 @@ async def _lock_payments(tx: Statements, provider: str, reports: Sequence[Paymen
     references = sorted({report.partner_reference for report in reports})
     rows = await tx.fetch(_LOCK.format(among=tx.among(2), lock=tx.lock("p")), provider, references)
     return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
+
+
+async def _of_static_qr(
+    tx: Statements, reports: Sequence[Received], payments: dict[str, _Locked], *, now_ms: int
+) -> Sequence[Received]:
+    """The same reports; those of static QR now name the payment that stands for their money, which joins `payments`."""
+    strangers = [r for r in reports if f"{r.report.provider}:{r.report.partner_reference}" not in payments]
+    placed = await static_payments.place(tx, strangers, now_ms=now_ms) if strangers else {}
+    if not placed:
+        return reports
+    named = [static_payments.renamed(received, placed) for received in reports]
+    for provider in sorted({provider for provider, _, _ in placed}):
+        ours = [now.report for now, was in zip(named, reports, strict=True) if now is not was]
+        payments |= await _lock_payments(tx, provider, [report for report in ours if report.provider == provider])
+    return named
 
 
 async def take_found(
@@ -276,6 +288,8 @@ def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | Non
         return Outcome.NEEDS_REVIEW, "in_review"
     if payment.resolution is not None:  # its money was refused or sent back: what comes now is for a person to judge
         return Outcome.NEEDS_REVIEW, f"already_{payment.resolution}"
+    if payment.qr_mode == "transfer":  # no sale, so no box says it
+        return Outcome.NEEDS_REVIEW, "qris_transfer"
     if not payment.merchant_approved:
         return Outcome.NEEDS_REVIEW, NOT_APPROVED
     return Outcome.APPLIED, None
@@ -438,6 +452,8 @@ WHERE id = $1
 
 
 async def _write(tx: Statements, group: _Group) -> None:
+    modes = {payment.id: payment.qr_mode for payment in group.changed.values()}
+    tx.after_commit.append(partial(figures.count_steps, group.steps, modes))
     await tx.many(_INSERT_EVENT, group.events)
     # No payment to lock: two processes may hold the same orphans. Only the one whose row stands books it, and both
     # write them in the same order, or each would wait for the other.

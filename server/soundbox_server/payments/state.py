@@ -47,6 +47,18 @@ class Outcome(StrEnum):
     ORPHAN = "orphan"
 
 
+class StaticQrState(StrEnum):
+    """Of a QR that hangs at a terminal. A retired one never comes back: another sticker is another QR."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class StaticQrKind(StrEnum):
+    PAYMENT = "payment"
+    TRANSFER = "transfer"
+
+
 S = PaymentState
 TRANSITIONS: dict[PaymentState, frozenset[PaymentState]] = {
     # Created may be paid at once: the customer, and the callback, can be faster than the provider's answer to us.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -169,6 +169,16 @@ class Charge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IssuedStaticQr:
+    """A QR to hang at a terminal, unread. `provider_reference` where the partner has an id of its own for the QR."""
+
+    provider: str
+    reference: str
+    qr_payload: str
+    provider_reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChargeStatus:
     """What a partner answers when asked about a reference, over an authenticated connection.
 
@@ -255,6 +265,17 @@ class Provider(Protocol):
         """`closed` while it is asked; `opened` or `half-opened` after repeated failures."""
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class StaticIssuer(Protocol):
+    """A partner that issues QR to hang at terminals, when asked over its API."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def issue_static(self, reference: str, merchant: MerchantIdentity) -> IssuedStaticQr:
+        """The same reference gets the same QR. Raises ProviderRefused or ProviderUnknown (ask again)."""
 
 
 class Gateway(Protocol):

@@ -6,14 +6,16 @@ after repeated failures, and one repetition where repeating is harmless. Above a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import httpx
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
+from soundbox_server import metrics
 from soundbox_server.providers.base import ProviderUnknown, ProviderUnreachable
 from soundbox_server.providers.strict_json import MAX_BODY_BYTES
 
@@ -76,6 +78,12 @@ class Calls:
         idempotent: bool,
     ) -> Answer:
         """One call; `idempotent` ones are repeated once. Raises ProviderUnreachable or ProviderUnknown."""
+        with _watched(self._name):
+            return await self._send(method, url, headers=headers, content=content, idempotent=idempotent)
+
+    async def _send(
+        self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None, idempotent: bool
+    ) -> Answer:
         begun = asyncio.get_running_loop().time()
         deadline = begun + self._total_timeout_s
         async with self._slot(begun + SHARE_TO_WAIT * self._total_timeout_s):
@@ -109,6 +117,24 @@ class Calls:
                 self._slots.release()
         finally:
             self._room += 1
+
+
+@contextmanager
+def _watched(provider: str) -> Iterator[None]:
+    """Counts how a call ended, and how long it took where somebody was asked."""
+    begun, outcome = time.perf_counter(), "answered"
+    try:
+        yield
+    except ProviderUnreachable:
+        outcome = "refused"
+        raise
+    except (ProviderUnknown, asyncio.CancelledError):
+        outcome = "unknown"
+        raise
+    finally:
+        metrics.labelled(metrics.provider_requests, provider, outcome).inc()
+        if outcome != "refused":
+            metrics.labelled(metrics.provider_request_seconds, provider).observe(time.perf_counter() - begun)
 
 
 def open_client(*, total_timeout_s: float = TOTAL_TIMEOUT_S) -> httpx.AsyncClient:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -19,6 +19,8 @@ from soundbox_server.providers.base import (
     Charge,
     ChargeRequest,
     ChargeStatus,
+    IssuedStaticQr,
+    MerchantIdentity,
     Method,
     PaymentReport,
     ProviderRefused,
@@ -30,6 +32,8 @@ from soundbox_server.providers.calls import CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S, 
 from soundbox_server.providers.strict_json import read_as, read_object
 
 log = structlog.get_logger()
+
+Said = TypeVar("Said")
 
 
 class _ChargeAnswer(msgspec.Struct):
@@ -49,6 +53,11 @@ class _RefundAnswer(msgspec.Struct):
     reference: str
     amount: int
     status: Literal["pending", "succeeded"]
+
+
+class _StaticAnswer(msgspec.Struct):
+    reference: str
+    qr_payload: str
 
 
 class SandboxProvider:
@@ -73,6 +82,7 @@ class SandboxProvider:
             raise ValueError("The sandbox provider needs at least one callback secret, and none may be empty.")
         self._name = name
         self._url = base_url.rstrip("/") + "/v1/qr"
+        self._static_url = base_url.rstrip("/") + "/v1/static"
         self._refunds_url = base_url.rstrip("/") + "/v1/refunds"
         self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
         self._secrets = tuple(secrets)
@@ -112,6 +122,18 @@ class SandboxProvider:
         if (said.reference, said.amount) != (request.reference, request.amount_idr):
             raise ProviderUnknown("The provider answered for another charge.", reference=request.reference)
         return self._charge(said, answer)
+
+    async def issue_static(self, reference: str, merchant: MerchantIdentity) -> IssuedStaticQr:
+        body = {"reference": reference, "merchant": asdict(merchant), "callback_url": self._callback_url}
+        answer = await self._calls.send(
+            "POST", self._static_url, headers=self._headers, content=orjson.dumps(body), idempotent=True
+        )
+        if answer.status not in {200, 201}:
+            raise _refusal(answer)
+        said = _read_as(_StaticAnswer, answer)
+        if said.reference != reference:
+            raise ProviderUnknown("The provider answered for another QR.", reference=reference)
+        return IssuedStaticQr(provider=self._name, reference=reference, qr_payload=said.qr_payload)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -241,8 +263,12 @@ def _refunded(request: RefundRequest, answer: Answer) -> RefundStatus:
 
 
 def _read(answer: Answer) -> _ChargeAnswer:
+    return _read_as(_ChargeAnswer, answer)
+
+
+def _read_as(kind: type[Said], answer: Answer) -> Said:
     try:
-        return read_as(_ChargeAnswer, answer.body)
+        return read_as(kind, answer.body)
     except ValidationFailed as wrong:
         raise ProviderUnknown("The provider's answer cannot be read.") from wrong
 

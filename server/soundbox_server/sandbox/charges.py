@@ -8,10 +8,10 @@ from typing import Any, Literal
 import orjson
 
 from soundbox_server.clock import rfc3339, rfc3339_or_none
-from soundbox_server.errors import Conflict, TransactionNotFound
+from soundbox_server.errors import Conflict, TransactionNotFound, ValidationFailed
 from soundbox_server.ids import new_id
 from soundbox_server.providers.base import AdjustmentKind, MerchantIdentity, ReportedStatus
-from soundbox_server.sandbox import qr
+from soundbox_server.sandbox import qr, static
 from soundbox_server.sandbox.store import read_faults, take_fault
 
 ISSUERS = ("Bank Contoh", "Dompet Uji", "Bank Sandbox")
@@ -60,7 +60,7 @@ def issue(
             raise Conflict("This reference was used for another amount.", reference=order.reference)
         return known, False
 
-    transaction_id = "SB" + "".join(secrets.choice(_LETTERS) for _ in range(11))
+    transaction_id = _new_transaction_id()
     payload = qr.issue(order.merchant, amount_idr=order.amount_idr, transaction_id=transaction_id)
     connection.execute(
         "INSERT INTO charge (reference, transaction_id, amount_idr, qr_payload, callback_url, created_at_ms,"
@@ -77,6 +77,14 @@ def issue(
         ),
     )
     return find(connection, order.reference), True
+
+
+def _new_transaction_id() -> str:
+    return "SB" + "".join(secrets.choice(_LETTERS) for _ in range(11))
+
+
+def _new_rrn() -> str:
+    return f"{secrets.randbelow(10**12):012d}"
 
 
 def find(connection: sqlite3.Connection, reference: str) -> sqlite3.Row:
@@ -109,11 +117,41 @@ def pay(connection: sqlite3.Connection, reference: str, paying: Paying, *, now_m
             now_ms if paying.at_ms is None else paying.at_ms,
             paying.amount_idr or charge["amount_idr"],
             paying.issuer or secrets.choice(ISSUERS),
-            f"{secrets.randbelow(10**12):012d}",
+            _new_rrn(),
             reference,
         ),
     )
     paid = find(connection, reference)
+    _report(connection, paid, now_ms=now_ms)
+    return paid
+
+
+def pay_static(connection: sqlite3.Connection, reference: str, paying: Paying, *, now_ms: int) -> sqlite3.Row:
+    """A customer pays by a QR that hangs somewhere: a charge of its own each time. Raises ValidationFailed without an
+    amount, TransactionNotFound."""
+    hanging = static.find(connection, reference)
+    if paying.amount_idr is None:
+        raise ValidationFailed("A static QR names no amount: say what the customer pays.")
+    rrn, transaction_id = _new_rrn(), _new_transaction_id()
+    paid_reference = static.paid_reference(reference, rrn)
+    connection.execute(
+        "INSERT INTO charge (reference, transaction_id, amount_idr, qr_payload, callback_url, created_at_ms,"
+        " expires_at_ms, paid_at_ms, paid_amount_idr, issuer, rrn) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            paid_reference,
+            transaction_id,
+            paying.amount_idr,
+            f"{hanging['qr_payload']} {transaction_id}",  # a charge's own, as every charge's is
+            hanging["callback_url"],
+            now_ms,
+            now_ms,
+            now_ms if paying.at_ms is None else paying.at_ms,
+            paying.amount_idr,
+            paying.issuer or secrets.choice(ISSUERS),
+            rrn,
+        ),
+    )
+    paid = find(connection, paid_reference)
     _report(connection, paid, now_ms=now_ms)
     return paid
 
@@ -295,7 +333,7 @@ def _queue(
     event_id = new_id("evt")
     body = {
         "event_id": event_id,
-        "partner_reference": charge["reference"],
+        "partner_reference": static.called(charge["reference"]) if status == "paid" else charge["reference"],
         "transaction_id": charge["transaction_id"],
         "status": status,
         "amount": amount_idr,

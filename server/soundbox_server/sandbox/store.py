@@ -45,6 +45,12 @@ CREATE TABLE IF NOT EXISTS callback (
 );
 CREATE INDEX IF NOT EXISTS callback_due ON callback (due_at_ms) WHERE due_at_ms IS NOT NULL;
 CREATE INDEX IF NOT EXISTS callback_of_charge ON callback (reference);
+CREATE TABLE IF NOT EXISTS static_qr (
+    reference TEXT PRIMARY KEY,
+    qr_payload TEXT NOT NULL UNIQUE,
+    callback_url TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS fate (
     reference TEXT NOT NULL REFERENCES charge (reference),
     kind TEXT NOT NULL CHECK (kind IN ('cancelled', 'reversed', 'disputed')),

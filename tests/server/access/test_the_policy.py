@@ -26,6 +26,7 @@ NOWHERE = {
     "organisation_id": "org_nowhere", "person_id": "per_nowhere", "api_key_id": "key_nowhere",
     "alert_id": "alr_nowhere", "merchant_id": "mer_nowhere", "change_id": "acc_nowhere", "document_id": "doc_nowhere",
     "outlet_id": "out_nowhere", "terminal_id": "term_nowhere", "command_id": "cmd_nowhere",
+    "static_qr_id": "sqr_nowhere",
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
     "refund_id": "rfd_nowhere", "report_id": "evt_nowhere",
 }  # fmt: skip

@@ -24,7 +24,7 @@ _ONES_OWN = "^/(admin|merchant)/(logout|sessions|password|totp)"  # whoever asks
 AUDIENCES = (
     Audience(
         name="registry",
-        paths="^/admin/(merchants|outlets|terminals|account-changes|ledger-entries|audit-logs|alerts|exports|health)",
+        paths="^/admin/(merchants|outlets|terminals|static-qrs|account-changes|ledger-entries|audit-logs|alerts|exports|health)",
         person="per_demo_admin",
     ),
     Audience(
