@@ -1,6 +1,6 @@
 """How staff see merchants, their places and their papers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
@@ -25,6 +25,7 @@ class MerchantView(TypedDict):
     settlement_account_reference: str | None
     settlement_account_type: str | None
     payout_mode: str
+    late_policy: Literal["accept", "refund"]
     status: Annotated[str, among(MerchantState)]
     status_reason: str | None
     onboarding_status: str
