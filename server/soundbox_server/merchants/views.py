@@ -1,6 +1,8 @@
 """How staff see merchants, their places and their papers."""
 
-from typing import Annotated, Literal
+from typing import Annotated
+
+from pydantic import WithJsonSchema
 
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
@@ -25,7 +27,7 @@ class MerchantView(TypedDict):
     settlement_account_reference: str | None
     settlement_account_type: str | None
     payout_mode: str
-    late_policy: Literal["accept", "refund"]
+    late_policy: Annotated[str, WithJsonSchema({"type": "string", "enum": ["accept", "refund"]})]
     status: Annotated[str, among(MerchantState)]
     status_reason: str | None
     onboarding_status: str
