@@ -372,3 +372,38 @@ async def _asked_for(hub: Stack, box: Credentials, request_id: str, amount: int)
         made = await client.post("/device/transactions/dynamic-qr", json=asked)
         assert made.status_code == 200, made.text
         return str(made.json()["transaction_id"])
+
+
+async def test_what_was_paid_and_said_goes_back_in_parts_and_is_not_said_again(hub: Stack, box: Credentials) -> None:
+    acquirer = httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{hub.sandbox_port}",
+        headers={"authorization": f"Bearer {hub.settings().sandbox_api_key}"},
+        timeout=20,
+    )
+    finance = httpx.AsyncClient(base_url=hub.url, headers=await hub.login("finance@demo.test"), timeout=20)
+    async with acquirer, finance, line(hub, box) as wire:
+        await wire.birth(1)
+        await wire.say(Uplink.DYNAMIC_QR_REQUEST, _ask(box, "back"))
+        _, answer = await wire.hear()
+        path = f"/admin/transactions/{answer.transaction_id}"
+        rows = await hub.query("SELECT reference FROM payment_attempt WHERE payment_id = $1", answer.transaction_id)
+        reference = rows[0][0]
+        await acquirer.put("/v1/faults", json={"drop_callbacks": 1, "lose_refund_answers": 2})
+        assert (await acquirer.post(f"/v1/qr/{reference}/pay")).status_code == 200
+        asked = (await finance.post(f"{path}/check-status")).json()["data"]
+        channel, paid = await wire.hear()
+        for amount in (20_000, 30_000):
+            wished = await finance.post(f"{path}/refund", json={"amount": amount, "reason": "Wrong size."})
+            assert wished.status_code == 202, wished.text
+
+        async def gone() -> bool:
+            return (await finance.get(path)).json()["data"]["status"] == "refunded"
+
+        await until(gone, what="both refunds done")
+        seen = (await finance.get(path)).json()["data"]
+        made = (await acquirer.get(f"/v1/qr/{reference}")).json()["adjustments"]
+        await acquirer.put("/v1/faults", json={})
+
+    assert (asked["status"], channel, paid.amount) == ("paid", Downlink.PAYMENT_SUCCESS, 50_000)
+    assert (seen["refunded_amount"], len(seen["announcements"]), len(made)) == (50_000, 1, 2)
+    assert {refund["status"] for refund in seen["refunds"]} == {"done"}

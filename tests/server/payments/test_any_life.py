@@ -33,7 +33,7 @@ from soundbox_server.payments.inquiry import Inquiry
 from soundbox_server.payments.service import expire_unpaid
 from soundbox_server.payments.state import TRANSITIONS, PaymentState
 
-LIVES = int(os.environ.get("PAYMENT_LIVES", "6"))
+LIVES = int(os.environ.get("PAYMENT_LIVES", "5"))
 FAR_AWAY_MS = 9_999_999_999_999
 HOUR_MS = 3_600_000
 FAULTS = st.lists(st.sampled_from(["lost", "silent", "slow", "refuse", "unreachable"]), max_size=2)
