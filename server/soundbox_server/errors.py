@@ -26,6 +26,13 @@ class InvalidAmount(SoundboxError):
     status = 400
 
 
+class InvalidPaymentType(SoundboxError):
+    """A method that nobody offers here."""
+
+    code = "INVALID_PAYMENT_TYPE"
+    status = 400
+
+
 class Unauthenticated(SoundboxError):
     code = "UNAUTHENTICATED"
     status = 401

@@ -25,6 +25,7 @@ NOWHERE = {
     "alert_id": "alr_nowhere", "merchant_id": "mer_nowhere", "change_id": "acc_nowhere", "document_id": "doc_nowhere",
     "outlet_id": "out_nowhere", "terminal_id": "term_nowhere", "command_id": "cmd_nowhere",
     "export_id": "exp_nowhere", "refund_id": "rfd_nowhere", "report_id": "evt_nowhere",
+    "credential_id": "pcr_nowhere", "route_id": "prt_nowhere", "provider": "nobody", "partner": "nobody",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
 BODIES: dict[tuple[str, str], object] = {}
