@@ -29,12 +29,22 @@ from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
 from soundbox_server.facades import mstore, mstore_offline, paybaba
+from soundbox_server.gateways import (
+    MIDTRANS_WEBHOOK,
+    PAYLABS_WEBHOOK,
+    SNAP_NOTIFY,
+    SNAP_TOKEN,
+    XENDIT_WEBHOOK,
+    open_gateways,
+    snap_token_key,
+)
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
 from soundbox_server.merchants.documents import LARGEST_FILE as LARGEST_DOCUMENT
 from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
+from soundbox_server.payments import notify_routes as notify
 from soundbox_server.payments.admin_routes import router as transactions
 from soundbox_server.payments.desk import ChargeDesk
 from soundbox_server.payments.inquiry import Inquiry
@@ -43,7 +53,9 @@ from soundbox_server.payments.review_routes import router as review
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
-from soundbox_server.providers.base import Provider, StaticIssuer
+from soundbox_server.providers.base import StaticIssuer
+from soundbox_server.providers.registry import Gateways, asked_for
+from soundbox_server.providers.routes import router as providers
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 
@@ -53,6 +65,13 @@ log = structlog.get_logger()
 LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
+    XENDIT_WEBHOOK: (notify.xendit_webhook, notify.XENDIT_OPERATION),
+    MIDTRANS_WEBHOOK: (notify.midtrans_webhook, notify.MIDTRANS_OPERATION),
+    PAYLABS_WEBHOOK: (notify.paylabs_webhook, notify.PAYLABS_OPERATION),
+}
+SNAP = {
+    SNAP_NOTIFY: (notify.snap_door, notify.SNAP_NOTIFY_OPERATION),
+    SNAP_TOKEN: (notify.snap_door, notify.SNAP_TOKEN_OPERATION),
 }
 # Errors at the references' own paths, as their clients read them.
 ERROR_FORMS = (mstore.ERRORS, paybaba.ERRORS)
@@ -79,22 +98,24 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.state.scopes = SCOPES
     app.state.open_without_totp = OPEN_WITHOUT_TOTP
     app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
-    doors = {path: door for path, (door, _) in LEAN.items()}
-    http.install(app, lean=doors, larger_bodies=LARGER_BODIES, error_forms=ERROR_FORMS)
+    http.install(
+        app, lean={path: door for path, (door, _) in LEAN.items()}, lean_below={notify.SNAP_PREFIX: notify.snap_door},
+        larger_bodies=LARGER_BODIES, error_forms=ERROR_FORMS,
+    )  # fmt: skip
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
-    app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
+    app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in (LEAN | SNAP).items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        mstore.router, mstore_offline.router, paybaba.router, health.router,
+        providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
         app.include_router(seed)
         app.include_router(mstore.testing)
     openapi.describe(
-        app, lean={path: operation for path, (_, operation) in LEAN.items()}, plain=health.OPERATIONS, policy=POLICY,
-        error_forms=ERROR_FORMS,
+        app, lean={path: operation for path, (_, operation) in (LEAN | SNAP).items()}, plain=health.OPERATIONS,
+        policy=POLICY, error_forms=ERROR_FORMS,
     )  # fmt: skip
     app.router.routes += documentation.routes(app)
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
@@ -118,9 +139,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _running(app: FastAPI, settings: Settings, database: Database) -> AsyncIterator[None]:
     owner = parts.owner_name("api")
-    provider = parts.open_provider(settings)
+    gateways = open_gateways(settings)
+    await gateways.refresh(database, settings.sealing_ring)
     publisher = Publisher()
-    desk = parts.callback_desk(settings, database, provider, owner=owner, publish=publisher.publish)
+    desk = parts.callback_desk(settings, database, owner=owner, publish=publisher.publish)
     heartbeats = HeartbeatDesk(database)
     state = app.state
     state.database = database
@@ -146,15 +168,18 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.publisher = publisher
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
-    state.charge_desk = ChargeDesk(database, provider, desk.take, lives=parts.lives(settings))
-    state.static_issuer = provider if isinstance(provider, StaticIssuer) else None
-    state.simulator = provider
+    state.gateways = gateways
+    state.snap_token_key = snap_token_key(settings)
+    state.charge_desk = ChargeDesk(database, gateways, desk.take, lives=parts.lives(settings))
+    state.static_issuer = next((one for one in gateways.accounts.values() if isinstance(one, StaticIssuer)), None)
+    state.simulator = gateways.accounts.get("sandbox")
     state.late_report_ms = settings.late_report_s * 1000
-    state.payment_gateways = lambda: {provider.name: provider}
+    state.payment_gateways = lambda: gateways.accounts
     state.inquiry = Inquiry(database, state.payment_gateways, desk.take)
-    state.looks = _looks(settings, database, provider, publisher)
-    health_routes = _health_routes(state.looks, database, publisher)
+    state.looks = _looks(settings, database, gateways, publisher)
+    health_routes = _health_routes(state.looks, database, publisher, gateways)
     app.router.routes += health_routes
+    fresh = asyncio.create_task(gateways.keep_fresh(database, settings.sealing_ring))
     connecting = asyncio.create_task(
         keep_connected(
             publisher,
@@ -175,13 +200,13 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
             app.router.routes.remove(route)
         await desk.drain()
         await heartbeats.drain()
-        await parts.cancel([connecting])
-        await provider.aclose()
+        await parts.cancel([connecting, fresh])
+        await gateways.aclose()
         log.info("api.stopped")
 
 
 def _looks(
-    settings: Settings, database: Database, provider: Provider, publisher: Publisher
+    settings: Settings, database: Database, gateways: Gateways, publisher: Publisher
 ) -> Mapping[str, health.Look]:
     """Every part whose health is asked for."""
 
@@ -189,9 +214,11 @@ def _looks(
         return health.Part(state="up" if publisher.connected else "down", facts={"connected": publisher.connected})
 
     async def look_at_provider() -> health.Part:
-        circuit = await provider.circuit()
-        facts = {"name": provider.name, "circuit": circuit}
-        return health.Part(state="up" if circuit == "closed" else "degraded", facts=facts)
+        circuits = await gateways.circuits()
+        state: health.State = "up" if circuits else "down"
+        if any(circuit != "closed" for circuit in circuits.values()):
+            state = "degraded"
+        return health.Part(state=state, facts={"circuits": circuits})
 
     async def look_at_migrations() -> health.Part:
         current, newest = await migrate.current(database), migrate.newest()
@@ -208,17 +235,21 @@ def _looks(
     }
 
 
-def _health_routes(looks: Mapping[str, health.Look], database: Database, publisher: Publisher) -> Sequence[BaseRoute]:
+def _health_routes(
+    looks: Mapping[str, health.Look], database: Database, publisher: Publisher, gateways: Gateways
+) -> Sequence[BaseRoute]:
     async def broker_connected() -> bool:
         return publisher.connected
 
     database_answers = partial(health.database_answers, database)
-    checks: dict[str, health.Check] = {"database": database_answers, "broker": broker_connected}
-    ready = health.readyz(checks, can_do_without={"broker"})
+    checks: dict[str, health.Check] = {
+        "database": database_answers, "broker": broker_connected, "provider": partial(asked_for, gateways),
+    }  # fmt: skip
+    ready = health.readyz(checks, can_do_without={"broker", "provider"})
     return [
         Route("/healthz", health.healthz),
         Route("/health", health.healthz),
         Route("/health/deep", health.deep(looks)),
         Route("/readyz", ready),
-        Route("/metrics", health.metrics_page(database)),
+        Route("/metrics", health.metrics_page(database, gateways.show)),
     ]

@@ -26,6 +26,13 @@ class InvalidAmount(SoundboxError):
     status = 400
 
 
+class InvalidPaymentType(SoundboxError):
+    """A method that nobody offers here."""
+
+    code = "INVALID_PAYMENT_TYPE"
+    status = 400
+
+
 class Unauthenticated(SoundboxError):
     code = "UNAUTHENTICATED"
     status = 401
@@ -104,6 +111,13 @@ class FeeRuleMissing(Conflict):
 
 class IdempotencyKeyReused(SoundboxError):
     code = "IDEMPOTENCY_KEY_REUSED"
+    status = 422
+
+
+class CredentialsRefused(SoundboxError):
+    """Well-formed, and no provider's way to prove who asks."""
+
+    code = "CREDENTIALS_REFUSED"
     status = 422
 
 

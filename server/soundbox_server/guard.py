@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from soundbox_server import failpoints
 from soundbox_server.broker.mosquitto import find_mosquitto
 from soundbox_server.db import Database, Statements
+from soundbox_server.gateways import profiles, routed
 from soundbox_server.secret_files import readable_by_others
 from soundbox_server.settings import Settings
 
@@ -136,10 +137,41 @@ def _habits(settings: Settings) -> Iterator[Problem]:
         yield Problem("log", "SOUNDBOX_LOG_LEVEL=debug writes more than may be kept", "Set info, warning or error.")
     if failpoints.armed():
         yield Problem("failpoint", "SOUNDBOX_FAILPOINT is set: it kills the process on purpose", "Unset it.")
-    if settings.provider == "sandbox":
-        yield Problem("provider", "SOUNDBOX_PROVIDER=sandbox issues play money", "Name a real provider.")
     if settings.sandbox_auto_pay_ms:
         yield Problem("provider", "SOUNDBOX_SANDBOX_AUTO_PAY_MS pays QRs that nobody has paid", "Unset it.")
+
+
+def _providers(settings: Settings) -> Iterator[Problem]:
+    """Whom payments go to. Credentials may be in the database: the doctor looks there."""
+    try:
+        known = profiles(settings)
+    except ValueError as problem:
+        yield Problem("provider", str(problem), "Mend the file; `soundbox doctor` reads it again.")
+        return
+    for name in sorted(routed(settings)):
+        if name == "sandbox":
+            yield Problem("provider", "SOUNDBOX_PROVIDER or a route is sandbox: play money", "Name a real provider.")
+        elif name not in known:
+            what = f"{name} is none of {', '.join(sorted(known))}"
+            yield Problem("provider", what, "Mend SOUNDBOX_PROVIDER, SOUNDBOX_PROVIDER_FALLBACK or _ROUTES.")
+        elif urlsplit(known[name].base_url).scheme != "https":
+            what = f"{name} is reached at {known[name].base_url}: keys would travel in the open"
+            yield Problem("provider", what, "Set its https:// address.")
+    yield from _test_accounts(settings)
+    path = settings.snap_partners
+    if path is not None and path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        yield Problem("secrets", f"others may read {path} (SOUNDBOX_SNAP_PARTNERS)", f"chmod 600 {path}")
+
+
+def _test_accounts(settings: Settings) -> Iterator[Problem]:
+    """Accounts at which no money moves."""
+    for name, is_test in (
+        ("xendit", settings.xendit_secret_key.get_secret_value().startswith("xnd_development")),
+        ("midtrans", settings.midtrans_server_key.get_secret_value().startswith("SB-")),
+        ("paylabs", settings.paylabs_server == "SIT" and bool(settings.paylabs_merchant_id)),
+    ):
+        if is_test:
+            yield Problem("provider", f"{name}'s account is one for tests: no money moves", "Name the real one.")
 
 
 def _broker(settings: Settings) -> Iterator[Problem]:
@@ -191,7 +223,7 @@ def _mail(settings: Settings) -> Iterator[Problem]:
 
 
 CHECKS: tuple[Check, ...] = (
-    _master_key, _secret_files, _partner_secrets, _database_url, _habits, _broker, _doors, _home,
+    _master_key, _secret_files, _partner_secrets, _database_url, _habits, _providers, _broker, _doors, _home,
 )  # fmt: skip
 
 

@@ -66,8 +66,15 @@ async def database_answers(database: Database) -> bool:
     return await database.read(look)
 
 
-def metrics_page(database: Database) -> Callable[[Request], Awaitable[Response]]:
+def metrics_page(
+    database: Database, *figures: Callable[[], Awaitable[None]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """`figures` are set in the moment they are asked for."""
+
     async def answer(_request: Request) -> Response:
+        for refresh in figures:
+            await refresh()
+
         async def look(tx: Statements) -> tuple[dict[str, int], int, int]:
             return await depth(tx), await count_online(tx), await count_waiting(tx)
 

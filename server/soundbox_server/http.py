@@ -213,9 +213,10 @@ class LeanApp(FastAPI):
     """
 
     lean: Mapping[str, Door]
+    lean_below: Mapping[str, Door]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door = self.lean.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        door = self._door(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if door is None:
             await super().__call__(scope, receive, send)
             return
@@ -233,6 +234,11 @@ class LeanApp(FastAPI):
             response = await _say_internal(request, error)
         response.raw_headers.append((b"x-request-id", asked.encode()))
         await response(scope, receive, send)
+
+    def _door(self, path: str) -> Door | None:
+        if (door := self.lean.get(path)) is not None:
+            return door
+        return next((door for prefix, door in self.lean_below.items() if path.startswith(prefix)), None)
 
 
 _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
@@ -363,10 +369,17 @@ async def _say_internal_outside(request: Request, error: Exception) -> Response:
 
 
 def install(
-    app: LeanApp, *, lean: Mapping[str, Door], larger_bodies: Mapping[str, int], error_forms: Sequence[ErrorForm] = ()
+    app: LeanApp,
+    *,
+    lean: Mapping[str, Door],
+    lean_below: Mapping[str, Door],
+    larger_bodies: Mapping[str, int],
+    error_forms: Sequence[ErrorForm] = (),
 ) -> None:
-    """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing."""
+    """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing, and
+    `lean_below` those that begin so."""
     app.lean = lean
+    app.lean_below = lean_below
     app.state.error_forms = error_forms
     handlers: dict[Any, Any] = {
         SoundboxError: _say_soundbox_error,

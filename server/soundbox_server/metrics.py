@@ -85,6 +85,12 @@ outbox_depth = Gauge(
     "soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry
 )
 devices_online = Gauge("soundbox_devices_online", "Boxes whose birth is newer than their last will.", registry=registry)
+provider_circuit = Gauge(
+    "soundbox_provider_circuit",
+    "Whether this process asks a provider: 0 it does, 1 it tries once, 2 it leaves it in peace after failures.",
+    ["provider"],
+    registry=registry,
+)
 broker_connected = Gauge(
     "soundbox_broker_connected", "1 while this process is connected to the broker.", registry=registry
 )

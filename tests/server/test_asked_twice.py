@@ -1,7 +1,7 @@
 """Asked twice, done once: the same key and body get the first answer, byte for byte."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,16 @@ from soundbox_server.errors import DuplicateRequest, ValidationFailed
 from soundbox_server.idempotency import KEPT_MS, Once, once
 from soundbox_server.payments.desk import ChargeDesk
 from soundbox_server.payments.methods import Lives
-from soundbox_server.providers.base import Charge, ChargeRequest, ChargeStatus, PaymentReport
+from soundbox_server.providers.base import (
+    Capabilities,
+    Charge,
+    ChargeRequest,
+    ChargeStatus,
+    Method,
+    RefundRequest,
+    RefundStatus,
+)
+from soundbox_server.providers.registry import Gateways
 from soundbox_server.sandbox.qr import issue
 
 LEASE_MS = 30_000
@@ -342,11 +351,21 @@ class Acquirer:
             amount_idr=request.amount_idr, qr_payload=payload, expires_at_ms=request.expires_at_ms, body=b"{}",
         )  # fmt: skip
 
-    async def query(self, reference: str) -> ChargeStatus:
+    capabilities = Capabilities(
+        methods=frozenset({Method.QRIS_DYNAMIC}), cancel=False, refund=False, partial_refund=False
+    )
+
+    async def query(self, reference: str, **about: Any) -> ChargeStatus:
         raise AssertionError("nobody asks about what is known")
 
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
-        raise AssertionError("nobody calls back")
+    async def cancel(self, reference: str, **about: Any) -> None:
+        raise AssertionError("nobody cancels")
+
+    async def refund(self, request: RefundRequest) -> RefundStatus:
+        raise AssertionError("nobody refunds")
+
+    async def query_refund(self, request: RefundRequest) -> RefundStatus:
+        raise AssertionError("nobody refunds")
 
     async def circuit(self) -> str:
         return "closed"
@@ -357,7 +376,9 @@ class Acquirer:
 
 @pytest.fixture
 def issuing(hub: Hub, database: Database) -> None:
-    hub.app.state.charge_desk = ChargeDesk(database, Acquirer(), hub.app.state.callback_desk.take, lives=Lives())
+    hub.app.state.charge_desk = ChargeDesk(
+        database, Gateways.of(Acquirer()), hub.app.state.callback_desk.take, lives=Lives()
+    )
 
 
 async def ask_for_qr(hub: Hub, shop: Shop, device: tuple[str, str], request_id: str, key: str | None) -> httpx.Response:

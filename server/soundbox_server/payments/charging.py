@@ -5,7 +5,7 @@ Two transactions with the provider's call between them. A crash or a lost answer
 request, or the worker, resumes by query: the provider is never asked to charge twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -33,17 +33,21 @@ from soundbox_server.payments.timeline import insert_steps
 from soundbox_server.providers.base import (
     Charge,
     ChargeRequest,
+    ChargeState,
     ChargeStatus,
+    Gateway,
     MerchantIdentity,
     Method,
     PaymentReport,
-    Provider,
     ProviderRefused,
     ProviderUnknown,
 )
+from soundbox_server.providers.calls import Exchange, keeping_exchanges
+from soundbox_server.providers.registry import Gateways
 
 LONGEST_QR = 512  # EMVCo's ceiling
 LEASE_MS = 30_000  # how long one process may take to get the provider's answer
+MOST_ATTEMPTS = 3  # of one payment: a box waits half a minute, and not for a tour of all providers
 
 UNANSWERED = before(AttemptState.ACTIVE)
 _ENDED = (PaymentState.FAILED, PaymentState.EXPIRED, PaymentState.CANCELLED, PaymentState.NEEDS_REVIEW)
@@ -189,7 +193,9 @@ async def open_charge(tx: Statements, order: Order, *, provider: str, life_ms: i
     payment_id, found = await store_payment(tx, order, life_ms=life_ms, now_ms=now_ms)
     if found:
         return await _resume(tx, payment_id, source=order.source, now_ms=now_ms)
-    await _insert_attempt(tx, payment_id, provider=provider, number=1, source=order.source, now_ms=now_ms)
+    # Over MQTT the worker takes the lease when it asks.
+    leased = order.source != "mqtt"
+    await _insert_attempt(tx, payment_id, provider=provider, number=1, leased=leased, now_ms=now_ms)
     return await find_charge(tx, payment_id)
 
 
@@ -241,17 +247,16 @@ def _facts(row: Row) -> tuple[object, ...]:
 
 
 async def _insert_attempt(
-    tx: Statements, payment_id: str, *, provider: str, number: int, source: Source, now_ms: int
-) -> None:
+    tx: Statements, payment_id: str, *, provider: str, number: int, leased: bool, now_ms: int
+) -> str:
     attempt_id = new_id("att")
     await tx.execute(
         "INSERT INTO payment_attempt (id, payment_id, number, provider, reference, state, lease_until_ms, "
         "created_at_ms) VALUES ($1, $2, $3, $4, $5, 'new', $6, $7)",
-        attempt_id, payment_id, number, provider, new_id("ref"),
-        0 if source == "mqtt" else now_ms + LEASE_MS,  # over MQTT the worker takes the lease when it asks
-        now_ms,
+        attempt_id, payment_id, number, provider, new_id("ref"), now_ms + LEASE_MS if leased else 0, now_ms,
     )  # fmt: skip
     await watch(tx, attempt_id, now_ms=now_ms)
+    return attempt_id
 
 
 FIND = """
@@ -336,35 +341,107 @@ async def take_lease(tx: Statements, attempt_ids: Sequence[str], *, now_ms: int)
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What the provider said: a charge, or why there is none. `unknown` leaves the attempt to be queried later."""
+    """What the provider said: a charge, or why there is none.
+
+    `unknown` leaves the attempt to be queried later, `lost` says that its charge can be shown to nobody any more: a new
+    reference may be taken at the same provider. `exchanges` are what went over the wire.
+    """
 
     pending: Pending
     charge: Charge | None = None
     report: PaymentReport | None = None  # the customer was faster: to be taken like a callback
     error: SoundboxError | None = None
     unknown: bool = False
+    lost: bool = False
+    exchanges: Sequence[Exchange] = ()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Nothing was charged, for sure: another provider may be asked."""
+        return isinstance(self.error, ProviderRefused) and not self.unknown
 
 
-async def ask_provider(provider: Provider, pending: Pending) -> Answered:
-    """One question to the provider, outside any transaction. Whoever was asked before is queried, not charged again."""
+def first_provider(gateways: Gateways, order: Order, *, resting: Collection[str]) -> str:
+    """Who is asked first. Raises InvalidPaymentType or InvalidAmount where nobody can be."""
+    require_amount(order.amount, currency=order.currency, method=order.method)
+    return gateways.candidates(order.merchant_id, Method(order.method), order.amount, resting=resting)[0]
+
+
+async def candidates_for(gateways: Gateways, pending: Pending) -> Sequence[str]:
+    """Who may be asked for this payment; nobody, where what could be asked is no longer configured."""
+    try:
+        resting = await gateways.resting()
+        return gateways.candidates(pending.merchant_id, pending.method, pending.amount, resting=resting)
+    except SoundboxError:
+        return ()
+
+
+async def ask(gateways: Gateways, pending: Pending) -> Answered:
+    """One question to the provider of this attempt, outside any transaction."""
+    try:
+        gateway = gateways.get(pending.provider)
+    except ProviderRefused as error:  # its account is gone; what it was asked before stays open
+        return Answered(pending=pending, error=error, unknown=pending.resumed)
+    with keeping_exchanges() as exchanges:
+        answered = await ask_provider(gateway, pending)
+    return replace(answered, exchanges=exchanges)
+
+
+async def ask_provider(gateway: Gateway, pending: Pending) -> Answered:
+    """Whoever was asked before is queried, and charged only if that says that nothing was."""
     try:
         if pending.resumed:
-            status = await _query(provider, pending)
-            if status.charge is not None:
-                return Answered(pending=pending, charge=_checked(status.charge, pending), report=status.report)
-        return Answered(pending=pending, charge=_checked(await provider.create(pending.charge_request()), pending))
+            status = await _query(gateway, pending)
+            if status.state != "not_found":
+                return await _as_found(gateway, pending, status)
+        return Answered(pending=pending, charge=_checked(await gateway.create(pending.charge_request()), pending))
     except ProviderUnknown as error:
         return Answered(pending=pending, error=error, unknown=True)
     except SoundboxError as error:
         return Answered(pending=pending, error=error)
 
 
-async def _query(provider: Provider, pending: Pending) -> ChargeStatus:
+async def _query(gateway: Gateway, pending: Pending) -> ChargeStatus:
     """Only "not found" says that nothing was charged: a refusal to answer leaves it open."""
     try:
-        return await provider.query(pending.reference)
+        return await gateway.query(
+            pending.reference, method=pending.method, provider_transaction_id=pending.provider_reference
+        )
     except ProviderRefused as error:
         raise ProviderUnknown("The provider did not say where this charge stands.") from error
+
+
+_OVER: frozenset[ChargeState] = frozenset({"failed", "expired", "cancelled"})
+
+
+async def _as_found(gateway: Gateway, pending: Pending, status: ChargeStatus) -> Answered:
+    """A charge that was made before we lost its answer."""
+    if status.state in _OVER:
+        over = ProviderRefused("The provider ended this charge.", state=status.state)
+        return Answered(pending=pending, error=over)
+    if status.charge is not None:
+        return Answered(pending=pending, charge=_checked(status.charge, pending), report=status.report)
+    if status.state == "paid":
+        paid = Conflict("This payment is paid, and the provider does not repeat what it issued.")
+        return Answered(pending=pending, report=status.report, error=paid, unknown=status.report is None)
+    return await _give_up(gateway, pending)
+
+
+async def _give_up(gateway: Gateway, pending: Pending) -> Answered:
+    """The provider has the charge and does not repeat what to show, as SNAP's query does not: nobody ever saw it.
+
+    It is cancelled, so that a new reference can be taken. What could reach the payer by another way, a wallet's push,
+    stays unknown unless the provider says that it is cancelled.
+    """
+    try:
+        await gateway.cancel(
+            pending.reference, method=pending.method, provider_transaction_id=pending.provider_reference
+        )
+    except ProviderRefused as error:
+        if pending.method not in (Method.QRIS_DYNAMIC, Method.CARD_HOSTED):
+            raise ProviderUnknown("The provider neither shows this charge nor ends it.") from error
+    lost = GatewayError("The provider's answer was lost.", reference=pending.reference)
+    return Answered(pending=pending, error=lost, lost=True)
 
 
 def _checked(charge: Charge, pending: Pending) -> Charge:
@@ -401,26 +478,31 @@ def actions_of(charge: Charge) -> dict[str, str]:
     return {name: value for name, value in given.items() if value}
 
 
-async def record_answer(tx: Statements, answered: Answered, *, now_ms: int) -> Pending:
-    """Store what the provider said. A payment that was paid meanwhile stays paid."""
+async def record_answer(tx: Statements, answered: Answered, *, now_ms: int, candidates: Sequence[str] = ()) -> Pending:
+    """Store what the provider said. A payment that was paid meanwhile stays paid.
+
+    After a definite failure the next of `candidates` that was not asked yet gets an attempt of its own: the answer
+    carries another `attempt_id` then, and that one is to be asked now.
+    """
     pending = answered.pending
     issued = answered.charge is not None
     tx.after_commit.append(partial(count_answer, pending.provider, issued=issued, unknown=answered.unknown))
     await tx.fetch("SELECT id FROM payment WHERE id = $1 " + tx.lock("payment"), pending.payment_id)
     if answered.charge is not None:
-        await _record_charge(tx, pending, answered.charge, now_ms=now_ms)
+        await _record_charge(tx, pending, answered, answered.charge, now_ms=now_ms)
     elif answered.unknown:
         await tx.execute(
-            "UPDATE payment_attempt SET state = 'unknown', error_code = $2, lease_until_ms = $3 "
-            f"WHERE id = $1 AND state IN ({UNANSWERED})",
+            "UPDATE payment_attempt SET state = 'unknown', error_code = $2, lease_until_ms = $3, raw_request = $4, "
+            f"raw_response = $5 WHERE id = $1 AND state IN ({UNANSWERED})",
             pending.attempt_id, answered.error.code if answered.error else None, now_ms + 1_000,
+            *_as_evidence(answered.exchanges),
         )  # fmt: skip
     else:
-        await _record_failure(tx, pending, answered.error, now_ms=now_ms)
+        await _record_failure(tx, answered, candidates=candidates, now_ms=now_ms)
     return await find_charge(tx, pending.payment_id)
 
 
-async def _record_charge(tx: Statements, pending: Pending, charge: Charge, *, now_ms: int) -> None:
+async def _record_charge(tx: Statements, pending: Pending, answered: Answered, charge: Charge, *, now_ms: int) -> None:
     actions: dict[str, Any] = {name: said for name, said in actions_of(charge).items() if name != "qr_payload"}
     await tx.execute(
         "UPDATE payment_attempt SET "
@@ -428,8 +510,7 @@ async def _record_charge(tx: Statements, pending: Pending, charge: Charge, *, no
         "provider_reference = $2, qr_payload = $3, actions = $4, raw_request = $5, raw_response = $6, "
         "answered_at_ms = $7, error_code = NULL WHERE id = $1",
         pending.attempt_id, charge.provider_transaction_id or None, charge.qr_payload or None,
-        orjson.dumps(actions).decode() if actions else None, orjson.dumps(pending.charge_request()), charge.body,
-        now_ms,
+        orjson.dumps(actions).decode() if actions else None, *_as_evidence(answered.exchanges), now_ms,
     )  # fmt: skip
     waiting = await tx.fetch(
         "UPDATE payment SET state = 'awaiting_payment', expires_at_ms = $2 WHERE id = $1 AND state = 'created' "
@@ -439,25 +520,70 @@ async def _record_charge(tx: Statements, pending: Pending, charge: Charge, *, no
     )
     if waiting:
         kind = "payment.qr_issued" if charge.qr_payload else "payment.charge_issued"
-        step = (new_id("pev"), pending.payment_id, now_ms, kind, "awaiting_payment", pending.provider, None)
-        await insert_steps(tx, [step])
+        await _step(tx, pending, kind, PaymentState.AWAITING_PAYMENT, now_ms=now_ms)
 
 
-async def _record_failure(tx: Statements, pending: Pending, error: SoundboxError | None, *, now_ms: int) -> None:
-    code = error.code if error else "GATEWAY_ERROR"
-    await tx.execute(
-        "UPDATE payment_attempt SET state = 'failed', error_code = $2, answered_at_ms = $3 "
-        f"WHERE id = $1 AND state IN ({UNANSWERED})",
-        pending.attempt_id,
-        code,
-        now_ms,
-    )
+async def _record_failure(tx: Statements, answered: Answered, *, candidates: Sequence[str], now_ms: int) -> None:
+    """The attempt failed; the payment does only if nobody else is to be asked."""
+    pending, code = answered.pending, answered.error.code if answered.error else "GATEWAY_ERROR"
+    ours = await tx.fetch(
+        "UPDATE payment_attempt SET state = 'failed', error_code = $2, answered_at_ms = $3, raw_request = $4, "
+        f"raw_response = $5 WHERE id = $1 AND state IN ({UNANSWERED}) RETURNING id",
+        pending.attempt_id, code, now_ms, *_as_evidence(answered.exchanges),
+    )  # fmt: skip
+    if not ours:
+        return  # somebody else was answered, or the payment is over
+    following = await _next_provider(tx, answered, candidates=candidates)
+    if following is not None:
+        number, provider = following
+        attempt_id = await _insert_attempt(
+            tx, pending.payment_id, provider=provider, number=number, leased=True, now_ms=now_ms
+        )
+        await tx.execute("UPDATE payment SET current_attempt_id = $2 WHERE id = $1", pending.payment_id, attempt_id)
+        await _step(tx, pending, "payment.asked_again", pending.payment_state, detail=code, now_ms=now_ms)
+        return
     failed = await tx.fetch(
         "UPDATE payment SET state = 'failed' WHERE id = $1 AND state = 'created' RETURNING id", pending.payment_id
     )
     if failed:
-        step = (new_id("pev"), pending.payment_id, now_ms, "payment.failed", "failed", pending.provider, code)
-        await insert_steps(tx, [step])
+        await _step(tx, pending, "payment.failed", PaymentState.FAILED, detail=code, now_ms=now_ms)
+
+
+async def _next_provider(tx: Statements, answered: Answered, *, candidates: Sequence[str]) -> tuple[int, str] | None:
+    """The next attempt's number and provider, where there may be one."""
+    rows = await tx.fetch(
+        "SELECT a.provider, p.state FROM payment_attempt a JOIN payment p ON p.id = a.payment_id "
+        "WHERE a.payment_id = $1",
+        answered.pending.payment_id,
+    )
+    if len(rows) >= MOST_ATTEMPTS or rows[0]["state"] != PaymentState.CREATED:
+        return None
+    asked = {row["provider"] for row in rows}
+    others = [name for name in candidates if name not in asked]
+    if answered.lost:
+        return len(rows) + 1, answered.pending.provider
+    if answered.elsewhere and others:
+        return len(rows) + 1, others[0]
+    return None
+
+
+async def _step(
+    tx: Statements, pending: Pending, kind: str, state: str, *, now_ms: int, detail: str | None = None
+) -> None:
+    await insert_steps(tx, [(new_id("pev"), pending.payment_id, now_ms, kind, state, pending.provider, detail)])
+
+
+def _as_evidence(exchanges: Sequence[Exchange]) -> tuple[bytes | None, bytes | None]:
+    """What was asked and what came back, each as JSON with one entry for a question; secrets are out of it already."""
+    if not exchanges:
+        return None, None
+    asked = [{"asked": one.asked, "body": _text(one.request)} for one in exchanges]
+    said = [{"status": one.status, "failure": one.failure, "body": _text(one.response)} for one in exchanges]
+    return orjson.dumps(asked), orjson.dumps(said)
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
 
 
 def stored_failure(pending: Pending) -> SoundboxError:

@@ -14,8 +14,10 @@ from soundbox_server.db import Database, Statements
 from soundbox_server.errors import PartnerTimeout
 from soundbox_server.payments import asking, charging, dynamic_qr, orphans, refunds, service
 from soundbox_server.payments.charging import Answered, Pending
-from soundbox_server.payments.inquiry import Gateways, Inquiry
-from soundbox_server.providers.base import Provider, ProviderRefused, ProviderUnknown
+from soundbox_server.payments.inquiry import Gateways as ByAccount
+from soundbox_server.payments.inquiry import Inquiry
+from soundbox_server.providers.base import ProviderRefused, ProviderUnknown
+from soundbox_server.providers.registry import Gateways
 
 log = structlog.get_logger()
 
@@ -31,7 +33,7 @@ class QrIssuer:
     def __init__(
         self,
         database: Database,
-        provider: Provider,
+        gateways: Gateways,
         *,
         key_of: KeyOf,
         owner: str,
@@ -39,7 +41,7 @@ class QrIssuer:
         take_report: Callable[[Any], Any],
     ) -> None:
         self._database = database
-        self._provider = provider
+        self._gateways = gateways
         self._key_of = key_of
         self._owner = owner
         self._publish = publish
@@ -80,36 +82,46 @@ class QrIssuer:
 
     async def _answer(self, pending: Pending) -> None:
         try:
-            answered = await self._ask(pending)
-            if answered.report is not None:
-                await self._take_report(answered.report)
-            queued = await self._database.write(lambda tx: self._record(tx, answered))
-            failpoints.reached("qr.answer_committed")
-            self._publish(queued)
+            while (following := await self._answer_once(pending)) is not None:
+                pending = following  # the provider before definitely did nothing: the next one is asked
         except Exception:  # the lease ends and somebody resumes; nothing is lost but time
             log.exception("qr.answer_failed", payment_id=pending.payment_id)
+
+    async def _answer_once(self, pending: Pending) -> Pending | None:
+        """Ask and record; the attempt that is to be asked next, if there is one."""
+        answered = await self._ask(pending)
+        if answered.report is not None:
+            await self._take_report(answered.report)
+        candidates = await charging.candidates_for(self._gateways, pending)
+        following, queued = await self._database.write(lambda tx: self._record(tx, answered, candidates))
+        failpoints.reached("qr.answer_committed")
+        self._publish(queued)
+        return following
 
     async def _ask(self, pending: Pending) -> Answered:
         if clock.now_ms() - pending.created_at_ms > dynamic_qr.REQUEST_LIFE_MS:
             late = PartnerTimeout("The provider's answer would come too late for the box.")
             return Answered(pending=pending, error=late)
-        answered = await charging.ask_provider(self._provider, pending)
+        answered = await charging.ask(self._gateways, pending)
         failpoints.reached("qr.created_at_provider")
         return answered
 
-    async def _record(self, tx: Statements, answered: Answered) -> list[Any]:
+    async def _record(
+        self, tx: Statements, answered: Answered, candidates: Sequence[str]
+    ) -> tuple[Pending | None, list[Any]]:
         now_ms = clock.now_ms()
-        pending = await charging.record_answer(tx, answered, now_ms=now_ms)
-        if not answered.unknown:
-            await dynamic_qr.answer_box(tx, pending, key_of=self._key_of, owner=self._owner, now_ms=now_ms)
+        found = await charging.record_answer(tx, answered, now_ms=now_ms, candidates=candidates)
+        asked_again = found.attempt_id != answered.pending.attempt_id
+        if not answered.unknown and not asked_again:
+            await dynamic_qr.answer_box(tx, found, key_of=self._key_of, owner=self._owner, now_ms=now_ms)
         failpoints.reached("qr.before_answer_commit")
-        return tx.queued
+        return found if asked_again else None, tx.queued
 
 
 class Refunder:
     """Asks providers for the refunds that wait, and how those stand that they did not answer about."""
 
-    def __init__(self, database: Database, gateways: Gateways) -> None:
+    def __init__(self, database: Database, gateways: ByAccount) -> None:
         self._database = database
         self._gateways = gateways
 

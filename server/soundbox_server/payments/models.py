@@ -84,6 +84,7 @@ class Payment(Base):
     order_code: Mapped[str | None]
     description: Mapped[str | None]
     payer: Mapped[str | None]
+    current_attempt_id: Mapped[str | None]  # once there are several: the latest, or the one that was paid
     qr_mode: Mapped[str]
     amount: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]

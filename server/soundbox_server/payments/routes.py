@@ -32,9 +32,10 @@ from soundbox_server.payments.adjustments import ReceivedAdjustment, take_adjust
 from soundbox_server.payments.charging import Pending
 from soundbox_server.payments.desk import ChargeDesk
 from soundbox_server.payments.methods import CEILING_IDR
+from soundbox_server.payments.payouts import keep_payout
 from soundbox_server.payments.service import Received, Taken, take_reports
 from soundbox_server.payments.state import PaymentState
-from soundbox_server.providers.base import AdjustmentReport, PaymentReport
+from soundbox_server.providers.base import AdjustmentReport, PaymentReport, PayoutReport, Report
 from soundbox_server.providers.hmac_scheme import BODY_SCHEMA
 
 log = structlog.get_logger()
@@ -70,10 +71,13 @@ class CallbackDesk:
             database, self._apply, committed=self._committed, most=most, waiting=waiting
         )
 
-    async def take(self, report: PaymentReport | AdjustmentReport, *, asked: str) -> Taken:
+    async def take(self, report: Report, *, asked: str) -> Taken:
         """The report's durable outcome."""
         if isinstance(report, AdjustmentReport):
             return await self._adjust(report, asked)
+        if isinstance(report, PayoutReport):
+            now_ms = clock.now_ms()
+            return await self._database.write(lambda tx: keep_payout(tx, report, request_id=asked, now_ms=now_ms))
         return await self._group.submit(Received(report=report, request_id=asked, received_at_ms=clock.now_ms()))
 
     async def _adjust(self, report: AdjustmentReport, asked: str) -> Taken:

@@ -57,11 +57,9 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _Locked:
-    """A payment under its row lock, as this group changes it."""
+    """A payment under its row lock, as this group changes it. `attempts` are those that reports speak of."""
 
     id: str
-    attempt_id: str
-    reference: str
     state: PaymentState
     amount: int
     merchant_id: str
@@ -82,13 +80,13 @@ class _Locked:
     paid_amount: int | None = None
     resolution: str | None = None
     late_policy: str = "accept"
+    current_attempt_id: str | None = None
+    attempts: dict[str, str] = field(default_factory=dict)  # their ids by provider and reference
 
     @classmethod
     def of(cls, row: Row) -> "_Locked":
         return cls(
             id=row["id"],
-            attempt_id=row["attempt_id"],
-            reference=row["reference"],
             state=PaymentState(row["state"]),
             amount=row["amount"],
             merchant_id=row["merchant_id"],
@@ -110,6 +108,7 @@ class _Locked:
             paid_amount=row["paid_amount"],
             resolution=row["resolution"],
             late_policy=row["late_policy"],
+            current_attempt_id=row["current_attempt_id"],
         )
 
     @property
@@ -121,7 +120,7 @@ class _Locked:
         priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.captured else (None,) * 3
         return (
             self.id, self.state.value, self.late, self.review_reason, *priced, self.issuer, self.rrn, self.paid_at_ms,
-            self.captured_at_ms, self.paid_amount,
+            self.captured_at_ms, self.paid_amount, self.current_attempt_id,
         )  # fmt: skip
 
 
@@ -153,7 +152,7 @@ async def take_reports(
         by_provider[received.report.provider].append(received.report)
     payments: dict[str, _Locked] = {}
     for provider in sorted(by_provider):
-        payments |= await _lock_payments(tx, provider, by_provider[provider])
+        await _lock_payments(tx, provider, by_provider[provider], payments)
     reports = await _of_static_qr(tx, reports, payments, now_ms=now_ms)
     failpoints.reached("callback.locked")
     # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
@@ -173,8 +172,8 @@ async def take_reports(
 _LOCKED = """
 SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
        p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode, p.paid_amount, p.resolution,
-       a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.late_policy, m.fee_profile_id,
-       f.bps, f.version
+       p.current_attempt_id, a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.late_policy,
+       m.fee_profile_id, f.bps, f.version
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
 JOIN merchant m ON m.id = p.merchant_id
@@ -184,11 +183,19 @@ _LOCK = _LOCKED + "a.reference {among} ORDER BY p.id {lock}"
 _LOCK_FOUND = _LOCKED + "p.id = $2 ORDER BY a.number DESC LIMIT 1 {lock}"
 
 
-async def _lock_payments(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> dict[str, _Locked]:
-    """The payments these reports speak of, by provider and reference, each locked until the commit."""
+async def _lock_payments(
+    tx: Statements, provider: str, reports: Sequence[PaymentReport], payments: dict[str, _Locked]
+) -> None:
+    """Add the payments these reports speak of, by provider and reference, each locked until the commit. One that was
+    asked for twice, at two providers say, is one payment under two references."""
     references = sorted({report.partner_reference for report in reports})
     rows = await tx.fetch(_LOCK.format(among=tx.among(2), lock=tx.lock("p")), provider, references)
-    return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
+    known = {payment.id: payment for payment in payments.values()}
+    for row in rows:
+        payment = known.setdefault(row["id"], _Locked.of(row))
+        key = f"{provider}:{row['reference']}"
+        payment.attempts[key] = row["attempt_id"]
+        payments[key] = payment
 
 
 async def _of_static_qr(
@@ -202,7 +209,7 @@ async def _of_static_qr(
     named = [static_payments.renamed(received, placed) for received in reports]
     for provider in sorted({provider for provider, _, _ in placed}):
         ours = [now.report for now, was in zip(named, reports, strict=True) if now is not was]
-        payments |= await _lock_payments(tx, provider, [report for report in ours if report.provider == provider])
+        await _lock_payments(tx, provider, [report for report in ours if report.provider == provider], payments)
     return named
 
 
@@ -221,8 +228,9 @@ async def take_found(
     rows = await tx.fetch(_LOCK_FOUND.format(lock=tx.lock("p")), received.report.provider, payment_id)
     payment = _Locked.of(rows[0])
     group = _Group(now_ms=now_ms, payments={}, taken={})
-    outcome, reason = _decide(payment, received.report)
-    _apply(group, payment, received, event_id, outcome, reason, late_report_ms)
+    attempt_id = rows[0]["attempt_id"]
+    outcome, reason = _decide(payment, attempt_id, received.report)
+    _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
     group.journals = [journal for journal in group.journals if journal.kind == "capture"]
     if group.journals:
         kept = (await suspense.held(tx, payment_id)).get(received.report.provider, 0)
@@ -258,32 +266,38 @@ def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
     if seen := group.taken.get(key):
         return seen
     event_id = new_id("evt")
-    payment = group.payments.get(f"{report.provider}:{report.partner_reference}")
+    spoken_of = f"{report.provider}:{report.partner_reference}"
+    payment = group.payments.get(spoken_of)
     if payment is None:
         taken = Taken(outcome=Outcome.ORPHAN, payment_id=None)
         group.orphans.append(
             (_event_row(event_id, received, taken, "reference_unknown", kept=True), _found(report, event_id, None))
         )
     else:
-        outcome, reason = _decide(payment, report)
+        attempt_id = payment.attempts[spoken_of]
+        outcome, reason = _decide(payment, attempt_id, report)
         taken = Taken(outcome=outcome, payment_id=payment.id)
         kept = outcome is Outcome.NEEDS_REVIEW
         group.events.append(_event_row(event_id, received, taken, reason, kept=kept))
-        _apply(group, payment, received, event_id, outcome, reason, late_report_ms)
+        _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
     group.taken[key] = taken
     return taken
 
 
-def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | None]:
+def _decide(payment: _Locked, attempt_id: str, report: PaymentReport) -> tuple[Outcome, str | None]:
     """The outcome and why, without changing anything."""
+    another = payment.current_attempt_id is not None and payment.current_attempt_id != attempt_id
     if report.status == "pending":
         return Outcome.IGNORED, "pending_says_nothing"
     if report.status in ("failed", "expired"):
+        if another:  # the payment was asked for again, elsewhere or anew
+            return Outcome.IGNORED, "attempt_superseded"
         return (Outcome.APPLIED, None) if payment.state in OPEN else (Outcome.IGNORED, f"already_{payment.state}")
     if report.amount_idr != (payment.paid_amount or payment.amount) or report.currency != "IDR":
         return Outcome.NEEDS_REVIEW, "amount_mismatch" if report.currency == "IDR" else "currency_mismatch"
     if payment.captured:
-        return (Outcome.NEEDS_REVIEW, "paid_twice") if _another_payment(payment, report) else (Outcome.DUPLICATE, None)
+        twice = another or _another_payment(payment, report)
+        return (Outcome.NEEDS_REVIEW, "paid_twice") if twice else (Outcome.DUPLICATE, None)
     if payment.state is PaymentState.NEEDS_REVIEW:
         return Outcome.NEEDS_REVIEW, "in_review"
     if payment.resolution is not None:  # its money was refused or sent back: what comes now is for a person to judge
@@ -303,6 +317,7 @@ def _another_payment(payment: _Locked, report: PaymentReport) -> bool:
 def _apply(
     group: _Group,
     payment: _Locked,
+    attempt_id: str,
     received: Received,
     event_id: str,
     outcome: Outcome,
@@ -313,17 +328,19 @@ def _apply(
     if outcome is Outcome.NEEDS_REVIEW:
         _put_aside(group, payment, report, event_id, reason or "")
     elif outcome is Outcome.APPLIED and report.status == "paid":
-        _pay(group, payment, report, event_id, late_report_ms)
+        _pay(group, payment, attempt_id, report, event_id, late_report_ms)
     elif outcome is Outcome.APPLIED:
         payment.state = require(payment.state, PaymentState(report.status))
-        group.attempts.append((payment.attempt_id, report.status, ""))
+        group.attempts.append((attempt_id, report.status, ""))
         group.changed[payment.id] = payment
         _step(group, payment, f"payment.{report.status}", report.provider)
     else:
         _step(group, payment, f"report.{outcome}", report.provider, reason)
 
 
-def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, late_report_ms: int) -> None:
+def _pay(
+    group: _Group, payment: _Locked, attempt_id: str, report: PaymentReport, event_id: str, late_report_ms: int
+) -> None:
     payment.late = payment.state in LATE
     payment.state = require(payment.state, PaymentState.PAID)
     payment.paid_at_ms, clock_note = paid_at(report, group.now_ms)
@@ -332,7 +349,9 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
     payment.fee_amount = fee(payment.amount, payment.fee_bps)
     payment.issuer, payment.rrn = report.issuer, report.rrn
     group.changed[payment.id] = payment
-    group.attempts.append((payment.attempt_id, "succeeded", report.provider_transaction_id or ""))
+    if payment.current_attempt_id is not None:
+        payment.current_attempt_id = attempt_id  # the one that was paid, though another was asked for since
+    group.attempts.append((attempt_id, "succeeded", report.provider_transaction_id or ""))
     group.journals.append(
         ledger.capture(
             payment_id=payment.id,
@@ -356,7 +375,7 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
     )
     _step(group, payment, "payment.paid_late" if payment.late else "payment.paid", report.provider, clock_note)
     if payment.late and payment.late_policy == "refund":  # it was the merchant's for a moment, and is never said
-        group.refunds.append(_given_back(payment, report))
+        group.refunds.append(_given_back(payment, attempt_id, report))
         _step(group, payment, "refund.requested", "late_policy", str(payment.amount))
         return
     group.announced.append(
@@ -372,10 +391,10 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
     )
 
 
-def _given_back(payment: _Locked, report: PaymentReport) -> NewRefund:
+def _given_back(payment: _Locked, attempt_id: str, report: PaymentReport) -> NewRefund:
     return NewRefund(
         payment_id=payment.id,
-        attempt_id=payment.attempt_id,
+        attempt_id=attempt_id,
         provider=report.provider,
         origin="late_policy",
         amount=payment.amount,
@@ -438,7 +457,7 @@ def _key_of_orphan(orphan: tuple[tuple[object, ...], ledger.Journal | None]) -> 
     return str(provider), str(event_key), str(body_sha256)
 
 
-_INSERT_EVENT = """
+INSERT_EVENT = """
 INSERT INTO provider_event (id, provider, event_key, body_sha256, body, outcome, reason, payment_id, reference,
                             request_id, received_at_ms, report)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
@@ -446,7 +465,8 @@ ON CONFLICT (provider, event_key, body_sha256) DO NOTHING
 """
 _UPDATE_PAYMENT = """
 UPDATE payment SET state = $2, late = $3, review_reason = $4, fee_amount = $5, fee_bps = $6, fee_version = $7,
-                   issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11, paid_amount = $12
+                   issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11, paid_amount = $12,
+                   current_attempt_id = $13
 WHERE id = $1
 """
 
@@ -454,11 +474,11 @@ WHERE id = $1
 async def _write(tx: Statements, group: _Group) -> None:
     modes = {payment.id: payment.qr_mode for payment in group.changed.values()}
     tx.after_commit.append(partial(figures.count_steps, group.steps, modes))
-    await tx.many(_INSERT_EVENT, group.events)
+    await tx.many(INSERT_EVENT, group.events)
     # No payment to lock: two processes may hold the same orphans. Only the one whose row stands books it, and both
     # write them in the same order, or each would wait for the other.
     for row, journal in sorted(group.orphans, key=_key_of_orphan):
-        stands = await tx.fetch(_INSERT_EVENT + " RETURNING id", *row)
+        stands = await tx.fetch(INSERT_EVENT + " RETURNING id", *row)
         if stands and journal:
             group.journals.append(journal)
     await tx.many(_UPDATE_PAYMENT, [payment.row() for payment in group.changed.values()], locked=True)

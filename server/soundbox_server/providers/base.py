@@ -243,30 +243,6 @@ class Acknowledgement:
     body: bytes
 
 
-class Provider(Protocol):
-    @property
-    def name(self) -> str: ...
-
-    async def create(self, request: ChargeRequest) -> Charge:
-        """Issue a QR. Raises ProviderRefused (nothing happened) or ProviderUnknown (query before anything else)."""
-
-    async def query(self, reference: str) -> ChargeStatus:
-        """Where a charge stands. Raises ProviderUnknown or ProviderRefused."""
-
-    def read_callback(
-        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
-    ) -> "PaymentReport | AdjustmentReport":
-        """Check the signature over the raw bytes, then read them; header names are in lower case.
-
-        Raises InvalidSignature (missing, forged, stale) or ValidationFailed (signed, but not readable), nothing else.
-        """
-
-    async def circuit(self) -> str:
-        """`closed` while it is asked; `opened` or `half-opened` after repeated failures."""
-
-    async def aclose(self) -> None: ...
-
-
 @runtime_checkable
 class StaticIssuer(Protocol):
     """A partner that issues QR to hang at terminals, when asked over its API."""
@@ -281,22 +257,24 @@ class StaticIssuer(Protocol):
 class Gateway(Protocol):
     """A partner with all that it can do.
 
-    `cancel` and `refund` raise ProviderRefused where nothing happened and ProviderUnknown where nobody knows.
+    `create`, `cancel` and `refund` raise ProviderRefused where nothing happened and ProviderUnknown where nobody knows:
+    then query before anything else.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The account: what attempts and the books know it by."""
 
     @property
     def capabilities(self) -> Capabilities: ...
 
     async def create(self, request: ChargeRequest) -> Charge:
-        """As Provider.create, for any of the methods in `capabilities`."""
+        """Issue what the payer needs, for any of the methods in `capabilities`."""
 
     async def query(
         self, reference: str, *, method: Method = Method.QRIS_DYNAMIC, provider_transaction_id: str | None = None
     ) -> ChargeStatus:
-        """As Provider.query. Some partners find a charge only by the id that they gave it."""
+        """Where a charge stands. Some partners find it only by the id that they gave it."""
 
     async def cancel(
         self, reference: str, *, method: Method = Method.QRIS_DYNAMIC, provider_transaction_id: str | None = None
@@ -308,6 +286,9 @@ class Gateway(Protocol):
 
     async def query_refund(self, request: RefundRequest) -> RefundStatus: ...
 
+    async def circuit(self) -> str:
+        """`closed` while it is asked; `opened` or `half-opened` after repeated failures."""
+
     async def aclose(self) -> None: ...
 
 
@@ -315,7 +296,10 @@ class Notifying(Gateway, Protocol):
     """A partner that notifies us in its own way; it may also tell of money that went back."""
 
     def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> Report:
-        """As Provider.read_callback."""
+        """Check the signature over the raw bytes, then read them; header names are in lower case.
+
+        Raises InvalidSignature (missing, forged, stale) or ValidationFailed (signed, but not readable), nothing else.
+        """
 
     def acknowledge(self, outcome: CallbackOutcome, *, body: bytes, now_ms: int) -> Acknowledgement:
         """The answer to the callback with this body; only "taken" and "orphan" make the partner stop repeating it."""

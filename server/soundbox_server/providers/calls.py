@@ -6,9 +6,11 @@ after repeated failures, and one repetition where repeating is harmless. Above a
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import httpx
@@ -35,6 +37,45 @@ class Answer:
     body: bytes
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What was asked and what came back, without headers (the keys are there) and with tokens taken out of bodies.
+
+    `status` is None where no answer came, and `failure` says why.
+    """
+
+    asked: str
+    request: bytes
+    status: int | None
+    response: bytes
+    failure: str | None = None
+
+
+_kept: ContextVar[list[Exchange] | None] = ContextVar("exchanges", default=None)
+
+
+@contextmanager
+def keeping_exchanges() -> Iterator[list[Exchange]]:
+    """Whatever is asked of partners inside the block is in the list, for whoever has to show it later."""
+    exchanges: list[Exchange] = []
+    before = _kept.set(exchanges)
+    try:
+        yield exchanges
+    finally:
+        _kept.reset(before)
+
+
+_SECRET = re.compile(
+    rb'"(access_?token|token|client_?secret|secret_?key|server_?key|signature_?key|signature|password)"\s*:\s*"[^"]*"',
+    re.IGNORECASE,
+)
+
+
+def without_secrets(body: bytes) -> bytes:
+    """A body of JSON with the texts under names of secrets taken out."""
+    return _SECRET.sub(rb'"\1":"***"', body)
+
+
 class Unusable(Exception):
     """An answer that leaves open what happened."""
 
@@ -57,7 +98,7 @@ class Calls:
         self._client = client
         self._total_timeout_s = total_timeout_s
         self._slots = asyncio.Semaphore(at_once)
-        self._room = at_once + waiting
+        self._most = self._room = at_once + waiting
         # A caller that gives up says nothing about the partner, so a cancellation is not counted.
         self._circuits = AsyncCircuitBreakerFactory(failures_to_open, rest_s, exclude=[asyncio.CancelledError])
 
@@ -67,6 +108,11 @@ class Calls:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    @property
+    def under_way(self) -> int:
+        """Calls that were begun and have no end yet, waiting ones included."""
+        return self._most - self._room
 
     async def send(
         self,
@@ -163,15 +209,37 @@ class _Call:
         before, self.may_have_arrived = self.may_have_arrived, True  # a timeout may strike anywhere below
         try:
             answer = await self._client.send(self._request, stream=True)
-        except _NEVER_SENT:
+        except _NEVER_SENT as failure:
             self.may_have_arrived = before
+            self._keep(None, b"", failure)
             raise
+        except (httpx.HTTPError, asyncio.CancelledError) as failure:
+            self._keep(None, b"", failure)
+            raise
+        body = b""
         try:
+            body = await _bounded(answer)
             if answer.status_code >= 500 or answer.status_code == 408:
                 raise Unusable(f"status {answer.status_code}")
-            return Answer(answer.status_code, await _bounded(answer))
+        except (httpx.HTTPError, Unusable, asyncio.CancelledError) as failure:
+            self._keep(answer.status_code, body, failure)
+            raise
         finally:
             await answer.aclose()
+        self._keep(answer.status_code, body, None)
+        return Answer(answer.status_code, body)
+
+    def _keep(self, status: int | None, body: bytes, failure: BaseException | None) -> None:
+        if (exchanges := _kept.get()) is not None:
+            exchanges.append(
+                Exchange(
+                    asked=f"{self._request.method} {self._request.url}",
+                    request=without_secrets(self._request.content),
+                    status=status,
+                    response=without_secrets(body),
+                    failure=None if failure is None else type(failure).__name__,
+                )
+            )
 
 
 async def _bounded(answer: httpx.Response) -> bytes:

@@ -105,6 +105,8 @@ class SandboxProvider:
         return self._name
 
     async def create(self, request: ChargeRequest) -> Charge:
+        if request.method is not Method.QRIS_DYNAMIC:
+            raise ProviderRefused("This provider only issues QRIS.", method=request.method)
         body = {
             "reference": request.reference,
             "amount": request.amount_idr,

@@ -51,7 +51,7 @@ class Provider:
     async def create(self, request: ChargeRequest) -> Charge:
         return self.charge
 
-    async def query(self, reference: str) -> ChargeStatus:
+    async def query(self, reference: str, **about: Any) -> ChargeStatus:
         return ChargeStatus(reference=reference, state="open", charge=self.charge)
 
     def read_callback(self, headers: Any, body: bytes, *, now_ms: int) -> PaymentReport:

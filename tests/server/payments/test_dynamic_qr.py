@@ -184,7 +184,7 @@ class Provider:
             raise self.created
         return self.created
 
-    async def query(self, reference: str) -> ChargeStatus:
+    async def query(self, reference: str, **about: Any) -> ChargeStatus:
         self.asked.append("query")
         assert self.status is not None
         return self.status
