@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+from support.acquirer import adjustment
 from support.hub import open_hub
 from support.registry import WHOLE
-from support.shop import execute, open_shop, report, row, rows, take
+from support.shop import adjust, execute, open_shop, report, row, rows, take
 from support.staff import Staff, audited
 
 from soundbox_server import clock, parts, policy
@@ -128,6 +129,7 @@ async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Ex
     shop = await open_shop(database)
     payment = await shop.payment(await shop.box())
     await take(database, report(payment), now_ms=clock.now_ms())
+    await adjust(database, adjustment(payment, "refunded", amount=1_000), now_ms=clock.now_ms())
     await operator.post("/admin/merchants", WHOLE, status=201)
     box = {"device_id": payment.device_id}
     await execute(
