@@ -337,6 +337,7 @@ EXPORTS: Mapping[str, frozenset[str]] = {
 # A key that exports a list, or fetches the file, needs the scope that reads the list besides.
 EXPORT_SCOPES: Mapping[str, str] = {
     "transactions": "transactions:read",
+    "refunds": "refunds:read",
     "ledger_entries": "ledger-entries:read",
     "merchants": "merchants:read",
     "outlets": "outlets:read",
