@@ -97,6 +97,21 @@ def storable(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {**schema, "propertyNames": _NO_NUL, "additionalProperties": {"$ref": "#/components/schemas/Storable"}}
 
 
+# What every reference's error says besides: its schema's properties.
+BESIDE_THE_ERROR: dict[str, Any] = {
+    "errors": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["field", "message"],
+            "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+    "request_id": {"type": "string"},
+    "timestamp": {"type": "string", "format": "date-time"},
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ErrorForm:
     """How a reference's own clients read errors at its paths: `say` makes their body of our problem.

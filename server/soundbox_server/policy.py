@@ -251,8 +251,25 @@ SCOPES: Scopes = {
             ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"),
         }
     ),
+    "static-qrs:read": frozenset(
+        {
+            ("GET", "/admin/static-qrs"),
+            ("GET", "/admin/static-qrs/{static_qr_id}"),
+            ("GET", "/admin/static-qrs/{static_qr_id}/qr.png"),
+            ("GET", "/admin/static-qrs/{static_qr_id}/qr.svg"),
+        }
+    ),
+    "static-qrs:write": frozenset(
+        {
+            ("POST", "/admin/terminals/{terminal_id}/static-qrs"),
+            ("POST", "/admin/terminals/{terminal_id}/static-qrs/issue"),
+            ("POST", "/admin/static-qrs/{static_qr_id}/retire"),
+        }
+    ),
     "transactions:read": frozenset(
         {
+            ("GET", "/admin/transactions/{transaction_id}/qr.png"),
+            ("GET", "/admin/transactions/{transaction_id}/qr.svg"),
             ("GET", "/admin/transactions"),
             ("GET", "/admin/transactions/{transaction_id}"),
             ("GET", "/admin/provider-reports"),
@@ -333,6 +350,7 @@ EXPORTS: Mapping[str, frozenset[str]] = {
 # A key that exports a list, or fetches the file, needs the scope that reads the list besides.
 EXPORT_SCOPES: Mapping[str, str] = {
     "transactions": "transactions:read",
+    "refunds": "refunds:read",
     "ledger_entries": "ledger-entries:read",
     "merchants": "merchants:read",
     "outlets": "outlets:read",

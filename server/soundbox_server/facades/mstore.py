@@ -25,7 +25,7 @@ from soundbox_server.errors import (
     TransactionNotFound,
 )
 from soundbox_server.fields import Email, Id, Name
-from soundbox_server.http import ErrorForm, Reader, answer, problems, request_id
+from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.merchants.tills import till_of
 from soundbox_server.payments.cash import take_cash
 from soundbox_server.payments.charging import Order, Pending, find_charge, place_at
@@ -65,16 +65,7 @@ ERRORS = ErrorForm(
             "message": {"type": "string"},
             "error": {"type": "string"},
             "details": {"type": "object"},
-            "errors": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["field", "message"],
-                    "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-                },
-            },
-            "request_id": {"type": "string"},
-            "timestamp": {"type": "string", "format": "date-time"},
+            **BESIDE_THE_ERROR,
         },
     },
     say=lambda problem: {

@@ -28,7 +28,7 @@ from soundbox_server.errors import (
     TransactionNotFound,
 )
 from soundbox_server.fields import Id, Moment, Name
-from soundbox_server.http import ErrorForm, Reader, answer, problems, request_id
+from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.idempotency import Once
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.tills import till_of
@@ -65,16 +65,7 @@ ERRORS = ErrorForm(
             "success": {"const": False},
             "message": {"type": "string"},
             "code": {"type": "string"},
-            "errors": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["field", "message"],
-                    "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-                },
-            },
-            "request_id": {"type": "string"},
-            "timestamp": {"type": "string", "format": "date-time"},
+            **BESIDE_THE_ERROR,
         },
     },
     say=lambda problem: {

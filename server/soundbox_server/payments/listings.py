@@ -8,7 +8,7 @@ from sqlalchemy import select
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.fields import Id, Moment
-from soundbox_server.paging import Listing, Page, Rows, between
+from soundbox_server.paging import Listing, Page, Rows, between, matching
 from soundbox_server.payments.methods import PaymentMethod
 from soundbox_server.payments.models import Payment, PaymentAttempt
 from soundbox_server.payments.state import PaymentState
@@ -31,15 +31,13 @@ class TransactionFilters(Page):
 
 
 def _select(asked: TransactionFilters) -> Rows:
-    query = select(Payment)
-    for column, value in (
+    query = matching(
+        select(Payment),
         (Payment.state, asked.status), (Payment.merchant_id, asked.merchant_id), (Payment.outlet_id, asked.outlet_id),
         (Payment.terminal_id, asked.terminal_id), (Payment.device_id, asked.device_id),
         (Payment.request_id, asked.request_id), (Payment.order_code, asked.order_code),
         (Payment.method, asked.method),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.late is not None:
         query = query.where(Payment.late.is_(asked.late))
     if asked.reference is not None:

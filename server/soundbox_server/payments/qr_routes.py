@@ -29,7 +29,7 @@ from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.idempotency import Once
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Merchant
-from soundbox_server.paging import Listing, Page, Rows, between, page
+from soundbox_server.paging import Listing, Page, Rows, between, matching, page
 from soundbox_server.payments import pictures, qris, static_qr
 from soundbox_server.payments.models import Payment, PaymentAttempt, StaticQr
 from soundbox_server.payments.pictures import Form
@@ -104,13 +104,11 @@ def static_qr_view(found: StaticQr) -> StaticQrView:
 
 
 def _select(asked: StaticQrFilters) -> Rows:
-    query = select(StaticQr)
-    for column, value in (
+    query = matching(
+        select(StaticQr),
         (StaticQr.merchant_id, asked.merchant_id), (StaticQr.terminal_id, asked.terminal_id),
         (StaticQr.provider, asked.provider), (StaticQr.kind, asked.kind), (StaticQr.state, asked.status),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     return between(
         query, at=StaticQr.created_at_ms, id_=StaticQr.id, prefix="sqr",
         from_ms=asked.created_from, to_ms=asked.created_to,

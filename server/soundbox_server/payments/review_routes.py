@@ -27,7 +27,7 @@ from soundbox_server.errors import (
 )
 from soundbox_server.fields import Body, Id, Moment, Reason
 from soundbox_server.http import Reader, envelope, problems
-from soundbox_server.paging import Listing, Page, Rows, between, page
+from soundbox_server.paging import Listing, Page, Rows, between, matching, page
 from soundbox_server.payments import orphans, refunds, review, withdrawal
 from soundbox_server.payments.asking import Question, questions_of
 from soundbox_server.payments.inquiry import Inquiry
@@ -49,12 +49,10 @@ class RefundFilters(Page):
 
 
 def _select_refunds(asked: RefundFilters) -> Rows:
-    query = select(Refund)
-    for column, value in (
+    query = matching(
+        select(Refund),
         (Refund.state, asked.status), (Refund.payment_id, asked.transaction_id), (Refund.provider, asked.provider),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.merchant_id is not None:
         of_merchant = select(Payment.id).where(Payment.merchant_id == asked.merchant_id)
         query = query.where(Refund.payment_id.in_(of_merchant))
@@ -287,13 +285,11 @@ class ReportFilters(Page):
 
 
 def _select_reports(asked: ReportFilters) -> Rows:
-    query = select(ProviderEvent)
-    for column, value in (
+    query = matching(
+        select(ProviderEvent),
         (ProviderEvent.outcome, asked.outcome), (ProviderEvent.provider, asked.provider),
         (ProviderEvent.reference, asked.reference), (ProviderEvent.payment_id, asked.transaction_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     return between(
         query, at=ProviderEvent.received_at_ms, id_=ProviderEvent.id, prefix="evt",
         from_ms=asked.received_from, to_ms=asked.received_to,
