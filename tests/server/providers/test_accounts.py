@@ -19,6 +19,9 @@ SECRET = "xnd_production_very-secret"
 XENDIT = {"secret_key": SECRET, "webhook_token": "token-of-the-webhook"}
 
 
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # nothing here is the database's doing
+
+
 @pytest.fixture
 async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Hub]:
     async with open_hub(database_url, tmp_path / "home") as hub:
@@ -89,6 +92,7 @@ async def test_removed_credentials_are_used_no_more(database: Database, hub: Hub
     assert (removed["actor_id"], removed["subject_id"]) == ("per_admin", made["id"])
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("provider", "credentials", "status"),
     [
@@ -197,6 +201,7 @@ async def test_what_nobody_offers_or_takes_is_refused(hub: Hub, admin: Staff, sh
         gateways(hub).candidates(shop.merchant_id, Method.OVO, 1_499)
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("body", "status"),
     [
