@@ -54,7 +54,9 @@ def _payments() -> None:
         payment.create_check_constraint(
             "payment_refunds_within_paid", "refunded_amount BETWEEN 0 AND coalesce(paid_amount, 0)"
         )
-        payment.create_check_constraint("payment_reversed_has_a_time", "(state = 'reversed') = (reversed_at_ms IS NOT NULL)")
+        payment.create_check_constraint(
+            "payment_reversed_has_a_time", "(state = 'reversed') = (reversed_at_ms IS NOT NULL)"
+        )
         payment.create_check_constraint("payment_resolution", "resolution IN ('accepted', 'refunded', 'rejected')")
     review = sa.text("review_reason IS NOT NULL")
     op.create_index("payment_in_review", "payment", ["id"], sqlite_where=review, postgresql_where=review)
@@ -113,7 +115,9 @@ def _refunds() -> None:
         sa.CheckConstraint("origin IN ('person', 'late_policy', 'review', 'provider')", name="refund_origin"),
         sa.CheckConstraint("amount > 0", name="refund_amount_positive"),
         sa.CheckConstraint("fee_returned BETWEEN 0 AND amount", name="refund_fee_within_amount"),
-        sa.CheckConstraint("(state IN ('done', 'failed')) = (finished_at_ms IS NOT NULL)", name="refund_ended_has_a_time"),
+        sa.CheckConstraint(
+            "(state IN ('done', 'failed')) = (finished_at_ms IS NOT NULL)", name="refund_ended_has_a_time"
+        ),
         sa.ForeignKeyConstraint(["payment_id"], ["payment.id"]),
         sa.ForeignKeyConstraint(["attempt_id"], ["payment_attempt.id"]),
         sa.PrimaryKeyConstraint("id"),
