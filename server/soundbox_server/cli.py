@@ -28,6 +28,8 @@ qris = typer.Typer(no_args_is_help=True, help="Read and write QRIS payloads.")
 app.add_typer(qris, name="qris")
 audit = typer.Typer(no_args_is_help=True, help="Prove that the audit log is whole.")
 app.add_typer(audit, name="audit")
+revenue = typer.Typer(no_args_is_help=True, help="What each till took on each day: compare and rebuild.")
+app.add_typer(revenue, name="revenue")
 keys = typer.Typer(no_args_is_help=True, help="The keys that seal secrets in the database.")
 app.add_typer(keys, name="keys")
 
@@ -152,6 +154,19 @@ def sandbox() -> None:
 
 
 # Preparing and looking after
+
+
+@app.command()
+def pay(
+    terminal: Annotated[str, typer.Argument(help="The terminal that a static QR of the sandbox hangs at.")],
+    amount: Annotated[int, typer.Argument(min=1, help="What the customer pays, in rupiah.")],
+) -> None:
+    """Pay by a terminal's static QR as the simulated customer, with the sandbox's play money."""
+    settings = _settings(with_keys=True)
+    if settings.environment == "production":
+        raise Refused("The sandbox's customers pay with play money, and nowhere in production.")
+    asyncio.run(_pay(settings, terminal, amount))
+    typer.echo(f"Paid Rp{amount:,} by the static QR of {terminal}.".replace(",", "."))
 
 
 @app.command()
@@ -293,6 +308,27 @@ def verify(
         typer.echo("\n".join(_audit_told(found)))
     if not found["whole"]:
         raise typer.Exit(1)
+
+
+# Revenue
+
+
+@revenue.command("check")
+def check_revenue(as_json: AsJson = False) -> None:
+    """Compare what is kept of each day with what the payments say. Exit code 1 when anything differs."""
+    found = asyncio.run(_check_revenue(_settings()))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo("\n".join(map(_difference_told, found)) or "Every day is as the payments say.")
+    if found:
+        raise typer.Exit(1)
+
+
+@revenue.command("rebuild")
+def rebuild_revenue() -> None:
+    """Sum all days up again from the payments. Payments that come meanwhile wait for it."""
+    typer.echo(f"Rebuilt: {asyncio.run(_rebuild_revenue(_settings()))} days of tills.")
 
 
 # QRIS
@@ -486,6 +522,28 @@ async def _create_admin(settings: "Settings", *, email: str, name: str, password
         )
 
 
+async def _check_revenue(settings: "Settings") -> list[dict[str, Any]]:
+    from soundbox_server.revenue.service import SUMS, differences
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        found = await database.write_at_leisure(differences)
+    return [{name: row[name] for name in ("day", "terminal_id", "provider", "merchant_id", *SUMS)} for row in found]
+
+
+def _difference_told(found: dict[str, Any]) -> str:
+    sums = ", ".join(f"{name} {value:+}" for name, value in found.items() if isinstance(value, int) and value)
+    return f"{found['day']} {found['terminal_id']} {found['provider']}: kept less said is {sums}"
+
+
+async def _rebuild_revenue(settings: "Settings") -> int:
+    from soundbox_server.revenue.service import rebuild
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return await database.write_at_leisure(rebuild)
+
+
 async def _verify_audit_log(settings: "Settings", expect: str) -> dict[str, Any]:
     from soundbox_server.audit import chain
     from soundbox_server.db import reading, statements
@@ -608,6 +666,29 @@ async def _reseal(settings: "Settings") -> "list[Resealed]":
     await _require_migrated(settings)
     async with _database(settings) as database:
         return await resealing.reseal(database, Base.metadata, settings.sealing_ring)
+
+
+async def _pay(settings: "Settings", terminal_id: str, amount: int) -> None:
+    import httpx
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        found = await database.read(
+            lambda tx: tx.fetch(
+                "SELECT partner_reference FROM static_qr "
+                "WHERE terminal_id = $1 AND provider = 'sandbox' AND state = 'active' ORDER BY id DESC LIMIT 1",
+                terminal_id,
+            )
+        )
+    if not found:
+        raise Refused(f"No static QR of the sandbox hangs at {terminal_id}.")
+    url = f"{settings.sandbox_url}/v1/static/{found[0]['partner_reference']}/pay"
+    headers = {"authorization": f"Bearer {settings.sandbox_api_key}"}
+    try:
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as customer:
+            (await customer.post(url, json={"amount": amount}, headers=headers)).raise_for_status()
+    except httpx.HTTPError as problem:
+        raise Refused(f"The sandbox did not take the payment: {problem}") from problem
 
 
 @contextlib.contextmanager

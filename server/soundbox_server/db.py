@@ -520,6 +520,19 @@ class Database:
             return None
         return result, tx.after_commit
 
+    async def write_at_leisure(self, work: Work[Result]) -> Result:
+        """The same through a connection without the product's time limits: for what an operator does by hand and reads
+        whole tables."""
+        if self._thread is not None:
+            return await self.write(work)
+        url = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = await asyncpg.connect(url, timeout=CLIENT_TIMEOUT_S)
+        try:
+            async with connection.transaction():
+                return await work(_Postgres(connection))
+        finally:
+            await connection.close()
+
     async def read(self, work: Work[Result]) -> Result:
         """Run work that only reads, through the sessions' pool: it never waits for the writer's thread."""
         async with reading(self) as session:

@@ -29,6 +29,9 @@ from soundbox_server.broker.provisioning import reached_at
 from soundbox_server.broker.tls import development_authority
 from soundbox_server.broker.users import SUPERVISOR_USER, hub_password
 from soundbox_server.db import Database
+from soundbox_server.gateways import profiles, routed
+from soundbox_server.providers.profiles import Profile, provider_of
+from soundbox_server.providers.service import stored_credentials
 from soundbox_server.settings import Settings
 
 Verdict = Literal["fine", "note", "broken"]
@@ -65,6 +68,7 @@ async def examine(settings: Settings, *, production: bool = False) -> list[Findi
         _master_key(settings),
         await _database(settings),
         *await _for_production(settings, production=production),
+        *await _providers(settings),
         await _mosquitto(settings),
         await _broker(settings),
         *await _tls(settings),
@@ -147,7 +151,8 @@ async def _for_production(settings: Settings, *, production: bool) -> list[Findi
     problems = [*guard.problems(settings), *await _database_problems(settings)]
     if production:
         found = [Finding(problem.about, "broken", problem.what, problem.mend) for problem in problems]
-        return found or [Finding("production", "fine", "nothing stands against it")]
+        noted = [Finding(doubt.about, "note", doubt.what, doubt.mend) for doubt in guard.doubts(settings)]
+        return (found or [Finding("production", "fine", "nothing stands against it")]) + noted
     if not problems:
         return []
     what = f"this is a development set-up: production would refuse {len(problems)} things in it"
@@ -164,6 +169,61 @@ async def _database_problems(settings: Settings) -> list[guard.Problem]:
         return []
     try:
         return await guard.database_problems(database)
+    except (OSError, DBAPIError, sqlite3.Error, asyncpg.PostgresError):
+        return []
+    finally:
+        await database.close()
+
+
+async def _providers(settings: Settings) -> list[Finding]:
+    """Whether each provider that payments go to can be asked: nobody is."""
+    try:
+        known = profiles(settings)
+    except ValueError as problem:
+        return [Finding("providers", "broken", str(problem), "Mend the file.")]
+    stored = await _stored_accounts(settings)
+    return [
+        await _provider(known.get(name), name, [one for one in stored if provider_of(one) == name])
+        for name in sorted(routed(settings))
+    ]
+
+
+async def _provider(profile: Profile | None, name: str, stored: Sequence[str]) -> Finding:
+    about = f"provider {name}"
+    if name == "sandbox":
+        return Finding(about, "note", "issues play money", "Name a real provider for production.")
+    if profile is None:
+        return Finding(about, "broken", "there is no such provider", "Mend SOUNDBOX_PROVIDER or its routes.")
+    given = [one for one in profile.needs if profile.credentials.get(one)]
+    missing = ", ".join(one for one in profile.needs if one not in given)
+    if profile.configured:
+        try:
+            gateway = await asyncio.to_thread(profile.make, name, profile.credentials)
+        except ValueError as problem:
+            return Finding(about, "broken", str(problem), "Mend its keys in the settings.")
+        await gateway.aclose()
+        return Finding(about, "fine", f"{profile.base_url}, by the credentials in settings")
+    if given:
+        return Finding(about, "broken", f"settings lack its {missing}", "Complete them, or leave all of them out.")
+    if name in stored:
+        return Finding(about, "fine", f"{profile.base_url}, by credentials in the database")
+    mend = f"Set them, or POST /admin/providers/{name}/credentials."
+    if stored:
+        what = f"{len(stored)} merchants have accounts of their own, the platform has none: it needs {missing}"
+        return Finding(about, "note", what, mend)
+    return Finding(about, "broken", f"it has no credentials: it needs {missing}", mend)
+
+
+async def _stored_accounts(settings: Settings) -> list[str]:
+    """Accounts in a database that can be read; of any other one `_database` tells."""
+    try:
+        if _is_not_there_yet(settings):
+            return []
+        database = Database(settings.database_url)
+    except ArgumentError:
+        return []
+    try:
+        return [one.account for one in await database.read(stored_credentials)]
     except (OSError, DBAPIError, sqlite3.Error, asyncpg.PostgresError):
         return []
     finally:

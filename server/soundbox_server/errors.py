@@ -26,6 +26,13 @@ class InvalidAmount(SoundboxError):
     status = 400
 
 
+class InvalidPaymentType(SoundboxError):
+    """A method that nobody offers here."""
+
+    code = "INVALID_PAYMENT_TYPE"
+    status = 400
+
+
 class Unauthenticated(SoundboxError):
     code = "UNAUTHENTICATED"
     status = 401
@@ -107,10 +114,24 @@ class IdempotencyKeyReused(SoundboxError):
     status = 422
 
 
+class CredentialsRefused(SoundboxError):
+    """Well-formed, and no provider's way to prove who asks."""
+
+    code = "CREDENTIALS_REFUSED"
+    status = 422
+
+
 class WeakPassword(SoundboxError):
     """Long enough, and yet among the first that somebody would try."""
 
     code = "WEAK_PASSWORD"
+    status = 422
+
+
+class QrNotAccepted(SoundboxError):
+    """A QR that may be readable, but cannot hang where somebody wants it."""
+
+    code = "QR_NOT_ACCEPTED"
     status = 422
 
 

@@ -1,6 +1,7 @@
 """What production must not run with: one table, read by every start and by `soundbox doctor`.
 
-A start in production lists everything that is wrong at once; in development nothing is refused.
+A start in production lists everything that is wrong at once; in development nothing is refused. What is only doubtful
+is said and not refused.
 """
 
 import ipaddress
@@ -15,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from soundbox_server import failpoints
 from soundbox_server.broker.mosquitto import find_mosquitto
 from soundbox_server.db import Database, Statements
+from soundbox_server.gateways import profiles, routed
 from soundbox_server.secret_files import readable_by_others
 from soundbox_server.settings import Settings
 
@@ -32,7 +34,7 @@ COMMON_PASSWORDS = {
     "soundbox",
     "test",
 }
-DEMO_DOORS = {"/admin/seed"}
+DEMO_DOORS = {"/admin/seed", "/api/v1/pos/payments/{reference_id}/simulate"}
 
 
 class UnsafeForProduction(Exception):
@@ -59,6 +61,11 @@ Check = Callable[[Settings], Iterator[Problem]]
 def problems(settings: Settings) -> list[Problem]:
     """What is wrong with the settings, whatever the environment says."""
     return [problem for check in CHECKS for problem in check(settings)]
+
+
+def doubts(settings: Settings) -> list[Problem]:
+    """What a start in production lets pass, and somebody ought to know of."""
+    return list(_mail(settings))
 
 
 async def database_problems(database: Database) -> list[Problem]:
@@ -130,10 +137,41 @@ def _habits(settings: Settings) -> Iterator[Problem]:
         yield Problem("log", "SOUNDBOX_LOG_LEVEL=debug writes more than may be kept", "Set info, warning or error.")
     if failpoints.armed():
         yield Problem("failpoint", "SOUNDBOX_FAILPOINT is set: it kills the process on purpose", "Unset it.")
-    if settings.provider == "sandbox":
-        yield Problem("provider", "SOUNDBOX_PROVIDER=sandbox issues play money", "Name a real provider.")
     if settings.sandbox_auto_pay_ms:
         yield Problem("provider", "SOUNDBOX_SANDBOX_AUTO_PAY_MS pays QRs that nobody has paid", "Unset it.")
+
+
+def _providers(settings: Settings) -> Iterator[Problem]:
+    """Whom payments go to. Credentials may be in the database: the doctor looks there."""
+    try:
+        known = profiles(settings)
+    except ValueError as problem:
+        yield Problem("provider", str(problem), "Mend the file; `soundbox doctor` reads it again.")
+        return
+    for name in sorted(routed(settings)):
+        if name == "sandbox":
+            yield Problem("provider", "SOUNDBOX_PROVIDER or a route is sandbox: play money", "Name a real provider.")
+        elif name not in known:
+            what = f"{name} is none of {', '.join(sorted(known))}"
+            yield Problem("provider", what, "Mend SOUNDBOX_PROVIDER, SOUNDBOX_PROVIDER_FALLBACK or _ROUTES.")
+        elif urlsplit(known[name].base_url).scheme != "https":
+            what = f"{name} is reached at {known[name].base_url}: keys would travel in the open"
+            yield Problem("provider", what, "Set its https:// address.")
+    yield from _test_accounts(settings)
+    path = settings.snap_partners
+    if path is not None and path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        yield Problem("secrets", f"others may read {path} (SOUNDBOX_SNAP_PARTNERS)", f"chmod 600 {path}")
+
+
+def _test_accounts(settings: Settings) -> Iterator[Problem]:
+    """Accounts at which no money moves."""
+    for name, is_test in (
+        ("xendit", settings.xendit_secret_key.get_secret_value().startswith("xnd_development")),
+        ("midtrans", settings.midtrans_server_key.get_secret_value().startswith("SB-")),
+        ("paylabs", settings.paylabs_server == "SIT" and bool(settings.paylabs_merchant_id)),
+    ):
+        if is_test:
+            yield Problem("provider", f"{name}'s account is one for tests: no money moves", "Name the real one.")
 
 
 def _broker(settings: Settings) -> Iterator[Problem]:
@@ -171,8 +209,21 @@ def _home(settings: Settings) -> Iterator[Problem]:
         yield Problem("home", what, f"chmod 750 {settings.home}")
 
 
+def _mail(settings: Settings) -> Iterator[Problem]:
+    if not settings.smtp_host:
+        what = f"no mail leaves: invitations and links for new passwords stay in {settings.home / 'mail'}"
+        yield Problem("mail", what, "Name a server in SOUNDBOX_SMTP_HOST, with its USER and PASSWORD.")
+        return
+    if settings.smtp_security == "none" and not _is_loopback(settings.smtp_host):
+        what = f"links that open accounts go in the open to {settings.smtp_host}"
+        yield Problem("mail", what, "Set SOUNDBOX_SMTP_SECURITY to starttls or tls.")
+    if settings.mail_from.rstrip("> ").endswith(".invalid"):
+        what = f"it is sent by {settings.mail_from}, which no server takes for true"
+        yield Problem("mail", what, "Set SOUNDBOX_MAIL_FROM to an address of your own.")
+
+
 CHECKS: tuple[Check, ...] = (
-    _master_key, _secret_files, _partner_secrets, _database_url, _habits, _broker, _doors, _home,
+    _master_key, _secret_files, _partner_secrets, _database_url, _habits, _providers, _broker, _doors, _home,
 )  # fmt: skip
 
 

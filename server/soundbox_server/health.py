@@ -15,11 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from soundbox_server import clock, metrics
+from soundbox_server.answers import TypedDict, answers
 from soundbox_server.broker import beats
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices.service import count_online
 from soundbox_server.http import envelope
 from soundbox_server.outbox.service import depth, oldest_overdue_ms
+from soundbox_server.payments.figures import count_waiting
 
 log = structlog.get_logger()
 
@@ -64,19 +66,27 @@ async def database_answers(database: Database) -> bool:
     return await database.read(look)
 
 
-def metrics_page(database: Database) -> Callable[[Request], Awaitable[Response]]:
+def metrics_page(
+    database: Database, *figures: Callable[[], Awaitable[None]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """`figures` are set in the moment they are asked for."""
+
     async def answer(_request: Request) -> Response:
-        async def look(tx: Statements) -> tuple[dict[str, int], int]:
-            return await depth(tx), await count_online(tx)
+        for refresh in figures:
+            await refresh()
+
+        async def look(tx: Statements) -> tuple[dict[str, int], int, int]:
+            return await depth(tx), await count_online(tx), await count_waiting(tx)
 
         try:
-            waiting, online = await asyncio.wait_for(database.read(look), CHECK_TIMEOUT_S)
+            waiting, online, unpaid = await asyncio.wait_for(database.read(look), CHECK_TIMEOUT_S)
         except Exception as error:  # the other figures matter most when the database is away
             log.warning("metrics.database_away", error=repr(error))
         else:
             for state, count in waiting.items():
                 metrics.outbox_depth.labels(state).set(count)
             metrics.devices_online.set(online)
+            metrics.payments_waiting.set(unpaid)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return answer
@@ -146,13 +156,48 @@ def deep(looks: Mapping[str, Look]) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-@router.get("/admin/health")
+class HealthView(TypedDict):
+    status: str
+
+
+class DeepHealthView(HealthView):
+    parts: dict[str, dict[str, Any]]
+
+
+def _says(summary: str, shape: dict[str, Any] | None = None, *, may_fail: bool = False) -> dict[str, Any]:
+    """One operation of these, for the API's description; the failing answer has the same shape."""
+    content = {"application/json": {"schema": shape}} if shape else {"text/plain": {"schema": {"type": "string"}}}
+    answers = {"200": {"description": "OK", "content": content}}
+    if may_fail:
+        answers["503"] = {"description": "Failing", "content": content}
+    return {"summary": summary, "tags": ["health"], "responses": answers}
+
+
+def _shape(part: str, *states: str) -> dict[str, Any]:
+    """A status, and each part's own."""
+    status = {"type": "string", "enum": ["ok", "degraded", "failing"]}
+    parts = {"type": "object", "additionalProperties": {"type": "string", "enum": list(states)}}
+    return {"type": "object", "required": ["status", part], "properties": {"status": status, part: parts}}
+
+
+_ALIVE = {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}}
+# What is served beside the routers, by path: all of it is asked for with GET.
+OPERATIONS: dict[str, dict[str, Any]] = {
+    "/healthz": _says("Alive: the event loop turns", _ALIVE),
+    "/health": _says("The same, by the name that clients of a reference know", _ALIVE),
+    "/health/deep": _says("Which parts are up", _shape("parts", "up", "degraded", "down"), may_fail=True),
+    "/readyz": _says("Whether requests can be answered", _shape("checks", "ok", "failing"), may_fail=True),
+    "/metrics": _says("Figures for Prometheus"),
+}
+
+
+@router.get("/admin/health", responses=answers(HealthView))
 async def admin_health(request: Request) -> Response:
     """Alive, and what time it is here."""
     return envelope(request, {"status": "ok"})
 
 
-@router.get("/admin/health/deep", responses=_WITHOUT_DATABASE)
+@router.get("/admin/health/deep", responses=answers(DeepHealthView) | _WITHOUT_DATABASE)
 async def admin_health_deep(request: Request) -> Response:
     """Every part with its figures. 503 without the database."""
     examined = await examine(request.app.state.looks)

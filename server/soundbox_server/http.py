@@ -5,14 +5,14 @@ Middleware is plain ASGI: Starlette's BaseHTTPMiddleware costs four times as muc
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import asyncpg
 import orjson
 import structlog
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -74,23 +74,6 @@ async def read_body(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
     return b"".join(chunks)
 
 
-Data = TypeVar("Data")
-
-
-class Enveloped(BaseModel, Generic[Data]):
-    """`{data, request_id, timestamp}`, for the API's description: `responses={200: {"model": Enveloped[View]}}`."""
-
-    data: Data
-    request_id: str = Field(examples=["req_01k9x3m8z6f1q4v7c2b5n0t8rj"])
-    timestamp: AwareDatetime = Field(examples=["2026-05-24T00:00:00Z"])
-
-
-class Page(Enveloped[list[Data]], Generic[Data]):
-    """One page of a list."""
-
-    next_cursor: str | None
-
-
 _NO_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}
 # JSON of any shape as it can be stored, for the description; members are texts too.
 STORABLE: dict[str, Any] = {
@@ -112,6 +95,37 @@ STORABLE: dict[str, Any] = {
 def storable(schema: Mapping[str, Any]) -> dict[str, Any]:
     """An object whose unknown members are ignored and yet read, for the description."""
     return {**schema, "propertyNames": _NO_NUL, "additionalProperties": {"$ref": "#/components/schemas/Storable"}}
+
+
+# What every reference's error says besides: its schema's properties.
+BESIDE_THE_ERROR: dict[str, Any] = {
+    "errors": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["field", "message"],
+            "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+    "request_id": {"type": "string"},
+    "timestamp": {"type": "string", "format": "date-time"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorForm:
+    """How a reference's own clients read errors at its paths: `say` makes their body of our problem.
+
+    `name` and `schema` are the form's in the API's description; `paths` are whole paths or beginnings of them.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    schema: Mapping[str, Any]
+    say: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+    def is_at(self, path: str) -> bool:
+        return any(path == ours or path.startswith(f"{ours}/") for ours in self.paths)
 
 
 def problems(*kinds: type[SoundboxError]) -> dict[int | str, dict[str, Any]]:
@@ -214,9 +228,10 @@ class LeanApp(FastAPI):
     """
 
     lean: Mapping[str, Door]
+    lean_below: Mapping[str, Door]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door = self.lean.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        door = self._door(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if door is None:
             await super().__call__(scope, receive, send)
             return
@@ -234,6 +249,11 @@ class LeanApp(FastAPI):
             response = await _say_internal(request, error)
         response.raw_headers.append((b"x-request-id", asked.encode()))
         await response(scope, receive, send)
+
+    def _door(self, path: str) -> Door | None:
+        if (door := self.lean.get(path)) is not None:
+            return door
+        return next((door for prefix, door in self.lean_below.items() if path.startswith(prefix)), None)
 
 
 _TITLES = re.compile(r"(?<!^)(?=[A-Z])")
@@ -282,7 +302,10 @@ def _problem_body(
     }
     if errors is not None:
         body["errors"] = errors
-    return Response(orjson.dumps(body, default=str), status, dict(headers or {}), media_type=PROBLEM_JSON)
+    forms: Sequence[ErrorForm] = request.app.state.error_forms
+    form = next((form for form in forms if form.is_at(request.scope["path"])), None)
+    said, media_type = (body, PROBLEM_JSON) if form is None else (form.say(body), "application/json")
+    return Response(orjson.dumps(said, default=str), status, dict(headers or {}), media_type=media_type)
 
 
 async def _say_soundbox_error(request: Request, error: Exception) -> Response:
@@ -360,9 +383,19 @@ async def _say_internal_outside(request: Request, error: Exception) -> Response:
     return response
 
 
-def install(app: LeanApp, *, lean: Mapping[str, Door], larger_bodies: Mapping[str, int]) -> None:
-    """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing."""
+def install(
+    app: LeanApp,
+    *,
+    lean: Mapping[str, Door],
+    lean_below: Mapping[str, Door],
+    larger_bodies: Mapping[str, int],
+    error_forms: Sequence[ErrorForm] = (),
+) -> None:
+    """Request ids, body limits and error answers for this app; `lean` are the POST paths answered without routing, and
+    `lean_below` those that begin so."""
     app.lean = lean
+    app.lean_below = lean_below
+    app.state.error_forms = error_forms
     handlers: dict[Any, Any] = {
         SoundboxError: _say_soundbox_error,
         HTTPException: _say_http_error,

@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 registry = CollectorRegistry()
 
+# A provider may take fifteen seconds; what counts is where most of its answers lie.
+_ANSWERS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20)
 _LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 callbacks = Counter(
@@ -22,6 +24,33 @@ callback_group = Histogram(
     "soundbox_callback_group_size",
     "Callbacks that shared one commit.",
     buckets=(1, 2, 4, 8, 16, 32, 64),
+    registry=registry,
+)
+payments = Counter(
+    "soundbox_payments_total",
+    "Payments by provider, how the QR was made (dynamic, static, transfer, none) and what a provider's word made of "
+    "them: paid, paid_late, failed, expired, needs_review.",
+    ["provider", "qr_mode", "outcome"],
+    registry=registry,
+)
+payments_waiting = Gauge("soundbox_payments_waiting", "Payments that can be paid and are not yet.", registry=registry)
+charges = Counter(
+    "soundbox_charges_total",
+    "What came of asking a provider for something to pay by: issued, failed, unknown.",
+    ["provider", "outcome"],
+    registry=registry,
+)
+provider_requests = Counter(
+    "soundbox_provider_requests_total",
+    "Requests to a provider: answered, refused (it never heard them), unknown (its answer was lost).",
+    ["provider", "outcome"],
+    registry=registry,
+)
+provider_request_seconds = Histogram(
+    "soundbox_provider_request_seconds",
+    "How long a provider took to answer, its repetition and the wait for a free place included.",
+    ["provider"],
+    buckets=_ANSWERS,
     registry=registry,
 )
 announcement_seconds = Histogram(
@@ -56,6 +85,12 @@ outbox_depth = Gauge(
     "soundbox_outbox_depth", "Messages by state that still have somewhere to go.", ["state"], registry=registry
 )
 devices_online = Gauge("soundbox_devices_online", "Boxes whose birth is newer than their last will.", registry=registry)
+provider_circuit = Gauge(
+    "soundbox_provider_circuit",
+    "Whether this process asks a provider: 0 it does, 1 it tries once, 2 it leaves it in peace after failures.",
+    ["provider"],
+    registry=registry,
+)
 broker_connected = Gauge(
     "soundbox_broker_connected", "1 while this process is connected to the broker.", registry=registry
 )

@@ -5,7 +5,8 @@ routing, who may call (from the policy), the errors that follow from that, and o
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from soundbox_server import errors, idempotency
 from soundbox_server.access.auth import Access, Door, Policy
 from soundbox_server.errors import SoundboxError
-from soundbox_server.http import PROBLEM_JSON, STORABLE, problems
+from soundbox_server.http import PROBLEM_JSON, STORABLE, ErrorForm, problems
 
 Operation = dict[str, Any]
 
@@ -26,7 +27,8 @@ operator of soundboxes does.
 * **Money** is whole rupiah. **Integers** are written without a fraction: `50000`, never `50000.0`.
 * **Times** are RFC 3339 in UTC.
 * **Text** of the format `visible-text` has something to see, and no control, direction or private characters.
-* **Errors** are `application/problem+json` (RFC 9457) with a `code` to program against, on every path.
+* **Errors** are `application/problem+json` (RFC 9457) with a `code` to program against; at paths that serve another
+  system's clients they have the form that these know.
 * **Requests** may carry `X-Request-Id` (1 to 64 of `A-Z a-z 0-9 . _ -`); every answer has one, and so have our logs.
 * **Lists** are paged by `limit` and `cursor`; `next_cursor` of one answer is the `cursor` of the next request.
 * **Overload**: 429 and 503 say in `Retry-After` when to come again. Nothing was done then.
@@ -36,6 +38,7 @@ TAGS = [
     {"name": "operators", "description": "Platform staff: the registry, the fleet, the books."},
     {"name": "devices", "description": "Soundboxes, by their own token."},
     {"name": "merchants", "description": "Merchants and their staff."},
+    {"name": "pos", "description": "Points of sale, in the words of the system that they were written for."},
     {"name": "partners", "description": "Payment providers and integration partners."},
     {"name": "health", "description": "For monitoring."},
 ]
@@ -107,25 +110,44 @@ _ENVELOPE: dict[str, Any] = {
 }
 
 
-def describe(app: FastAPI, *, lean: Mapping[str, Operation], policy: Policy) -> None:
-    """Let `app.openapi()` answer with the completed document. `lean` are the operations of POST doors by path."""
-    app.openapi = partial(_document, app, lean, policy)  # type: ignore[method-assign]
+def describe(
+    app: FastAPI,
+    *,
+    lean: Mapping[str, Operation],
+    plain: Mapping[str, Operation],
+    policy: Policy,
+    error_forms: Sequence[ErrorForm] = (),
+) -> None:
+    """Let `app.openapi()` answer with the completed document. By path, `lean` are the operations of POST doors, and
+    `plain` those of GET pages, that are served beside the routers."""
+    app.openapi = partial(_document, app, lean, plain, policy, error_forms)  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI, lean: Mapping[str, Operation], policy: Policy) -> dict[str, Any]:
+def _document(
+    app: FastAPI,
+    lean: Mapping[str, Operation],
+    plain: Mapping[str, Operation],
+    policy: Policy,
+    error_forms: Sequence[ErrorForm],
+) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
         )
         paths = document.setdefault("paths", {})
         for path, operation in lean.items():
-            paths.setdefault(path, {})["post"] = dict(operation)
+            paths.setdefault(path, {})["post"] = deepcopy(operation)
+        for path, operation in plain.items():
+            paths.setdefault(path, {})["get"] = deepcopy(operation)
         for path, method, operation in _operations(paths):
             _complete(operation, path, method, policy.get((method, path)))
+            for form in error_forms:
+                _in_form(operation, path, form)
         document["paths"] = dict(sorted(paths.items()))
         components = document.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
         schemas |= {"Problem": _PROBLEM, "Envelope": _ENVELOPE, "Storable": STORABLE}
+        schemas |= {form.name: dict(form.schema) for form in error_forms}
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; ours is a Problem
             schemas.pop(unused, None)
         components["securitySchemes"] = _SECURITY
@@ -185,6 +207,15 @@ def _errors_of(operation: Operation, path: str, method: str, access: Access | No
     if any(parameter["name"] == idempotency.HEADER for parameter in operation.get("parameters", ())):
         found += [errors.DuplicateRequest, errors.IdempotencyKeyReused]
     return found
+
+
+def _in_form(operation: Operation, path: str, form: ErrorForm) -> None:
+    """The errors of an operation as this reference's clients read them."""
+    for said in operation["responses"].values() if form.is_at(path) else ():
+        if (problem := said.get("content", {}).pop(PROBLEM_JSON, None)) is not None:
+            examples = {code: {"value": form.say(one["value"])} for code, one in problem["examples"].items()}
+            schema = {"$ref": f"#/components/schemas/{form.name}"}
+            said["content"]["application/json"] = {"schema": schema, "examples": examples}
 
 
 def _both(declared: Operation | None, common: Operation) -> Operation:

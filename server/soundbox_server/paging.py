@@ -5,9 +5,9 @@ A room describes a list once, as a `Listing`; its door serves a page of it, and 
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from fastapi import Query, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, tuple_
@@ -24,8 +24,6 @@ CLOCK_SLACK_MS = 600_000  # a row's id and its time are made by the same process
 CURSOR = r"^~[A-Za-z0-9_.:-]{1,64}$"
 NUMBERED_CURSOR = r"^~[A-Za-z0-9_.:-]{1,64}~[0-9]{1,9}$"
 
-Limit = Annotated[int, Query(ge=1, le=100, description="rows a page")]
-Cursor = Annotated[str | None, Query(pattern=CURSOR, description="next_cursor of the page before")]
 Key = tuple[str | int, ...]
 Rows = Select[*tuple[Any, ...]]
 
@@ -52,7 +50,7 @@ class Listing(Generic[Asked]):
     asked: type[Asked]
     key: tuple[InstrumentedAttribute[Any], ...]
     select: Callable[[Asked], Rows]
-    show: Callable[..., dict[str, Any]]
+    show: Callable[..., Mapping[str, Any]]
     columns: tuple[str, ...] = ()
     newest_first: bool = True
 
@@ -66,14 +64,25 @@ async def page(
     beside: Callable[[Sequence[Any]], Awaitable[Sequence[Mapping[str, Any]]]] | None = None,
 ) -> Response:
     """`{data, next_cursor, …}`: one page. `beside(rows)` finds what to add to each row."""
+    shown, cursor = await rows_of_page(session, listing, asked, beside=beside)
+    return envelope(request, shown, next_cursor=cursor)
+
+
+async def rows_of_page(
+    session: AsyncSession,
+    listing: Listing[Asked],
+    asked: Asked,
+    *,
+    beside: Callable[[Sequence[Any]], Awaitable[Sequence[Mapping[str, Any]]]] | None = None,
+) -> tuple[list[Mapping[str, Any]], str | None]:
+    """One page's rows as the list shows them, and where the next one begins."""
     found = await read(session, listing, asked, after=_key(listing, asked.cursor), limit=asked.limit + 1)
     more = len(found) > asked.limit
     rows = found[: asked.limit]
     shown = [show(listing, row) for row in rows]
     if beside is not None:
         shown = [{**one, **extra} for one, extra in zip(shown, await beside(rows), strict=True)]
-    cursor = encode_cursor(*key_of(listing, rows[-1])) if more else None
-    return envelope(request, shown, next_cursor=cursor)
+    return shown, encode_cursor(*key_of(listing, rows[-1])) if more else None
 
 
 async def read(
@@ -87,7 +96,7 @@ async def read(
     return (await session.execute(query)).all()
 
 
-def show(listing: Listing[Any], row: Sequence[Any]) -> dict[str, Any]:
+def show(listing: Listing[Any], row: Sequence[Any]) -> Mapping[str, Any]:
     """One row that `read` found, as the list shows it."""
     return listing.show(*row[: len(row) - len(listing.key)])
 
@@ -114,6 +123,14 @@ def _beyond(listing: Listing[Any], after: Key) -> ColumnElement[bool]:
     return ours < after if listing.newest_first else ours > after
 
 
+def matching(query: Rows, *wanted: tuple[InstrumentedAttribute[Any], object]) -> Rows:
+    """Rows whose columns hold these values; None asks for nothing."""
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == str(value))
+    return query
+
+
 def between(
     query: Rows,
     *,
@@ -138,13 +155,3 @@ def beginning(column: InstrumentedAttribute[Any], text: str) -> ColumnElement[bo
 
 def encode_cursor(*key: str | int) -> str:
     return "".join(f"~{part}" for part in key)
-
-
-def decode_cursor(cursor: str | None) -> str | None:
-    """The id after which the page begins."""
-    return None if cursor is None else cursor.removeprefix("~")
-
-
-def next_cursor(ids: Sequence[str], limit: int) -> str | None:
-    """Where the following page begins; None when this page is not full."""
-    return encode_cursor(ids[-1]) if len(ids) == limit else None

@@ -23,22 +23,23 @@ from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.db import Database
 from soundbox_server.devices.listings import DEVICES, HEARTBEATS
 from soundbox_server.devices.provisioning import Granting
-from soundbox_server.errors import PaymentsClosed
 from soundbox_server.ledger.routes import LEDGER_ENTRIES
 from soundbox_server.mail.sinks import FileSink, Sink, SmtpSink
 from soundbox_server.merchants.place_routes import OUTLETS, TERMINALS
 from soundbox_server.merchants.routes import MERCHANTS
 from soundbox_server.paging import Listing
 from soundbox_server.payments.listings import TRANSACTIONS
+from soundbox_server.payments.methods import Lives
+from soundbox_server.payments.review_routes import REFUNDS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
-from soundbox_server.providers.base import PaymentReport, Provider
+from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_callback
-from soundbox_server.providers.sandbox import SandboxProvider
 from soundbox_server.settings import Settings
 
 # Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
 EXPORTABLE: Mapping[str, Listing[Any]] = {
     "transactions": TRANSACTIONS,
+    "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
     "merchants": MERCHANTS,
     "outlets": OUTLETS,
@@ -56,7 +57,9 @@ class GenericPartner:
     name: str
     secrets: Sequence[bytes]
 
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
+    def read_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> PaymentReport | AdjustmentReport:
         return read_callback(headers, body, partner_id=self.name, secrets=self.secrets, now_ms=now_ms)
 
 
@@ -71,32 +74,28 @@ def telling(settings: Settings, *, owner: str) -> Telling:
     )
 
 
-def open_provider(settings: Settings) -> Provider:
-    """The provider that issues dynamic QR."""
-    if settings.provider != "sandbox":
-        raise PaymentsClosed(f"SOUNDBOX_PROVIDER={settings.provider}: no such provider. Known: sandbox.")
-    return SandboxProvider(
-        base_url=settings.sandbox_url,
-        api_key=settings.sandbox_api_key,
-        secrets=settings.secrets_of("sandbox"),
-        callback_url=f"{settings.public_url}/integrations/qris/callback",
+def lives(settings: Settings) -> Lives:
+    """How long payers have."""
+    return Lives(
+        qr_ms=settings.qr_life_s * 1000,
+        wallet_ms=settings.wallet_life_s * 1000,
+        va_ms=settings.va_life_s * 1000,
+        card_ms=settings.card_life_s * 1000,
     )
 
 
-def callback_readers(settings: Settings, provider: Provider) -> dict[str, CallbackReader]:
-    """Every partner whose callbacks we can verify, by the id it names itself with."""
-    readers: dict[str, CallbackReader] = {
-        name: GenericPartner(name, settings.secrets_of(name)) for name in settings.partner_secrets
-    }
-    return {**readers, provider.name: provider}
+def callback_readers(settings: Settings) -> dict[str, CallbackReader]:
+    """Every partner whose generic callbacks we can verify, by the id it names itself with."""
+    names = {*settings.partner_secrets, "sandbox"}
+    return {name: GenericPartner(name, secrets) for name in names if (secrets := settings.secrets_of(name))}
 
 
 def callback_desk(
-    settings: Settings, database: Database, provider: Provider, *, owner: str, publish: Callable[[Sequence[Any]], None]
+    settings: Settings, database: Database, *, owner: str, publish: Callable[[Sequence[Any]], None]
 ) -> CallbackDesk:
     return CallbackDesk(
         database,
-        callback_readers(settings, provider),
+        callback_readers(settings),
         telling=telling(settings, owner=owner),
         late_report_ms=settings.late_report_s * 1000,
         publish=publish,

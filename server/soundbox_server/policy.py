@@ -12,6 +12,7 @@ _STAFF = frozenset({"platform_admin", "operator", "finance", "support"})
 _OPERATORS = frozenset({"platform_admin", "operator"})
 _ADMIN = frozenset({"platform_admin"})
 _MERCHANTS = frozenset({"merchant_owner", "merchant_staff"})
+_OWNERS = frozenset({"merchant_owner"})
 _FINANCE = frozenset({"platform_admin", "finance"})
 
 POLICY: Policy = {
@@ -24,6 +25,12 @@ POLICY: Policy = {
     ("POST", "/merchant/refresh"): PUBLIC,
     ("POST", "/merchant/forgot-password"): PUBLIC,
     ("POST", "/merchant/reset-password"): PUBLIC,
+    # Whoever watches over us
+    ("GET", "/healthz"): PUBLIC,
+    ("GET", "/readyz"): PUBLIC,
+    ("GET", "/metrics"): PUBLIC,
+    ("GET", "/health"): PUBLIC,
+    ("GET", "/health/deep"): PUBLIC,
     # Boxes, by their own token
     ("POST", "/device/provision/activate"): PUBLIC,
     ("POST", "/device/provision/refresh-credential"): DEVICE,
@@ -32,6 +39,11 @@ POLICY: Policy = {
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
     # Providers, by their signature
     ("POST", "/integrations/qris/callback"): SIGNED,
+    ("POST", "/api/v1/webhook/xendit"): SIGNED,
+    ("POST", "/api/v1/webhook/midtrans"): SIGNED,
+    ("POST", "/api/webhook/paylabs"): SIGNED,
+    ("POST", "/integrations/snap/{partner}/v1.0/qr/qr-mpm-notify"): SIGNED,
+    ("POST", "/integrations/snap/{partner}/v1.0/access-token/b2b"): SIGNED,
     # Everybody's own account
     ("GET", "/admin/me"): _STAFF,
     ("POST", "/admin/logout"): _STAFF,
@@ -88,6 +100,15 @@ POLICY: Policy = {
     ("GET", "/admin/terminals"): _STAFF,
     ("GET", "/admin/terminals/{terminal_id}"): _STAFF,
     ("PATCH", "/admin/terminals/{terminal_id}"): _OPERATORS,
+    ("POST", "/admin/terminals/{terminal_id}/static-qrs"): _OPERATORS,
+    ("POST", "/admin/terminals/{terminal_id}/static-qrs/issue"): _OPERATORS,
+    ("GET", "/admin/static-qrs"): _STAFF,
+    ("GET", "/admin/static-qrs/{static_qr_id}"): _STAFF,
+    ("POST", "/admin/static-qrs/{static_qr_id}/retire"): _OPERATORS,
+    ("GET", "/admin/static-qrs/{static_qr_id}/qr.png"): _STAFF,
+    ("GET", "/admin/static-qrs/{static_qr_id}/qr.svg"): _STAFF,
+    ("GET", "/admin/transactions/{transaction_id}/qr.png"): _STAFF,
+    ("GET", "/admin/transactions/{transaction_id}/qr.svg"): _STAFF,
     # Operators: boxes and payments
     ("POST", "/admin/devices"): _OPERATORS,
     ("POST", "/admin/devices/bulk"): _OPERATORS,
@@ -125,34 +146,182 @@ POLICY: Policy = {
     ("GET", "/admin/devices/{device_id}/commands"): _STAFF,
     ("GET", "/admin/devices/{device_id}/commands/{command_id}"): _STAFF,
     ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"): _OPERATORS,
+    ("GET", "/admin/providers"): _STAFF,
+    ("GET", "/admin/providers/credentials"): _STAFF,
+    ("POST", "/admin/providers/{provider}/credentials"): _ADMIN,
+    ("POST", "/admin/providers/credentials/{credential_id}/rotate"): _ADMIN,
+    ("DELETE", "/admin/providers/credentials/{credential_id}"): _ADMIN,
+    ("GET", "/admin/providers/routes"): _STAFF,
+    ("PUT", "/admin/providers/routes"): _ADMIN,
+    ("DELETE", "/admin/providers/routes/{route_id}"): _ADMIN,
     ("GET", "/admin/transactions"): _STAFF,
     ("GET", "/admin/transactions/{transaction_id}"): _STAFF,
     ("POST", "/admin/transactions/{transaction_id}/retry-notification"): _OPERATORS,
+    ("POST", "/admin/transactions/{transaction_id}/check-status"): _OPERATORS | _FINANCE,
+    ("POST", "/admin/transactions/{transaction_id}/cancel"): _OPERATORS,
+    ("POST", "/admin/transactions/{transaction_id}/refund"): _FINANCE,
+    ("POST", "/admin/transactions/{transaction_id}/resolve"): _FINANCE,
+    ("GET", "/admin/refunds"): _STAFF,
+    ("GET", "/admin/refunds/{refund_id}"): _STAFF,
+    ("GET", "/admin/provider-reports"): _STAFF,
+    ("POST", "/admin/provider-reports/{report_id}/assign"): _FINANCE,
+    ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
+    # Merchants' own programs, in the words of reference 002 and reference 000
+    ("POST", "/api/v1/pos/payments"): _MERCHANTS,
+    ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
+    ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): _MERCHANTS,
+    ("POST", "/api/v1/pos/offline/batch-sync"): _MERCHANTS,
+    ("GET", "/api/v1/pos/offline/conflicts"): _MERCHANTS,
+    ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"): _OWNERS,
+    ("POST", "/api/transactions/create"): _MERCHANTS,
+    ("GET", "/api/transactions"): _MERCHANTS,
+    ("GET", "/api/transactions/{transaction_id}"): _MERCHANTS,
+    ("GET", "/api/transactions/{transaction_id}/check-status"): _MERCHANTS,
 }
 
-# What a key can be given. What is in no scope is for people alone: accounts, people, and keys themselves.
+# What a key can be given. What is in no scope is for people alone: their own accounts, people and keys; and decisions
+# that somebody answers for, on merchants, on their papers, and on where they are paid.
 SCOPES: Scopes = {
     "account:read": frozenset({("GET", "/admin/me")}),
     "organisations:read": frozenset(
         {("GET", "/admin/organisations"), ("GET", "/admin/organisations/{organisation_id}")}
     ),
+    "merchants:read": frozenset({("GET", "/admin/merchants"), ("GET", "/admin/merchants/{merchant_id}")}),
+    "merchants:write": frozenset({("POST", "/admin/merchants"), ("PATCH", "/admin/merchants/{merchant_id}")}),
+    "account-changes:read": frozenset({("GET", "/admin/account-changes")}),
+    "documents:read": frozenset(
+        {
+            ("GET", "/admin/merchants/{merchant_id}/documents"),
+            ("GET", "/admin/merchants/{merchant_id}/documents/{document_id}/file"),
+        }
+    ),
+    "documents:write": frozenset(
+        {
+            ("POST", "/admin/merchants/{merchant_id}/documents"),
+            ("POST", "/admin/merchants/{merchant_id}/documents/file"),
+        }
+    ),
+    "outlets:read": frozenset({("GET", "/admin/outlets"), ("GET", "/admin/outlets/{outlet_id}")}),
+    "outlets:write": frozenset(
+        {("POST", "/admin/merchants/{merchant_id}/outlets"), ("PATCH", "/admin/outlets/{outlet_id}")}
+    ),
+    "terminals:read": frozenset({("GET", "/admin/terminals"), ("GET", "/admin/terminals/{terminal_id}")}),
+    "terminals:write": frozenset(
+        {("POST", "/admin/outlets/{outlet_id}/terminals"), ("PATCH", "/admin/terminals/{terminal_id}")}
+    ),
     "devices:read": frozenset(
         {
             ("GET", "/admin/devices"),
             ("GET", "/admin/devices/{device_id}"),
+            ("GET", "/admin/devices/{device_id}/heartbeats"),
             ("GET", "/admin/devices/{device_id}/notifications"),
+            ("GET", "/admin/devices/{device_id}/credentials"),
         }
     ),
     "devices:write": frozenset(
         {
             ("POST", "/admin/devices"),
+            ("POST", "/admin/devices/bulk"),
+            ("PATCH", "/admin/devices/{device_id}"),
             ("POST", "/admin/devices/{device_id}/activation-code"),
             ("POST", "/admin/devices/{device_id}/bind"),
+            ("POST", "/admin/devices/{device_id}/bind/confirm"),
             ("POST", "/admin/devices/{device_id}/unbind"),
+            ("POST", "/admin/devices/{device_id}/unbind/confirm"),
         }
     ),
-    "transactions:read": frozenset({("GET", "/admin/transactions"), ("GET", "/admin/transactions/{transaction_id}")}),
-    "transactions:write": frozenset({("POST", "/admin/transactions/{transaction_id}/retry-notification")}),
+    "devices:service": frozenset(  # out of it and back: what silences a box is given apart
+        {
+            ("POST", "/admin/devices/{device_id}/credentials/rotate"),
+            ("POST", "/admin/devices/{device_id}/credentials/revoke"),
+            ("POST", "/admin/devices/{device_id}/suspend"),
+            ("POST", "/admin/devices/{device_id}/resume"),
+            ("POST", "/admin/devices/{device_id}/retire"),
+        }
+    ),
+    "commands:read": frozenset(
+        {
+            ("GET", "/admin/devices/{device_id}/commands"),
+            ("GET", "/admin/devices/{device_id}/commands/{command_id}"),
+        }
+    ),
+    "commands:write": frozenset(
+        {
+            ("POST", "/admin/devices/{device_id}/commands"),
+            ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"),
+        }
+    ),
+    "static-qrs:read": frozenset(
+        {
+            ("GET", "/admin/static-qrs"),
+            ("GET", "/admin/static-qrs/{static_qr_id}"),
+            ("GET", "/admin/static-qrs/{static_qr_id}/qr.png"),
+            ("GET", "/admin/static-qrs/{static_qr_id}/qr.svg"),
+        }
+    ),
+    "static-qrs:write": frozenset(
+        {
+            ("POST", "/admin/terminals/{terminal_id}/static-qrs"),
+            ("POST", "/admin/terminals/{terminal_id}/static-qrs/issue"),
+            ("POST", "/admin/static-qrs/{static_qr_id}/retire"),
+        }
+    ),
+    "transactions:read": frozenset(
+        {
+            ("GET", "/admin/transactions/{transaction_id}/qr.png"),
+            ("GET", "/admin/transactions/{transaction_id}/qr.svg"),
+            ("GET", "/admin/transactions"),
+            ("GET", "/admin/transactions/{transaction_id}"),
+            ("GET", "/admin/provider-reports"),
+        }
+    ),
+    "transactions:write": frozenset(
+        {
+            ("POST", "/admin/transactions/{transaction_id}/retry-notification"),
+            ("POST", "/admin/transactions/{transaction_id}/check-status"),
+            ("POST", "/admin/transactions/{transaction_id}/cancel"),
+        }
+    ),
+    "refunds:read": frozenset({("GET", "/admin/refunds"), ("GET", "/admin/refunds/{refund_id}")}),
+    "refunds:write": frozenset({("POST", "/admin/transactions/{transaction_id}/refund")}),
+    "ledger-entries:read": frozenset({("GET", "/admin/ledger-entries")}),
+    "audit-logs:read": frozenset({("GET", "/admin/audit-logs")}),
+    "alerts:read": frozenset({("GET", "/admin/alerts"), ("GET", "/admin/alerts/{alert_id}")}),
+    "alerts:write": frozenset(
+        {("POST", "/admin/alerts/{alert_id}/acknowledge"), ("POST", "/admin/alerts/{alert_id}/resolve")}
+    ),
+    "exports:read": frozenset(
+        {
+            ("GET", "/admin/exports"),
+            ("GET", "/admin/exports/{export_id}"),
+            ("GET", "/admin/exports/{export_id}/file"),
+        }
+    ),
+    "exports:write": frozenset({("POST", "/admin/exports"), ("POST", "/admin/exports/{export_id}/cancel")}),
+    "mails:read": frozenset({("GET", "/admin/mails")}),
+    "health:read": frozenset({("GET", "/admin/health"), ("GET", "/admin/health/deep")}),
+    "payments:read": frozenset(
+        {
+            ("GET", "/api/v1/pos/payments/{reference_id}"),
+            ("GET", "/api/transactions"),
+            ("GET", "/api/transactions/{transaction_id}"),
+            ("GET", "/api/transactions/{transaction_id}/check-status"),
+        }
+    ),
+    "offline:read": frozenset({("GET", "/api/v1/pos/offline/conflicts")}),
+    "offline:write": frozenset(
+        {
+            ("POST", "/api/v1/pos/offline/batch-sync"),
+            ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"),
+        }
+    ),
+    "payments:write": frozenset(
+        {
+            ("POST", "/api/v1/pos/payments"),
+            ("POST", "/api/v1/pos/payments/{reference_id}/simulate"),
+            ("POST", "/api/transactions/create"),
+        }
+    ),
 }
 
 # Where somebody gets who must set up a second factor first.
@@ -168,6 +337,7 @@ OPEN_WITHOUT_TOTP: frozenset[Route] = frozenset(
 # A whole list leaves the house at once: fewer may have it than may look at its pages.
 EXPORTS: Mapping[str, frozenset[str]] = {
     "transactions": _OPERATORS | _FINANCE,
+    "refunds": _OPERATORS | _FINANCE,
     "ledger_entries": _FINANCE,
     "merchants": _OPERATORS | _FINANCE,
     "outlets": _OPERATORS | _FINANCE,
@@ -175,4 +345,17 @@ EXPORTS: Mapping[str, frozenset[str]] = {
     "devices": _OPERATORS,
     "heartbeats": _OPERATORS,
     "audit_logs": _ADMIN,
+}
+
+# A key that exports a list, or fetches the file, needs the scope that reads the list besides.
+EXPORT_SCOPES: Mapping[str, str] = {
+    "transactions": "transactions:read",
+    "refunds": "refunds:read",
+    "ledger_entries": "ledger-entries:read",
+    "merchants": "merchants:read",
+    "outlets": "outlets:read",
+    "terminals": "terminals:read",
+    "devices": "devices:read",
+    "heartbeats": "devices:read",
+    "audit_logs": "audit-logs:read",
 }

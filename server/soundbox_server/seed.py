@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from soundbox_server import clock, parts
 from soundbox_server.access.passwords import in_thread
+from soundbox_server.answers import TypedDict, answers
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices import service as devices
 from soundbox_server.errors import Forbidden
@@ -48,7 +49,41 @@ def tills(count: int) -> list[Till]:
     return [Till(f"term_{n:03d}", f"sbx_{n:03d}", f"SBX-DEMO-{n:04d}") for n in range(1, count + 1)]
 
 
-@router.post("/admin/seed")
+class IdView(TypedDict):
+    id: str
+
+
+class DemoMerchantView(IdView):
+    brand_name: str
+
+
+class DemoOrganisationView(IdView):
+    kind: str
+
+
+class DemoDeviceView(TypedDict):
+    device_id: str
+    serial_number: str
+    terminal_id: str
+    activation_code: str | None
+
+
+class DemoUserView(TypedDict):
+    email: str
+    password: str
+    role: str
+
+
+class DemoView(TypedDict):
+    organisations: list[DemoOrganisationView]
+    merchant: DemoMerchantView
+    outlet: IdView
+    terminals: list[IdView]
+    devices: list[DemoDeviceView]
+    users: list[DemoUserView]
+
+
+@router.post("/admin/seed", responses=answers(DemoView))
 async def seed(request: Request) -> Response:
     """Plant the demo world, or what is missing of it, and tell what is there. In development only."""
     state = request.app.state

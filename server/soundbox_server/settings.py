@@ -144,7 +144,46 @@ class Settings(BaseSettings):
     smtp_user: str = _setting("", "user at the SMTP server; without one, nobody logs in", references="SMTP_USER")
     smtp_password: SecretStr = _setting(SecretStr(""), "its password", references="SMTP_PASS, SMTP_PASSWORD")
     smtp_ca_file: str = _setting("", "authority that signed its certificate, when it is one of your own")
-    provider: str = _setting("sandbox", "provider that issues dynamic QR", references="PAYLABS_SERVER")
+    provider: str = _setting(
+        "sandbox", "who charges where no route says otherwise: sandbox, xendit, midtrans, paylabs or a SNAP partner"
+    )
+    provider_fallback: str = _setting("", "who is asked when that one definitely did not charge")
+    provider_routes: Annotated[dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets)] = _setting(
+        {}, "other providers by method: va_bca=midtrans,xendit;ovo=xendit (a primary, and a fallback if there is one)"
+    )
+    provider_timeout_s: Annotated[float, Field(gt=0, le=25)] = _setting(
+        15, "how long a provider may take to answer; what it did by then is found out by asking again"
+    )
+    xendit_secret_key: SecretStr = _setting(SecretStr(""), "Xendit's API key", references="XENDIT_SECRET_KEY")
+    xendit_webhook_token: SecretStr = _setting(
+        SecretStr(""), "what Xendit's callbacks carry; two, comma-separated, while it is exchanged",
+        references="XENDIT_WEBHOOK_TOKEN",
+    )  # fmt: skip
+    xendit_url: str = _setting("https://api.xendit.co", "Xendit's API")
+    xendit_qris_api: Literal["payment_requests", "qr_codes"] = _setting(
+        "payment_requests",
+        "by which of Xendit's APIs QRIS is issued; qr_codes finds no charge whose answer was lost",
+    )
+    midtrans_server_key: SecretStr = _setting(
+        SecretStr(""), "Midtrans' server key; one that begins with SB- belongs to its sandbox",
+        references="MIDTRANS_SERVER_KEY",
+    )  # fmt: skip
+    midtrans_url: str = _setting("", "Midtrans' Core API; default: by the key, the sandbox's or the real one")
+    midtrans_snap_url: str = _setting("", "Midtrans' pages for cards; default: likewise")
+    paylabs_merchant_id: str = _setting("", "our merchant id at Paylabs", references="MID")
+    paylabs_private_key: SecretStr = _setting(
+        SecretStr(""), "our RSA key that signs what we send to Paylabs, as PEM or base64", references="PRIVATE_KEY"
+    )
+    paylabs_public_key: SecretStr = _setting(
+        SecretStr(""), "Paylabs' RSA key that its messages are proved with", references="PUBLIC_KEY"
+    )
+    paylabs_server: Literal["SIT", "PROD"] = _setting("PROD", "which Paylabs", references="PAYLABS_SERVER")
+    paylabs_url: str = _setting("", "Paylabs' API; default: by paylabs_server")
+    paylabs_signed_path: str = _setting("", "the path that Paylabs signs when it notifies us; default: the door's own")
+    paylabs_fee_type: Literal["BEN", "OUR"] = _setting("BEN", "who bears Paylabs' fee; OUR adds it to what is paid")
+    snap_partners: Path | None = _setting(
+        None, "TOML file with a table for each SNAP BI acquirer: how it is reached, and its credentials"
+    )
     partner_secrets: Annotated[
         dict[str, list[str]], NoDecode, BeforeValidator(_partner_secrets), AfterValidator(_no_empty_secret)
     ] = _setting(
@@ -156,6 +195,9 @@ class Settings(BaseSettings):
     sandbox_url: str = _setting("", "where the hub reaches the acquirer simulator; default: its host and port")
     sandbox_auto_pay_ms: int = _setting(0, "demo: the simulated customer pays each QR after so many ms; 0: never")
     qr_life_s: int = _setting(300, "life of a dynamic QR", references="expiry in reference 001's sample: 5 minutes")
+    wallet_life_s: int = _setting(900, "how long a payer has in an e-wallet's app")
+    va_life_s: int = _setting(86_400, "life of a virtual account's number")
+    card_life_s: int = _setting(3_600, "life of a page for cards")
     announcement_life_s: int = _setting(60, "how long after the commit a payment may still be spoken")
     late_report_s: int = _setting(600, "a payment reported later than this is not spoken")
     callback_most: int = _setting(64, "callbacks that may share one commit")

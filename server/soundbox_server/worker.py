@@ -35,15 +35,18 @@ from soundbox_server.devices.credential_mqtt import CredentialRequests
 from soundbox_server.devices.provision_mqtt import ProvisionDesk
 from soundbox_server.devices.service import online_among
 from soundbox_server.exports.jobs import Exporter
+from soundbox_server.gateways import open_gateways
 from soundbox_server.idempotency import purge_keys
 from soundbox_server.ids import new_id
 from soundbox_server.mail.jobs import Postman
 from soundbox_server.merchants.jobs import apply_account_changes
 from soundbox_server.outbox import mqtt as outbox_door
 from soundbox_server.outbox import service as outbox
-from soundbox_server.payments.jobs import QrIssuer, end_unpaid
+from soundbox_server.payments.inquiry import Inquiry
+from soundbox_server.payments.jobs import Inquirer, Matcher, QrIssuer, Refunder, end_unpaid
 from soundbox_server.payments.mqtt import QrRequests
 from soundbox_server.providers.base import PaymentReport
+from soundbox_server.providers.registry import asked_for
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -52,6 +55,7 @@ SWEEP_EVERY_S = 0.5
 JOBS_EVERY_S = 1.0
 FORGET_EVERY_S = 3_600.0
 OVERDUE_EVERY_S = 10.0
+MATCH_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
 TIDY_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
@@ -70,9 +74,15 @@ async def run(settings: Settings) -> None:
         guard.refuse_unsafe(settings)
         await parts.require_migrated(database)
         await guard.refuse_unsafe_database(settings, database)
+        _say_doubts(settings)
         await Worker(settings, database).run(stop)
     finally:
         await database.close()
+
+
+def _say_doubts(settings: Settings) -> None:
+    for doubt in guard.doubts(settings) if settings.environment == "production" else ():
+        log.warning("production.doubtful", about=doubt.about, what=doubt.what, mend=doubt.mend)
 
 
 class _QuietServer(uvicorn.Server):
@@ -92,17 +102,23 @@ class Worker:
         self._owner = parts.owner_name("worker")
         self._telling = parts.telling(settings, owner=self._owner)
         self._publisher = Publisher()
-        self._provider = parts.open_provider(settings)
-        self._desk = parts.callback_desk(
-            settings, database, self._provider, owner=self._owner, publish=self._publisher.publish
-        )
+        self._gateways = open_gateways(settings)
+        self._desk = parts.callback_desk(settings, database, owner=self._owner, publish=self._publisher.publish)
         self._issuer = QrIssuer(
             database,
-            self._provider,
+            self._gateways,
             key_of=self._telling.key_of,
             owner=self._owner,
             publish=self._publisher.publish,
             take_report=self._take_report,
+        )
+        self._refunder = Refunder(database, lambda: self._gateways.accounts)
+        self._inquirer = Inquirer(database, Inquiry(database, lambda: self._gateways.accounts, self._desk.take))
+        self._matcher = Matcher(
+            database,
+            telling=self._telling,
+            late_report_ms=settings.late_report_s * 1000,
+            publish=self._publisher.publish,
         )
         self._postman = Postman(
             database,
@@ -119,6 +135,8 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         server = self._status_server()
+        await self._gateways.refresh(self._database, self._settings.sealing_ring)
+        fresh = asyncio.create_task(self._gateways.keep_fresh(self._database, self._settings.sealing_ring))
         status = asyncio.create_task(server.serve())
         working = asyncio.create_task(self._work())
         stopping = asyncio.create_task(stop.wait())
@@ -130,11 +148,11 @@ class Worker:
                 if task.done():
                     task.result()  # raises what ended it: the supervisor starts us again
         finally:
-            await parts.cancel([working, stopping])
+            await parts.cancel([working, stopping, fresh])
             await self._desk.drain()
             server.should_exit = True
             await asyncio.wait([status])
-            await self._provider.aclose()
+            await self._gateways.aclose()
             log.info("worker.stopped")
 
     async def _work(self) -> None:
@@ -149,6 +167,9 @@ class Worker:
                     self._repeat(self._sweep, SWEEP_EVERY_S, self._sweep_now),
                     self._repeat(self._issuer.tick, JOBS_EVERY_S, self._issue_now),
                     self._repeat(self._jobs, JOBS_EVERY_S),
+                    self._repeat(self._refunder.tick, JOBS_EVERY_S),
+                    self._repeat(self._inquirer.tick, JOBS_EVERY_S),
+                    self._repeat(self._matcher.tick, MATCH_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
                     self._repeat(self._beat, beats.EVERY_S),
@@ -196,9 +217,7 @@ class Worker:
     async def _listen(self) -> None:
         """Keep a session on the shard; what was not acknowledged comes again after every interruption."""
         user, attempt = shard_user(self._settings.broker_shard), 0
-        consumer = Consumer(
-            self._database, self._table(), committed=self._committed, aside=self._provisioning.aside
-        )
+        consumer = Consumer(self._database, self._table(), committed=self._committed, aside=self._provisioning.aside)
         while True:
             try:
                 async with wire.connected(
@@ -230,7 +249,7 @@ class Worker:
             Channel.PAYMENT_ACK: [outbox_door.on_payment_ack],
             Channel.DYNAMIC_QR_REQUEST: [
                 QrRequests(
-                    provider=self._provider.name,
+                    gateways=self._gateways,
                     qr_life_ms=settings.qr_life_s * 1000,
                     key_of=telling.key_of,
                     owner=self._owner,
@@ -330,13 +349,18 @@ class Worker:
     def _status_server(self) -> uvicorn.Server:
         """Health and figures on the worker's own port."""
         ready = health.readyz(
-            {"database": partial(health.database_answers, self._database), "broker": self._broker_or_standby}
+            {
+                "database": partial(health.database_answers, self._database),
+                "broker": self._broker_or_standby,
+                "provider": partial(asked_for, self._gateways),
+            },
+            can_do_without={"provider"},
         )
         app = Starlette(
             routes=[
                 Route("/healthz", health.healthz),
                 Route("/readyz", ready),
-                Route("/metrics", health.metrics_page(self._database)),
+                Route("/metrics", health.metrics_page(self._database, self._gateways.show)),
             ]
         )
         config = uvicorn.Config(

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import functools
 import os
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
+from support import ports
 
 from soundbox_server.broker import embedded, supervisor
 from soundbox_server.broker.engine import Pace
@@ -137,14 +137,8 @@ async def _is_admitted(client: aiomqtt.Client) -> bool:
 
 def _tls_setup(**changes: object) -> TlsSetup:
     """A TLS listener on a free port, its certificate made by the copy's own authority."""
-    listener = TlsListener(LOOPBACK, _free_port(), connections=100)
+    listener = TlsListener(LOOPBACK, ports.free_port(), connections=100)
     return dataclasses.replace(TlsSetup(listener=listener, names=["localhost", LOOPBACK]), **changes)  # type: ignore[arg-type]
-
-
-def _free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind((LOOPBACK, 0))
-        return int(trial.getsockname()[1])
 
 
 # Test files cannot import from this one, so what they call comes as fixtures.
@@ -152,7 +146,7 @@ eventually = pytest.fixture(lambda: _eventually, name="eventually")
 heard_until = pytest.fixture(lambda: _heard_until, name="heard_until")
 is_admitted = pytest.fixture(lambda: _is_admitted, name="is_admitted")
 tls_setup = pytest.fixture(lambda: _tls_setup, name="tls_setup")
-free_port = pytest.fixture(lambda: _free_port(), name="free_port")
+free_port = pytest.fixture(lambda: ports.free_port(), name="free_port")
 
 
 @pytest.fixture
@@ -182,7 +176,7 @@ async def _mosquitto(
     port: int | None = None,
     tls: TlsSetup | None = None,
 ) -> AsyncIterator[RunningBroker]:
-    stop, port = asyncio.Event(), port or _free_port()
+    stop, port = asyncio.Event(), port or ports.free_port()
     supervising = asyncio.create_task(
         supervisor.supervise(
             home=home,
@@ -203,7 +197,7 @@ async def _mosquitto(
 
 @asynccontextmanager
 async def _embedded(home: Path, *, pace: Pace | None = None) -> AsyncIterator[RunningBroker]:
-    stop, port = asyncio.Event(), _free_port()
+    stop, port = asyncio.Event(), ports.free_port()
     supervising = asyncio.create_task(embedded.supervise(home=home, host=LOOPBACK, port=port, stop=stop, pace=pace))
     async with _until_stopped(RunningBroker(home, port, Registry(), supervising), stop) as broker:
         yield broker
@@ -261,7 +255,7 @@ async def two_brokers(
     start_mosquitto: Callable[..., AbstractAsyncContextManager[RunningBroker]],
 ) -> AsyncIterator[RunningBroker]:
     """The broker, and the second one for boxes without a name."""
-    async with start_mosquitto(tls=_tls_setup(provision_port=_free_port())) as running:
+    async with start_mosquitto(tls=_tls_setup(provision_port=ports.free_port())) as running:
         yield running
 
 

@@ -76,7 +76,7 @@ def test_compose_opens_the_boxes_listener_to_the_world_and_the_api_to_this_machi
 @pytest.mark.parametrize("name", ["broker", "api", "worker"])
 def test_what_compose_sets_is_fit_for_production(name: str, tmp_path: Path) -> None:
     """With its variables filled in as its head says, the guard has nothing to say."""
-    given = {"PROVIDER": "acme", "PUBLIC_URL": "https://pay.example", "BROKER_PUBLIC_HOST": "broker.example"}
+    given = {"PROVIDER": "xendit", "PUBLIC_URL": "https://pay.example", "BROKER_PUBLIC_HOST": "broker.example"}
     environment = {
         variable.removeprefix("SOUNDBOX_"): _filled_in(str(value), given)
         for variable, value in OURS[name]["environment"].items()

@@ -65,8 +65,9 @@ def test_the_lists_hold_what_the_project_asks_for() -> None:
     def names(wanted: list[str]) -> set[str]:
         return {re.split(r"[\[<>=; ]", line)[0].lower() for line in wanted}
 
-    assert names(project["project"]["dependencies"]) | names(project["dependency-groups"]["build"]) <= pins(
-        "requirements.lock"
-    ).keys()
+    assert (
+        names(project["project"]["dependencies"]) | names(project["dependency-groups"]["build"])
+        <= pins("requirements.lock").keys()
+    )
     assert names(project["dependency-groups"]["dev"]) <= pins("requirements-dev.lock").keys()
     assert pins("requirements.lock").keys() <= pins("requirements-dev.lock").keys()

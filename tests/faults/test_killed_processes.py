@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from support.ports import free_port
 from support.site import Site
-from support.stack import free_port, until
+from support.stack import until
 
 pytestmark = pytest.mark.crash
 

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from support.books import check_books
+from support.ports import free_port
 from support.shop import Shop, open_shop, rows
-from support.stack import Stack, free_port
+from support.stack import Stack
 
 from soundbox_server import clock
 from soundbox_server.db import Database
 from soundbox_server.devices import service as devices
-from soundbox_server.payments.dynamic_qr import Pending
+from soundbox_server.payments.charging import Pending
 
 pytestmark = pytest.mark.journey
 

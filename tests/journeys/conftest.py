@@ -16,7 +16,7 @@ BOXES = 30
 def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """Not async: making a database runs a loop of its own."""
     folder = tmp_path_factory.mktemp("hub")
-    return Stack(home=folder / "home", database_url=fresh_database(request, request.param, folder))
+    return Stack(home=folder / "home", database_url=fresh_database(request, request.param, folder), forked=True)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

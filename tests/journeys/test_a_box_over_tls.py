@@ -4,7 +4,8 @@ import asyncio
 import json
 
 import pytest
-from support.stack import Stack, free_port, until
+from support.ports import free_port
+from support.stack import Stack, until
 
 from soundbox_server.broker.mosquitto import find_mosquitto
 from soundbox_sim.fleet import BoxPlan, run_box

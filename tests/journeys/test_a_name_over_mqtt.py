@@ -9,7 +9,8 @@ from typing import Any
 
 import aiomqtt
 import pytest
-from support.stack import Stack, free_port, until
+from support.ports import free_port
+from support.stack import Stack, until
 
 from soundbox_protocol.topics import provision_response
 from soundbox_server.broker.tls import development_authority

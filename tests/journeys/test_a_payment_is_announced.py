@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 from support.boxes import Boxes
-from support.stack import Stack, free_port, until
+from support.ports import free_port
+from support.stack import Stack, until
 
 PAYMENTS = 200
 BOXES = 5

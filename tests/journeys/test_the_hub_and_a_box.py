@@ -83,6 +83,33 @@ async def test_a_box_asks_for_a_qr_is_paid_and_acks(hub: Stack, box: Credentials
     assert told == seen["announcements"]
 
 
+async def test_a_point_of_sale_asks_and_the_box_at_its_till_speaks(hub: Stack, box: Credentials) -> None:
+    owner = await hub.login("owner@demo.test", door="merchant")
+    async with line(hub, box) as wire, httpx.AsyncClient(base_url=hub.url, headers=owner, timeout=20) as pos:
+        await wire.birth(1)
+        order = {"order_code": f"ORDER-{box.device_id}", "method": "qris", "amount": 33_000}
+        created = (await pos.post("/api/v1/pos/payments", json=order | {"terminal_id": box.terminal_id})).json()["data"]
+        await _scan(hub, created["qr_string"])
+        channel, paid = await wire.hear()
+
+        assert (channel, paid.amount, paid.transaction_id) == (
+            Downlink.PAYMENT_SUCCESS,
+            33_000,
+            created["reference_id"],
+        )
+        status = (await pos.get(f"/api/v1/pos/payments/{created['reference_id']}")).json()["data"]
+        assert (created["status"], status["status"], status["order_code"]) == ("pending", "paid", order["order_code"])
+
+
+async def _scan(hub: Stack, qr_payload: str) -> None:
+    """The customer pays what their app read from the QR."""
+    settings = hub.settings()
+    key = {"authorization": f"Bearer {settings.sandbox_api_key}"}
+    async with httpx.AsyncClient(base_url=settings.sandbox_url, headers=key, timeout=20) as acquirer:
+        answer = await acquirer.post("/v1/pay", json={"qr_payload": qr_payload})
+        assert answer.status_code == 200, answer.text
+
+
 async def test_the_same_question_gets_the_same_answer(hub: Stack, box: Credentials) -> None:
     async with line(hub, box) as wire:
         await wire.birth(1)
@@ -210,9 +237,9 @@ async def test_what_waits_for_an_offline_box_goes_out_at_its_birth(hub: Stack, b
         }  # fmt: skip
         made = (await client.post("/device/transactions/dynamic-qr", json=asked)).json()
     assert await _pay(hub, made["transaction_id"], 12_000, "e1") == "applied"
-    assert await hub.query(
-        "SELECT state, due_at_ms FROM outbox_message WHERE recipient_id = $1", box.device_id
-    ) == [("queued", None)]
+    assert await hub.query("SELECT state, due_at_ms FROM outbox_message WHERE recipient_id = $1", box.device_id) == [
+        ("queued", None)
+    ]
 
     async with line(hub, box) as wire:
         await wire.birth(1)
@@ -345,3 +372,38 @@ async def _asked_for(hub: Stack, box: Credentials, request_id: str, amount: int)
         made = await client.post("/device/transactions/dynamic-qr", json=asked)
         assert made.status_code == 200, made.text
         return str(made.json()["transaction_id"])
+
+
+async def test_what_was_paid_and_said_goes_back_in_parts_and_is_not_said_again(hub: Stack, box: Credentials) -> None:
+    acquirer = httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{hub.sandbox_port}",
+        headers={"authorization": f"Bearer {hub.settings().sandbox_api_key}"},
+        timeout=20,
+    )
+    finance = httpx.AsyncClient(base_url=hub.url, headers=await hub.login("finance@demo.test"), timeout=20)
+    async with acquirer, finance, line(hub, box) as wire:
+        await wire.birth(1)
+        await wire.say(Uplink.DYNAMIC_QR_REQUEST, _ask(box, "back"))
+        _, answer = await wire.hear()
+        path = f"/admin/transactions/{answer.transaction_id}"
+        rows = await hub.query("SELECT reference FROM payment_attempt WHERE payment_id = $1", answer.transaction_id)
+        reference = rows[0][0]
+        await acquirer.put("/v1/faults", json={"drop_callbacks": 1, "lose_refund_answers": 2})
+        assert (await acquirer.post(f"/v1/qr/{reference}/pay")).status_code == 200
+        asked = (await finance.post(f"{path}/check-status")).json()["data"]
+        channel, paid = await wire.hear()
+        for amount in (20_000, 30_000):
+            wished = await finance.post(f"{path}/refund", json={"amount": amount, "reason": "Wrong size."})
+            assert wished.status_code == 202, wished.text
+
+        async def gone() -> bool:
+            return (await finance.get(path)).json()["data"]["status"] == "refunded"
+
+        await until(gone, what="both refunds done")
+        seen = (await finance.get(path)).json()["data"]
+        made = (await acquirer.get(f"/v1/qr/{reference}")).json()["adjustments"]
+        await acquirer.put("/v1/faults", json={})
+
+    assert (asked["status"], channel, paid.amount) == ("paid", Downlink.PAYMENT_SUCCESS, 50_000)
+    assert (seen["refunded_amount"], len(seen["announcements"]), len(made)) == (50_000, 1, 2)
+    assert {refund["status"] for refund in seen["refunds"]} == {"done"}

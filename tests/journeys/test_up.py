@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 
 from soundbox_server.broker.mosquitto import find_mosquitto
 
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.journey
 SOUNDBOX = Path(sys.executable).with_name("soundbox")
 DEADLINE_S = 90.0
 PLAYED = re.compile(r"txn_\w+ .*played \+\d+ ms")
+STATIC = re.compile(r"txn_\w+ +Rp15\.000 +SBX-DEMO-0001: paid by a static QR, .*played \+\d+ ms")
 
 
 class Running:
@@ -66,19 +68,9 @@ def _tail(path: Path) -> list[str]:
     return path.read_text(errors="replace").splitlines()[-15:]
 
 
-def free_ports(count: int) -> list[int]:
-    """Held together while they are chosen, so that no two are the same."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [door.getsockname()[1] for door in held]
-    finally:
-        for door in held:
-            door.close()
-
-
 def settings_for(home: Path, **more: str) -> dict[str, str]:
     names = ("HTTP_PORT", "WORKER_PORT", "SANDBOX_PORT", "BROKER_PORT")
-    ports = {f"SOUNDBOX_{name}": str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
+    ports = {f"SOUNDBOX_{name}": str(free_port()) for name in names}
     return {"SOUNDBOX_HOME": str(home), "SOUNDBOX_SANDBOX_AUTO_PAY_MS": "200", **ports, **more}
 
 
@@ -132,10 +124,16 @@ async def test_payments_are_heard_and_ctrl_c_leaves_nothing(engine: str, tmp_pat
 
     async with up(settings, "--pay-every", "0.5", "--boxes", "2") as running:
         await running.until(lambda: running.played() >= 3, "three payments played")
+        await running.until(lambda: any("soundbox pay term_001" in line for line in running.lines), "static QR")
+        customer = await asyncio.create_subprocess_exec(
+            SOUNDBOX, "pay", "term_001", "15000", env={**os.environ, **settings}
+        )
+        await running.until(lambda: any(STATIC.search(line) for line in running.lines), "a static QR's payment played")
         code = await running.end(signal.SIGINT)
         left = alive_in(home)
 
     assert code == 0, "\n".join(running.lines)
+    assert customer.returncode == 0
     assert left == []
     assert [path for path in recordings(home) if path.suffix != ".wav"] == []
     assert len(recordings(home)) >= 3
@@ -146,7 +144,7 @@ async def test_payments_are_heard_and_ctrl_c_leaves_nothing(engine: str, tmp_pat
 
 async def test_a_second_start_continues_and_a_fresh_one_begins_anew(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    settings = settings_for(home, SOUNDBOX_BROKER_TLS_PORT=str(free_ports(1)[0]))
+    settings = settings_for(home, SOUNDBOX_BROKER_TLS_PORT=str(free_port()))
     kept = home / "notes.txt"
 
     async with up(settings, "--pay-every", "0.5", "--boxes", "1") as first:
@@ -156,7 +154,7 @@ async def test_a_second_start_continues_and_a_fresh_one_begins_anew(tmp_path: Pa
         assert await first.end(signal.SIGTERM) == 0
     credentials = (home / "boxes" / "SBX-DEMO-0001" / "credentials.json").read_bytes()
     kept.write_text("not ours")
-    moved = {**settings, "SOUNDBOX_HTTP_PORT": str(free_ports(1)[0])}
+    moved = {**settings, "SOUNDBOX_HTTP_PORT": str(free_port())}
 
     async with up(settings, "--pay-every", "0.5", "--boxes", "1") as second:
         await second.until(lambda: second.played() >= 1, "a payment played again")

@@ -1,7 +1,7 @@
 """Asked twice, done once: the same key and body get the first answer, byte for byte."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,22 @@ from support.staff import Staff, audited
 
 from soundbox_server import idempotency
 from soundbox_server.db import Database, Statements
+from soundbox_server.devices.service import code_sha256
+from soundbox_server.devices.sheet import CONTENT_SECURITY_POLICY
 from soundbox_server.errors import DuplicateRequest, ValidationFailed
 from soundbox_server.idempotency import KEPT_MS, Once, once
-from soundbox_server.payments.routes import QrDesk
-from soundbox_server.providers.base import Charge, ChargeRequest, ChargeStatus, PaymentReport
+from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.methods import Lives
+from soundbox_server.providers.base import (
+    Capabilities,
+    Charge,
+    ChargeRequest,
+    ChargeStatus,
+    Method,
+    RefundRequest,
+    RefundStatus,
+)
+from soundbox_server.providers.registry import Gateways
 from soundbox_server.sandbox.qr import issue
 
 LEASE_MS = 30_000
@@ -65,7 +77,8 @@ async def test_every_create_at_its_door(operator: Staff, database: Database) -> 
         (f"/admin/outlets/{outlet['id']}/terminals", {}, 201),
         (f"/admin/merchants/{merchant['id']}/approve", None, 200),
         (f"/admin/merchants/{merchant['id']}/documents", paper, 201),
-        ("/admin/devices", {"serial_number": "SBX-77"}, 201),
+        ("/admin/devices", {"serial_number": "SBX-77", "device_id": "sbx_77"}, 201),
+        ("/admin/devices/sbx_77/activation-code", None, 201),
         (f"/admin/transactions/{paid}/retry-notification", None, 202),
     ]  # fmt: skip
 
@@ -76,6 +89,95 @@ async def test_every_create_at_its_door(operator: Staff, database: Database) -> 
         assert same(first, second), path
     told = await rows(database, "SELECT id FROM outbox_message WHERE original_id IS NOT NULL")
     assert len(told) == 1
+
+
+async def test_codes_asked_for_twice_are_the_same_codes_and_nobody_may_cache_them(
+    operator: Staff, database: Database
+) -> None:
+    await operator.call("POST", "/admin/devices", json={"serial_number": "SBX-1", "device_id": "sbx_1"}, key="k")
+    path = "/admin/devices/sbx_1/activation-code"
+    made = await operator.call("POST", path, key="k")
+    answers = [
+        await operator.call("POST", "/admin/devices", json={"serial_number": "SBX-1", "device_id": "sbx_1"}, key="k"),
+        await operator.call("POST", path, key="k"),
+    ]
+
+    assert same(made, answers[1])
+    assert [answer.headers["cache-control"] for answer in answers] == ["no-store"] * 2
+    (live,) = await rows(database, "SELECT code_sha256 FROM activation_code")
+    assert live["code_sha256"] == code_sha256(made.json()["data"]["activation_code"])
+    assert len(await audited(database, "device.activation_code_issued")) == 1
+
+
+async def send_file(operator: Staff, text: str, *, accept: str = "application/json", **params: str) -> httpx.Response:
+    headers = {"content-type": "text/csv", "accept": accept}
+    return await operator.call(
+        "POST", "/admin/devices/bulk", content=text.encode(), headers=headers, params=params, key="k"
+    )
+
+
+async def test_a_file_of_boxes_sent_twice_is_taken_in_once_and_its_codes_come_in_every_form(
+    operator: Staff, database: Database
+) -> None:
+    text = "serial_number,label\nSBX-1,kasir\nSBX-2,\n"
+    first = await send_file(operator, text)
+    codes = [one["activation_code"] for one in first.json()["data"]["devices"]]
+    name = f"{first.json()['data']['batch_id']}.csv"
+
+    again = await send_file(operator, text)
+    as_csv, as_csv_again = [await send_file(operator, text, accept="text/csv") for _ in range(2)]
+    as_sheet = await send_file(operator, text, accept="text/html")
+    other = await send_file(operator, text + "SBX-3,\n")
+
+    assert same(first, again)
+    assert [line.split(",")[2] for line in as_csv.text.splitlines()[1:]] == codes
+    assert (as_csv.content, name in as_csv.headers["content-disposition"]) == (as_csv_again.content, True)
+    assert all(f"{code[:5]}-{code[5:]}" in as_sheet.text for code in codes)
+    assert as_sheet.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    for answer in (again, as_csv, as_sheet):
+        assert (answer.headers["idempotent-replayed"], answer.headers["cache-control"]) == ("true", "no-store")
+    assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert len(await rows(database, "SELECT id FROM device")) == 2
+    assert len(await audited(database, "device.registered_in_bulk")) == 1
+
+
+async def test_a_dry_run_uses_no_key(operator: Staff, database: Database) -> None:
+    text = "serial_number\nSBX-1\n"
+
+    tried = await send_file(operator, text, dry_run="true")
+    taken = await send_file(operator, text)
+
+    assert (tried.status_code, taken.status_code) == (200, 201)
+    assert len(await rows(database, "SELECT id FROM device")) == 1
+
+
+async def test_a_box_moved_twice_is_moved_once(operator: Staff, database: Database) -> None:
+    shop = await open_shop(database)
+    device_id = await shop.box()
+    unbind, bind = f"/admin/devices/{device_id}/unbind", f"/admin/devices/{device_id}/bind"
+
+    off = [await operator.call("POST", unbind, key="k") for _ in range(2)]
+    on = [await operator.call("POST", bind, json={"terminal_id": shop.terminal_id}, key="k") for _ in range(2)]
+    late = await operator.call("POST", unbind, key="k")
+
+    assert (off[0].status_code, on[0].status_code) == (200, 200), (off[0].text, on[0].text)
+    assert same(*off)
+    assert same(*on)
+    assert same(off[0], late)  # and it stands where it stood
+    standing = await rows(database, "SELECT terminal_id FROM device_binding WHERE unbound_at_ms IS NULL")
+    assert [one["terminal_id"] for one in standing] == [shop.terminal_id]
+    assert len(await audited(database, "device.bound")) == len(await audited(database, "device.unbound")) == 1
+
+
+async def test_a_box_asked_twice_for_its_code_speaks_it_once(hub: Hub, operator: Staff, database: Database) -> None:
+    hub.app.state.possession_check = True
+    device_id = await (await open_shop(database)).box()
+
+    first, second = [await operator.call("POST", f"/admin/devices/{device_id}/unbind", key="k") for _ in range(2)]
+
+    assert first.status_code == 202, first.text
+    assert same(first, second)
+    assert len(await rows(database, "SELECT id FROM device_command")) == 1
 
 
 async def a_paid_payment(shop: Shop) -> str:
@@ -249,11 +351,21 @@ class Acquirer:
             amount_idr=request.amount_idr, qr_payload=payload, expires_at_ms=request.expires_at_ms, body=b"{}",
         )  # fmt: skip
 
-    async def query(self, reference: str) -> ChargeStatus:
+    capabilities = Capabilities(
+        methods=frozenset({Method.QRIS_DYNAMIC}), cancel=False, refund=False, partial_refund=False
+    )
+
+    async def query(self, reference: str, **about: Any) -> ChargeStatus:
         raise AssertionError("nobody asks about what is known")
 
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
-        raise AssertionError("nobody calls back")
+    async def cancel(self, reference: str, **about: Any) -> None:
+        raise AssertionError("nobody cancels")
+
+    async def refund(self, request: RefundRequest) -> RefundStatus:
+        raise AssertionError("nobody refunds")
+
+    async def query_refund(self, request: RefundRequest) -> RefundStatus:
+        raise AssertionError("nobody refunds")
 
     async def circuit(self) -> str:
         return "closed"
@@ -264,7 +376,9 @@ class Acquirer:
 
 @pytest.fixture
 def issuing(hub: Hub, database: Database) -> None:
-    hub.app.state.qr_desk = QrDesk(database, Acquirer(), hub.app.state.callback_desk, qr_life_ms=300_000)
+    hub.app.state.charge_desk = ChargeDesk(
+        database, Gateways.of(Acquirer()), hub.app.state.callback_desk.take, lives=Lives()
+    )
 
 
 async def ask_for_qr(hub: Hub, shop: Shop, device: tuple[str, str], request_id: str, key: str | None) -> httpx.Response:

@@ -109,6 +109,16 @@ async def test_production_shows_the_guards_own_findings_and_development_one_note
     assert (note.verdict, str(len(expected)) in note.what) == ("note", True)
 
 
+async def test_mail_that_stays_here_is_a_note_in_production_and_nothing_elsewhere(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+
+    found = await about(settings, "mail", production=True)
+
+    assert (found.verdict, str(tmp_path / "mail") in found.what) == ("note", True)
+    assert "SOUNDBOX_SMTP_HOST" in found.mend
+    assert "mail" not in {one.about for one in await examine(settings)}
+
+
 def test_a_start_in_production_tells_what_the_doctor_tells(tmp_path: Path) -> None:
     environment = {"SOUNDBOX_HOME": str(tmp_path), "SOUNDBOX_ENVIRONMENT": "production", "PATH": "/usr/bin:/usr/sbin"}
 
@@ -148,3 +158,57 @@ async def _serving(pair: Path, port: int) -> asyncio.Server:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair)
     return await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port, ssl=context)
+
+
+SNAP = """
+[acme]
+base_url = "https://acme.test"
+partner_id = "P1"
+client_key = "K1"
+client_secret = "x"
+private_key = "no key"
+partner_public_key = "no key"
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "provider", "verdict", "what"),
+    [
+        ({}, "sandbox", "note", "play money"),
+        ({"provider": "nobody"}, "nobody", "broken", "no such provider"),
+        ({"provider": "xendit"}, "xendit", "broken", "needs secret_key, webhook_token"),
+        ({"provider": "xendit", "xendit_secret_key": "x"}, "xendit", "broken", "lack its webhook_token"),
+        ({"provider_routes": "ovo=midtrans", "midtrans_server_key": "x"}, "midtrans", "fine", "in settings"),
+        ({"provider": "acme", "snap_partners": SNAP}, "acme", "broken", "cannot be read"),
+    ],
+)
+async def test_each_provider_that_payments_go_to_is_examined_and_nobody_is_asked(
+    tmp_path: Path, settings: dict[str, str], provider: str, verdict: str, what: str
+) -> None:
+    given = dict(settings)
+    if "snap_partners" in given:
+        (tmp_path / "partners.toml").write_text(given["snap_partners"])
+        given["snap_partners"] = str(tmp_path / "partners.toml")
+
+    found = await about(Settings(home=tmp_path / "home", **given), f"provider {provider}")
+
+    assert found.verdict == verdict
+    assert what in found.what
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("[acme]\nbase_url = 1", "base_url is missing"),
+        ("[acme]\nbase_url = 'https://a.test'\nportt = 1", "unknown portt"),
+        ("acme = 1", "a partner is a table"),
+        ("[acme", "partners.toml"),
+        ("[acme]\nbase_url = 'https://a.test'\nprivate_key_file = 'nowhere.pem'", "private_key_file"),
+    ],
+)
+async def test_a_profile_that_cannot_be_read_is_explained(tmp_path: Path, file: str, what: str) -> None:
+    (tmp_path / "partners.toml").write_text(file)
+
+    found = await about(Settings(home=tmp_path / "home", snap_partners=tmp_path / "partners.toml"), "providers")
+
+    assert (found.verdict, what in found.what) == ("broken", True)

@@ -10,7 +10,8 @@ ROWS = [(f"fee_{n}", n, 7) for n in range(3)]
 
 async def _basis_points(database: Database) -> dict[str, int]:
     async def work(tx: Statements) -> dict[str, int]:
-        return {row["id"]: row["bps"] for row in await tx.fetch("SELECT id, bps FROM fee_profile WHERE created_at_ms = 7")}
+        rows = await tx.fetch("SELECT id, bps FROM fee_profile WHERE created_at_ms = 7")
+        return {row["id"]: row["bps"] for row in rows}
 
     return await database.read(work)
 

@@ -15,7 +15,9 @@ from soundbox_server.settings import Settings
 
 RIGHT: dict[str, Any] = {
     "environment": "production",
-    "provider": "acme",
+    "provider": "xendit",
+    "xendit_secret_key": "xnd_production_0zR4u1Yq8tW2kVbN",
+    "xendit_webhook_token": "N7hQ2vXwN7hQ2vXw",
     "partner_secrets": {"acme": ["0zR4u1Yq8tW2kVbN"]},
     "public_url": "https://pay.example",
     "broker_engine": "mosquitto",
@@ -57,6 +59,13 @@ def test_a_set_up_that_is_right_is_not_refused(production: Callable[..., Setting
         ({"database_url": "postgresql://hub:Postgres@localhost/soundbox"}, "database", "tries first"),
         ({"log_level": "debug"}, "log", "debug"),
         ({"provider": "sandbox"}, "provider", "play money"),
+        ({"provider_fallback": "sandbox"}, "provider", "play money"),
+        ({"provider_routes": "ovo=sandbox"}, "provider", "play money"),
+        ({"provider": "nobody"}, "provider", "nobody is none of"),
+        ({"xendit_url": "http://api.xendit.co"}, "provider", "in the open"),
+        ({"xendit_secret_key": "xnd_development_0zR4u1Yq8tW2kVbN"}, "provider", "no money moves"),
+        ({"midtrans_server_key": "SB-Mid-server-0zR4u1Yq8tW2kVbN"}, "provider", "no money moves"),
+        ({"snap_partners": Path("/nowhere/snap.toml")}, "provider", "/nowhere/snap.toml"),
         ({"sandbox_auto_pay_ms": 1}, "provider", "nobody has paid"),
         ({"broker_engine": "embedded"}, "broker", "checks no passwords"),
         ({"broker_tls_port": 0}, "broker", "plain listener"),
@@ -76,6 +85,32 @@ def test_each_thing_by_itself_is_found_with_its_mend(
     assert found.about == about
     assert named in found.what
     assert found.mend
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "no mail leaves"),
+        ({"smtp_host": "mail.example", "smtp_security": "none", "mail_from": "a@shop.example"}, "in the open"),
+        ({"smtp_host": "mail.example"}, "no-reply@soundbox.invalid"),
+        ({"smtp_host": "mail.example", "mail_from": "Soundbox <no-reply@soundbox.invalid>"}, "soundbox.invalid"),
+    ],
+)
+def test_mail_that_would_reach_nobody_is_doubtful_and_not_refused(
+    production: Callable[..., Settings], changes: dict[str, Any], named: str
+) -> None:
+    settings = production(**changes)
+
+    (found,) = guard.doubts(settings)
+
+    assert (found.about, bool(found.mend)) == ("mail", True)
+    assert named in found.what
+    assert guard.problems(settings) == []
+
+
+@pytest.mark.parametrize("server", [{"smtp_host": "mail.example"}, {"smtp_host": "127.0.0.1", "smtp_security": "none"}])
+def test_mail_that_leaves_is_not_doubted(production: Callable[..., Settings], server: dict[str, Any]) -> None:
+    assert guard.doubts(production(mail_from="Warung <no-reply@shop.example>", **server)) == []
 
 
 def test_a_public_listener_behind_a_named_proxy_is_right(production: Callable[..., Settings]) -> None:

@@ -51,7 +51,7 @@ async def test_staff_see_the_figures(database: Database, database_url: str, tmp_
     assert parts["worker"]["shards"][0]["owner"] == "worker@test:1"
     assert parts["outbox"]["status"] == "degraded"
     assert parts["outbox"]["oldest_overdue_s"] > 60
-    assert parts["provider"] == {"status": "up", "name": "sandbox", "circuit": "closed"}
+    assert parts["provider"] == {"status": "up", "circuits": {"sandbox": "closed"}}
     assert parts["disk"]["free_bytes"] > 0
 
 

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from support.hub import Hub, open_hub
 
 from soundbox_server.access.auth import PUBLIC
-from soundbox_server.app import LEAN
+from soundbox_server.app import ERROR_FORMS, LEAN
 from soundbox_server.paging import Page
 from soundbox_server.parts import EXPORTABLE
 from soundbox_server.policy import POLICY
@@ -52,10 +52,27 @@ async def test_every_operation_tells_its_audience_its_callers_and_its_errors(dat
         assert not isinstance(allowed, frozenset) or "403" in answers, where
         for status, said in answers.items():
             if status >= "400":
-                content = said["content"]["application/problem+json"]
-                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+                form = next((form for form in ERROR_FORMS if form.is_at(path)), None)
+                content = said["content"]["application/json" if form else "application/problem+json"]
+                assert content["schema"] == {"$ref": f"#/components/schemas/{form.name if form else 'Problem'}"}
                 for code, example in content["examples"].items():
-                    assert (example["value"]["code"], example["value"]["status"]) == (code, int(status)), where
+                    assert code in example["value"].values(), where
+                    assert form or example["value"]["status"] == int(status), where
+
+
+async def test_every_answer_has_a_shape_of_its_own(database_url: str, tmp_path: Path) -> None:
+    async with open_hub(database_url, tmp_path) as hub:
+        document = hub.app.openapi()
+
+    for method, path, operation in operations(document):
+        told = {status: said for status, said in operation["responses"].items() if status < "300"}
+        assert told, f"{method} {path}"
+        for status, said in told.items():
+            assert ("content" in said) != (status == "204"), (method, path, status)
+            for kind, body in said.get("content", {}).items():
+                shape = body.get("schema")
+                assert shape, (method, path, status, kind)
+                assert shape != {"$ref": "#/components/schemas/Envelope"}, (method, path, status)
 
 
 async def test_bodies_have_examples(database_url: str, tmp_path: Path) -> None:

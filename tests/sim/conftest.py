@@ -1,7 +1,6 @@
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ports import free_port
 
 from soundbox_protocol.messages import (
     Command,
@@ -221,10 +221,7 @@ class Mosquitto:
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     folder = tmp_path / "mosquitto"
     folder.mkdir()
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    broker = Mosquitto(folder, port)
+    broker = Mosquitto(folder, free_port())
     broker.start()
     yield broker
     broker.kill()

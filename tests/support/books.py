@@ -10,6 +10,7 @@ from typing import Any
 from support.shop import rows
 
 from soundbox_server.db import Database
+from soundbox_server.revenue.service import differences
 
 _FIRST = "FROM outbox_message WHERE kind = 'payment_success' AND original_id IS NULL"
 
@@ -19,17 +20,22 @@ class Books:
     """What the books hold, once they were found to be right."""
 
     captured: Counter[str]  # payment id -> capture journals
-    paid: int
+    paid: int  # through providers
     suspense: int
+    cash: int  # in merchants' drawers
 
 
 async def check_books(database: Database) -> Books:
-    """Every rule of the ledger and of announcements that holds at any moment. Raises AssertionError."""
+    """Every rule of the ledger, of refunds, of revenue and of announcements that holds at any moment. Raises
+    AssertionError."""
     payments = {row["id"]: row for row in await rows(database, "SELECT * FROM payment")}
     providers = {
         row["payment_id"]: row["provider"]
-        for row in await rows(database, "SELECT payment_id, provider FROM payment_attempt")
+        for row in await rows(
+            database, "SELECT payment_id, provider FROM payment_attempt ORDER BY CASE state WHEN 'succeeded' THEN 1 END"
+        )
     }
+    refunds = await rows(database, "SELECT * FROM refund")
     postings = await rows(
         database,
         "SELECT p.source, p.destination, p.amount, p.unit, j.kind, j.payment_id FROM posting p "
@@ -38,26 +44,90 @@ async def check_books(database: Database) -> Books:
     captured = Counter(
         row["payment_id"] for row in await rows(database, "SELECT payment_id FROM journal WHERE kind = 'capture'")
     )
-    suspense = await _suspense_by_provider(database)
-    paid = {key: row for key, row in payments.items() if row["state"] == "paid"}
+    came = await _suspense_by_provider(database)
+    cash = {key: row for key, row in payments.items() if row["method"] == "cash" and row["paid_at_ms"] is not None}
+    paid = {key: row for key, row in payments.items() if row["paid_at_ms"] is not None and key not in cash}
+    went = _went(postings)
 
-    assert captured == Counter(dict.fromkeys(paid, 1))
-    assert all(row["fee_amount"] == _half_up(row["amount"], row["fee_bps"]) for row in paid.values())
+    assert captured == Counter([*paid, *cash])
+    assert all(row["fee_amount"] == _half_up(row["paid_amount"], row["fee_bps"]) for row in paid.values())
+    _check_refunds(payments, refunds)
     balances = _balances(postings)
     assert sum(balances.values()) == 0
-    for provider in {*providers.values(), *suspense}:
+    done = [refund for refund in refunds if refund["state"] == "done" and not refund["from_suspense"]]
+    suspense: Counter[str] = Counter()
+    for provider in {*providers.values(), *came}:
         gross = [row for key, row in paid.items() if providers[key] == provider]
-        assert -balances[f"provider_receivable:{provider}"] == _total(gross, "amount") + suspense[provider]
+        back = [refund for refund in done if refund["provider"] == provider]
+        suspense[provider] = came[provider] - went["suspense", provider]
+        assert suspense[provider] >= 0
         assert balances[f"suspense:{provider}"] == suspense[provider]
-        assert balances[f"fees:{provider}"] == _total(gross, "fee_amount")
+        receivable = _total(gross, "paid_amount") - _total(back, "amount") - went["reversal", provider]
+        assert -balances[f"provider_receivable:{provider}"] == receivable + suspense[provider]
+        fees = _total(gross, "fee_amount") - _total(back, "fee_returned") - went["reversed_fee", provider]
+        assert balances[f"fees:{provider}"] == fees
     for merchant in {row["merchant_id"] for row in payments.values()}:
         its = [row for row in paid.values() if row["merchant_id"] == merchant]
-        assert balances[f"merchant_payable:{merchant}"] == _total(its, "amount") - _total(its, "fee_amount")
-    await _check_announcements(database, paid)
-    return Books(captured=captured, paid=_total(paid.values(), "amount"), suspense=sum(suspense.values()))
+        back = [
+            refund for refund in done
+            if refund["payment_id"] not in cash and payments[refund["payment_id"]]["merchant_id"] == merchant
+        ]  # fmt: skip
+        kept = _total(its, "paid_amount") - _total(its, "fee_amount")
+        returned = _total(back, "amount") - _total(back, "fee_returned")
+        assert balances[f"merchant_payable:{merchant}"] == kept - returned - went["reversed_net", merchant]
+        its_cash = _in_drawer(row for row in cash.values() if row["merchant_id"] == merchant)
+        assert (balances[f"cash_sales:{merchant}"], balances[f"cash_drawer:{merchant}"]) == (its_cash, -its_cash)
+    unsaid = {refund["payment_id"] for refund in refunds if refund["origin"] == "late_policy"}
+    await _check_announcements(database, paid.keys() - unsaid)
+    assert await database.read(differences) == []
+    return Books(
+        captured=captured,
+        paid=_total(paid.values(), "paid_amount"),
+        suspense=sum(suspense.values()),
+        cash=_in_drawer(cash.values()),
+    )
 
 
-async def _check_announcements(database: Database, paid: dict[str, Any]) -> None:
+def _went(postings: Iterable[dict[str, Any]]) -> Counter[tuple[str, str]]:
+    """What left suspense, and what reversals took back: of a provider, and net of a merchant."""
+    went: Counter[tuple[str, str]] = Counter()
+    for posting in postings:
+        source, _, whose = posting["source"].partition(":")
+        if source == "cash_sales":  # back out of the drawer: no provider and no fee has to do with it
+            continue
+        if posting["kind"] in ("release", "refund") and source == "suspense":
+            went["suspense", whose] += posting["amount"]
+        elif posting["kind"] == "reversal" and source == "fees":
+            went["reversed_fee", whose] += posting["amount"]
+            went["reversed_net", posting["destination"].partition(":")[2]] -= posting["amount"]
+        elif posting["kind"] == "reversal":
+            went["reversal", posting["destination"].partition(":")[2]] += posting["amount"]
+            went["reversed_net", whose] += posting["amount"]
+    return went
+
+
+def _check_refunds(payments: dict[str, Any], refunds: Iterable[dict[str, Any]]) -> None:
+    """What is pending and what is done together never exceed what was paid, and states tell how much went back."""
+    done: Counter[str] = Counter()
+    pending: Counter[str] = Counter()
+    for refund in refunds:
+        if not refund["from_suspense"]:
+            (pending if refund["state"] in ("requested", "submitted", "unknown") else done)[refund["payment_id"]] += (
+                0 if refund["state"] == "failed" else refund["amount"]
+            )
+    for key, payment in payments.items():
+        whole, gone = payment["paid_amount"] or 0, payment["refunded_amount"]
+        assert gone == done[key]
+        assert gone + pending[key] <= whole
+        if payment["state"] == "paid":
+            assert gone == 0
+        if payment["state"] == "partially_refunded":
+            assert 0 < gone < whole
+        if payment["state"] == "refunded":
+            assert gone == whole
+
+
+async def _check_announcements(database: Database, paid: Iterable[str]) -> None:
     first = await rows(database, "SELECT subject_id, recipient_id, count(*) AS n " + _FIRST + " GROUP BY 1, 2")
     assert all(row["n"] == 1 for row in first)
     assert {row["subject_id"] for row in first} == set(paid)
@@ -71,19 +141,21 @@ async def _check_announcements(database: Database, paid: dict[str, Any]) -> None
 
 
 async def _suspense_by_provider(database: Database) -> Counter[str]:
-    """The rupiah that came and belonged to no payment, from the stored bytes of what providers said.
+    """The rupiah that came and belonged to no payment at first, from the stored bytes of what providers said.
 
     A transfer is known by its retrieval reference, or else by its event, and counts once however often it is told.
     """
     aside: dict[tuple[str, str], int] = {}
     for row in await rows(
         database,
-        "SELECT e.provider, e.body, p.rrn AS captured FROM provider_event e LEFT JOIN payment p ON p.id = e.payment_id "
-        "WHERE e.outcome IN ('needs_review', 'orphan') ORDER BY e.received_at_ms, e.id",
+        "SELECT e.provider, e.body, e.outcome, p.rrn AS captured, p.resolution FROM provider_event e "
+        "LEFT JOIN payment p ON p.id = e.payment_id WHERE e.report IS NOT NULL ORDER BY e.received_at_ms, e.id",
     ):
         said = json.loads(bytes(row["body"]))
         rrn = said.get("rrn")
-        if said["status"] == "paid" and said["currency"] == "IDR" and (rrn is None or rrn != row["captured"]):
+        # Captured by itself, unless it was kept apart first: as an orphan, or until an operator accepted it.
+        booked = rrn is not None and rrn == row["captured"] and row["outcome"] == "needs_review"
+        if said["status"] == "paid" and said["currency"] == "IDR" and (not booked or row["resolution"] == "accepted"):
             aside.setdefault((row["provider"], rrn or said["event_id"]), said["amount"])
     total: Counter[str] = Counter()
     for (provider, _), amount in aside.items():
@@ -98,6 +170,11 @@ def _balances(postings: Iterable[dict[str, Any]]) -> Counter[str]:
         balances[posting["source"]] -= posting["amount"]
         balances[posting["destination"]] += posting["amount"]
     return balances
+
+
+def _in_drawer(cash: Iterable[dict[str, Any]]) -> int:
+    """What was not given back of it, and did not leave with a sale that was taken back."""
+    return sum(row["paid_amount"] - row["refunded_amount"] for row in cash if row["state"] != "reversed")
 
 
 def _half_up(amount: int, bps: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from support.stack import free_port
+from support.ports import free_port
 
 from soundbox_server.access.passwords import Passwords
 from soundbox_server.access.service import Principal, access_token
@@ -22,7 +22,7 @@ from soundbox_server.app import create_app
 from soundbox_server.clock import now_ms, rfc3339
 from soundbox_server.db import Database, Statements
 from soundbox_server.ids import new_id
-from soundbox_server.payments.dynamic_qr import Pending
+from soundbox_server.payments.charging import Pending
 from soundbox_server.settings import Settings
 
 SECRETS = {"sandbox": "first-secret", "acme": "second-secret"}

@@ -17,9 +17,12 @@ from soundbox_server.clock import rfc3339
 from soundbox_server.db import Database, Statements, transaction
 from soundbox_server.devices import service as devices
 from soundbox_server.ids import new_id
-from soundbox_server.payments import dynamic_qr
+from soundbox_server.payments import charging, dynamic_qr, qris
+from soundbox_server.payments.adjustments import ReceivedAdjustment, take_adjustments
+from soundbox_server.payments.models import StaticQr
 from soundbox_server.payments.service import Received, Taken, take_reports
-from soundbox_server.providers.base import Charge, PaymentReport
+from soundbox_server.payments.static_qr import Sticker, put_up
+from soundbox_server.providers.base import AdjustmentReport, Charge, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_report
 
 NOW = 1_779_530_400_000  # 2026-05-23T10:00:00Z
@@ -27,6 +30,7 @@ MASTER = bytes(range(32))
 LIFE_MS = 60_000
 QR_LIFE_MS = 300_000
 LATE_REPORT_MS = 600_000
+PROVIDERS = ("sandbox", "acme")
 TELLING = Telling(key_of=partial(seal.announcement_key, MASTER), owner="test", life_ms=LIFE_MS)
 
 
@@ -81,22 +85,28 @@ class Shop:
         async with transaction(self.database) as session:
             await devices.unbind(session, device_id=device_id, now_ms=NOW)
 
+    async def static_qr(self, reference: str = "sticker-1", **other: Any) -> StaticQr:
+        """A QR of the sandbox that hangs at the terminal. `other` replaces what it is put up with."""
+        wanted = {"provider": "sandbox", "partner_reference": reference, "qr_payload": static_payload()} | other
+        async with transaction(self.database) as session:
+            return await put_up(session, self.terminal_id, Sticker(**wanted), providers=PROVIDERS, now_ms=NOW)
+
     async def payment(
         self, device_id: str, amount: int = 50_000, *, provider: str = "sandbox", now_ms: int = NOW
-    ) -> dynamic_qr.Pending:
+    ) -> charging.Pending:
         """A payment whose QR the box shows: awaiting payment until QR_LIFE_MS from now."""
         ask = dynamic_qr.Ask(
             device_id=device_id, terminal_id=self.terminal_id, amount=amount, currency="IDR",
-            request_id=new_id("ask"), door="http", trace_id=new_id("trc"),
+            request_id=new_id("ask"), door="device", trace_id=new_id("trc"),
         )  # fmt: skip
 
-        async def issue(tx: Statements) -> dynamic_qr.Pending:
+        async def issue(tx: Statements) -> charging.Pending:
             asked = await dynamic_qr.open_payment(tx, ask, provider=provider, qr_life_ms=QR_LIFE_MS, now_ms=now_ms)
             charge = Charge(
                 provider=provider, reference=asked.reference, provider_transaction_id=new_id("ptx"),
                 amount_idr=amount, qr_payload="00020101021226", expires_at_ms=asked.expires_at_ms, body=b"{}",
             )  # fmt: skip
-            return await dynamic_qr.record_answer(tx, dynamic_qr.Answered(pending=asked, charge=charge), now_ms=now_ms)
+            return await charging.record_answer(tx, charging.Answered(pending=asked, charge=charge), now_ms=now_ms)
 
         return await self.database.write(issue)
 
@@ -140,7 +150,7 @@ _TERMINAL = (
 
 
 def report(
-    payment: dynamic_qr.Pending,
+    payment: charging.Pending,
     *,
     status: str = "paid",
     event_id: str | None = None,
@@ -156,6 +166,34 @@ def report(
     return read if paid_at_ms is not None else msgspec.structs.replace(read, paid_at_ms=None)
 
 
+def static_payload(**other: Any) -> str:
+    """A static QRIS of the shop's. `other` replaces its fields."""
+    fields: dict[str, Any] = {
+        "initiation_method": "static", "acquirer_domain": "ID.CO.SANDBOX.WWW",
+        "merchant_pan_in_qr": "936009990000000001", "acquirer_merchant_id": "0000000001", "merchant_criteria": "UMI",
+        "nmid": "ID1029384756012", "mcc": "5812",
+        "merchant_name": "WARUNG SARI, JAKARTA", "city": "JAKARTA", "postal_code": "10110",
+    }  # fmt: skip
+    return qris.encode_fields(fields | other)
+
+
+def static_report(
+    amount: int = 15_000,
+    *,
+    reference: str = "sticker-1",
+    provider: str = "sandbox",
+    status: str = "paid",
+    event_id: str | None = None,
+    **other: Any,
+) -> PaymentReport:
+    """What a provider says of a payment by a static QR, read from a body as it would come."""
+    body = {
+        "event_id": event_id or new_id("pev"), "partner_reference": reference, "status": status, "amount": amount,
+        "currency": "IDR", "paid_at": rfc3339(NOW), "issuer": "Bank Contoh",
+    } | other  # fmt: skip
+    return read_report(json.dumps(body).encode(), provider=provider)
+
+
 async def take(database: Database, *reports: PaymentReport, now_ms: int = NOW) -> list[Taken]:
     """These reports in one transaction, as the callback's door takes them."""
     received = [Received(report=one, request_id=new_id("req"), received_at_ms=now_ms) for one in reports]
@@ -163,6 +201,12 @@ async def take(database: Database, *reports: PaymentReport, now_ms: int = NOW) -
         lambda tx: take_reports(tx, received, now_ms=now_ms, telling=TELLING, late_report_ms=LATE_REPORT_MS),
         at_once=True,
     )
+
+
+async def adjust(database: Database, *reports: AdjustmentReport, now_ms: int = NOW) -> list[Taken]:
+    """What became of money, in one transaction."""
+    received = [ReceivedAdjustment(report=one, request_id=new_id("req"), received_at_ms=now_ms) for one in reports]
+    return await database.write(lambda tx: take_adjustments(tx, received, now_ms=now_ms))
 
 
 async def execute(database: Database, sql: str, *args: object) -> None:

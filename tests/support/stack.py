@@ -7,7 +7,6 @@ import hmac
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,18 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from support.forks import Forked, fork
+from support.ports import free_port
 
 from soundbox_server import clock, migrate, seed
 from soundbox_server.db import Database, Statements
 from soundbox_server.settings import Settings
 
 DEADLINE_S = 60.0  # generous: a wait ends when its condition holds, and test machines are busy
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(
@@ -49,7 +44,7 @@ async def until(
 @dataclass
 class Child:
     name: str
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | Forked
     log: Path
 
     async def kill(self) -> None:
@@ -77,6 +72,7 @@ class Stack:
     sandbox_port: int = field(default_factory=free_port)
     world: dict[str, Any] = field(default_factory=dict)
     logins: dict[str, dict[str, str]] = field(default_factory=dict)
+    forked: bool = False  # start at once, from a process that has imported everything; not for measuring
 
     async def query(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         """Rows as tuples, read beside the running product."""
@@ -126,14 +122,18 @@ class Stack:
         """Start one process of the product: broker, api, worker or sandbox."""
         self.home.mkdir(parents=True, exist_ok=True)
         log = self.home / f"{name}-{len(self.children)}.log"
-        with log.open("wb") as out:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "soundbox_server.cli", name,
-                env=self.environment(**environment), stdout=out, stderr=out, stdin=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-        child = Child(name, process, log)
+        child = Child(name, await self._start(name, self.environment(**environment), log), log)
         self.children.append(child)
         return child
+
+    async def _start(self, name: str, environment: dict[str, str], log: Path) -> asyncio.subprocess.Process | Forked:
+        if self.forked:
+            return fork([name], environment, log)
+        with log.open("wb") as out:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "soundbox_server.cli", name,
+                env=environment, stdout=out, stderr=out, stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
 
     async def ready(self, port: int | None = None, path: str = "/readyz") -> None:
         """Wait until a process is ready and connected to the broker."""
@@ -166,15 +166,15 @@ class Stack:
                 await child.stop()
             await child.kill()
 
-    async def login(self, email: str = "operator@demo.test") -> dict[str, str]:
+    async def login(self, email: str = "operator@demo.test", *, door: str = "admin") -> dict[str, str]:
         """The headers of somebody of the demo world; remembered, because a login costs an argon2 hash."""
         if email not in self.logins:
-            self.logins[email] = await self._log_in(email)
+            self.logins[email] = await self._log_in(email, door)
         return self.logins[email]
 
-    async def _log_in(self, email: str) -> dict[str, str]:
+    async def _log_in(self, email: str, door: str) -> dict[str, str]:
         async with httpx.AsyncClient(base_url=self.url, timeout=20) as client:
-            answer = await client.post("/admin/login", json={"email": email, "password": seed.PASSWORD})
+            answer = await client.post(f"/{door}/login", json={"email": email, "password": seed.PASSWORD})
             assert answer.status_code == 200, answer.text
             return {"authorization": f"Bearer {answer.json()['data']['access_token']}"}
 

@@ -1,11 +1,10 @@
 """Operators' doors to organisations, people and API keys."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import select
 
 from soundbox_server import clock, db
@@ -14,11 +13,12 @@ from soundbox_server.access.auth import Acting, scopes_of
 from soundbox_server.access.models import ApiKey, Organisation, Person, TotpSecret
 from soundbox_server.access.people import Change, Invitation
 from soundbox_server.access.state import PersonState
+from soundbox_server.answers import Time, TypedDict, among, answers, pages
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.errors import Conflict, NotFound
-from soundbox_server.fields import Id, Moment
+from soundbox_server.fields import Body, Id, Moment
 from soundbox_server.http import Reader, envelope, problems
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter(prefix="/admin", tags=["operators"])
 
@@ -38,16 +38,12 @@ Scope = Annotated[str, Field(pattern="^[a-z:_-]{1,60}$")]
 OrganisationId = Annotated[Id, Field(examples=["org_demo_merchant"])]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class NewOrganisation(_Body):
+class NewOrganisation(Body):
     kind: Annotated[Kind, Field(examples=["merchant"])]
     name: Name
 
 
-class NewPerson(_Body):
+class NewPerson(Body):
     organisation_id: OrganisationId
     email: Email
     name: Name
@@ -55,14 +51,14 @@ class NewPerson(_Body):
     language: Language = "id"
 
 
-class PersonChange(_Body):
+class PersonChange(Body):
     name: Name | None = None
     language: Language | None = None
     role: Role | None = None
     disabled: bool | None = None
 
 
-class NewApiKey(_Body):
+class NewApiKey(Body):
     organisation_id: OrganisationId
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._-]{1,60}$", examples=["till software"])]
     role: Annotated[Role, Field(examples=["operator"])]
@@ -70,7 +66,139 @@ class NewApiKey(_Body):
     expires_at: Moment | None = None
 
 
-@router.post("/organisations", status_code=201)
+class OrganisationView(TypedDict):
+    id: str
+    kind: str
+    name: str
+    created_at: Time
+
+
+class PersonView(TypedDict):
+    id: str
+    organisation_id: str
+    email: str
+    name: str
+    role: str
+    status: Annotated[str, among(PersonState)]
+    language: str
+    totp: bool
+    created_at: Time
+
+
+class InvitedView(TypedDict):
+    id: str
+    invited: bool
+
+
+class SecondFactorView(TypedDict):
+    id: str
+    totp: bool
+
+
+class NewApiKeyView(TypedDict):
+    id: str
+    api_key: str
+    name: str
+    role: str
+    scopes: list[str]
+
+
+class ApiKeyView(TypedDict):
+    id: str
+    organisation_id: str
+    name: str
+    role: str
+    scopes: list[str]
+    created_by: str
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+    last_used_at: Time | None
+
+
+class RevokedView(TypedDict):
+    id: str
+    revoked: bool
+
+
+def _people() -> Rows:
+    everybody: Rows = select(Person, TotpSecret.confirmed_at_ms).outerjoin(
+        TotpSecret, TotpSecret.person_id == Person.id
+    )
+    return everybody
+
+
+def _person(person: Person, totp_since_ms: int | None) -> PersonView:
+    return {
+        "id": person.id,
+        "organisation_id": person.organisation_id,
+        "email": person.email,
+        "name": person.name,
+        "role": person.role,
+        "status": person.state,
+        "language": person.language,
+        "totp": totp_since_ms is not None,
+        "created_at": rfc3339(person.created_at_ms),
+    }
+
+
+def _organisation(row: Organisation) -> OrganisationView:
+    return {"id": row.id, "kind": row.kind, "name": row.name, "created_at": rfc3339(row.created_at_ms)}
+
+
+def _api_key(row: ApiKey) -> ApiKeyView:
+    return {
+        "id": row.id,
+        "organisation_id": row.organisation_id,
+        "name": row.name,
+        "role": row.role,
+        "scopes": row.scopes.split(),
+        "created_by": row.created_by,
+        "created_at": rfc3339(row.created_at_ms),
+        "expires_at": rfc3339_or_none(row.expires_at_ms),
+        "revoked_at": rfc3339_or_none(row.revoked_at_ms),
+        "last_used_at": rfc3339_or_none(row.last_used_at_ms),
+    }
+
+
+class OrganisationFilters(Page):
+    kind: Kind | None = None
+
+
+class PersonFilters(Page):
+    organisation_id: Id | None = None
+    role: Role | None = None
+    status: PersonState | None = None
+    email: Annotated[str | None, Field(max_length=254, pattern=people.VISIBLE)] = None
+
+
+class ApiKeyFilters(Page):
+    organisation_id: Id | None = None
+
+
+def _select_organisations(asked: OrganisationFilters) -> Rows:
+    return matching(select(Organisation), (Organisation.kind, asked.kind))
+
+
+def _select_people(asked: PersonFilters) -> Rows:
+    return matching(
+        _people(), (Person.organisation_id, asked.organisation_id), (Person.role, asked.role),
+        (Person.state, asked.status), (Person.email, None if asked.email is None else asked.email.strip().lower()),
+    )  # fmt: skip
+
+
+def _select_api_keys(asked: ApiKeyFilters) -> Rows:
+    return matching(select(ApiKey), (ApiKey.organisation_id, asked.organisation_id))
+
+
+ORGANISATIONS = Listing(
+    asked=OrganisationFilters, key=(Organisation.id,), select=_select_organisations, show=_organisation
+)
+PEOPLE = Listing(asked=PersonFilters, key=(Person.id,), select=_select_people, show=_person)
+API_KEYS = Listing(asked=ApiKeyFilters, key=(ApiKey.id,), select=_select_api_keys, show=_api_key)
+
+
+@router.post("/organisations", status_code=201, responses=answers(OrganisationView, status=201))
 async def create_organisation(request: Request, asked: NewOrganisation, actor: Acting) -> Response:
     now_ms = clock.now_ms()
     organisation_id = await request.app.state.database.write(
@@ -80,21 +208,15 @@ async def create_organisation(request: Request, asked: NewOrganisation, actor: A
     return envelope(request, data, status=201)
 
 
-@router.get("/organisations")
+@router.get("/organisations", responses=pages(OrganisationView))
 async def list_organisations(
-    request: Request, session: Reader, limit: Limit = 20, cursor: Cursor = None, kind: Kind | None = None
+    request: Request, session: Reader, asked: Annotated[OrganisationFilters, Query()]
 ) -> Response:
     """Organisations, newest first."""
-    query = select(Organisation).order_by(Organisation.id.desc()).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(Organisation.id < after)
-    if kind:
-        query = query.where(Organisation.kind == kind)
-    rows = (await session.scalars(query)).all()
-    return envelope(request, [_organisation(row) for row in rows], next_cursor=_next(rows, limit))
+    return await page(request, session, ORGANISATIONS, asked)
 
 
-@router.get("/organisations/{organisation_id}")
+@router.get("/organisations/{organisation_id}", responses=answers(OrganisationView))
 async def get_organisation(request: Request, organisation_id: Id, session: Reader) -> Response:
     row = await session.get(Organisation, organisation_id)
     if row is None:
@@ -102,7 +224,7 @@ async def get_organisation(request: Request, organisation_id: Id, session: Reade
     return envelope(request, _organisation(row))
 
 
-@router.post("/people", status_code=201, responses=problems(NotFound, Conflict))
+@router.post("/people", status_code=201, responses=answers(PersonView, status=201) | problems(NotFound, Conflict))
 async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Response:
     """Invite somebody: a mail brings a link that works once, for 24 hours, to choose a password."""
     new = Invitation(**asked.model_dump())
@@ -113,37 +235,18 @@ async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Re
     return envelope(request, await _shown(request, person_id), status=201)
 
 
-@router.get("/people")
-async def list_people(
-    request: Request,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    organisation_id: Id | None = None,
-    role: Role | None = None,
-    status: PersonState | None = None,
-    email: Annotated[str | None, Query(max_length=254, pattern=people.VISIBLE)] = None,
-) -> Response:
+@router.get("/people", responses=pages(PersonView))
+async def list_people(request: Request, session: Reader, asked: Annotated[PersonFilters, Query()]) -> Response:
     """People, newest first."""
-    query = _people().order_by(Person.id.desc()).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(Person.id < after)
-    for column, wanted in ((Person.organisation_id, organisation_id), (Person.role, role), (Person.state, status)):
-        if wanted is not None:
-            query = query.where(column == str(wanted))
-    if email is not None:
-        query = query.where(Person.email == email.strip().lower())
-    rows = (await session.execute(query)).all()
-    shown = [_person(*row) for row in rows]
-    return envelope(request, shown, next_cursor=next_cursor([row[0].id for row in rows], limit))
+    return await page(request, session, PEOPLE, asked)
 
 
-@router.get("/people/{person_id}")
+@router.get("/people/{person_id}", responses=answers(PersonView))
 async def get_person(request: Request, person_id: Id) -> Response:
     return envelope(request, await _shown(request, person_id))
 
 
-@router.patch("/people/{person_id}", responses=problems(Conflict))
+@router.patch("/people/{person_id}", responses=answers(PersonView) | problems(Conflict))
 async def change_person(request: Request, person_id: Id, asked: PersonChange, actor: Acting) -> Response:
     """Change a name, a language or a role, disable or enable. Disabling ends sessions and keys at once."""
     change, now_ms = Change(**asked.model_dump()), clock.now_ms()
@@ -151,7 +254,9 @@ async def change_person(request: Request, person_id: Id, asked: PersonChange, ac
     return envelope(request, await _shown(request, person_id))
 
 
-@router.post("/people/{person_id}/invite", status_code=202, responses=problems(Conflict))
+@router.post(
+    "/people/{person_id}/invite", status_code=202, responses=answers(InvitedView, status=202) | problems(Conflict)
+)
 async def invite_again(request: Request, person_id: Id, actor: Acting) -> Response:
     """Another invitation mail; the link of the one before stops working."""
     state, now_ms = request.app.state, clock.now_ms()
@@ -161,7 +266,7 @@ async def invite_again(request: Request, person_id: Id, actor: Acting) -> Respon
     return envelope(request, {"id": person_id, "invited": True}, status=202)
 
 
-@router.delete("/people/{person_id}/totp", responses=problems(Conflict))
+@router.delete("/people/{person_id}/totp", responses=answers(SecondFactorView) | problems(Conflict))
 async def remove_persons_totp(request: Request, person_id: Id, actor: Acting) -> Response:
     """For somebody who lost device and recovery codes. Their sessions end."""
     now_ms = clock.now_ms()
@@ -169,7 +274,7 @@ async def remove_persons_totp(request: Request, person_id: Id, actor: Acting) ->
     return envelope(request, {"id": person_id, "totp": False})
 
 
-@router.post("/api-keys", status_code=201, responses=problems(NotFound, Conflict))
+@router.post("/api-keys", status_code=201, responses=answers(NewApiKeyView, status=201) | problems(NotFound, Conflict))
 async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> Response:
     """A key for a program of an organisation. It is shown this once. Two of a name may be active, to change over."""
     state, now_ms = request.app.state, clock.now_ms()
@@ -188,25 +293,13 @@ async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> R
     return envelope(request, data, status=201, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/api-keys")
-async def list_api_keys(
-    request: Request,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    organisation_id: Id | None = None,
-) -> Response:
+@router.get("/api-keys", responses=pages(ApiKeyView))
+async def list_api_keys(request: Request, session: Reader, asked: Annotated[ApiKeyFilters, Query()]) -> Response:
     """API keys, newest first, revoked ones included. Never the keys themselves."""
-    query = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(ApiKey.id < after)
-    if organisation_id:
-        query = query.where(ApiKey.organisation_id == organisation_id)
-    rows = (await session.scalars(query)).all()
-    return envelope(request, [_api_key(row) for row in rows], next_cursor=_next(rows, limit))
+    return await page(request, session, API_KEYS, asked)
 
 
-@router.get("/api-keys/{api_key_id}")
+@router.get("/api-keys/{api_key_id}", responses=answers(ApiKeyView))
 async def get_api_key(request: Request, api_key_id: Id, session: Reader) -> Response:
     row = await session.get(ApiKey, api_key_id)
     if row is None:
@@ -214,7 +307,7 @@ async def get_api_key(request: Request, api_key_id: Id, session: Reader) -> Resp
     return envelope(request, _api_key(row))
 
 
-@router.delete("/api-keys/{api_key_id}")
+@router.delete("/api-keys/{api_key_id}", responses=answers(RevokedView))
 async def revoke_api_key(request: Request, api_key_id: Id, actor: Acting) -> Response:
     """Revoke a key: it stops working at once, and stays in the list."""
     now_ms = clock.now_ms()
@@ -222,50 +315,9 @@ async def revoke_api_key(request: Request, api_key_id: Id, actor: Acting) -> Res
     return envelope(request, {"id": api_key_id, "revoked": True})
 
 
-def _people() -> Any:
-    return select(Person, TotpSecret.confirmed_at_ms).outerjoin(TotpSecret, TotpSecret.person_id == Person.id)
-
-
-async def _shown(request: Request, person_id: str) -> dict[str, Any]:
+async def _shown(request: Request, person_id: str) -> PersonView:
     async with db.reading(request.app.state.database) as session:
         row = (await session.execute(_people().where(Person.id == person_id))).one_or_none()
     if row is None:
         raise NotFound("No such person.", person_id=person_id)
     return _person(*row)
-
-
-def _person(person: Person, totp_since_ms: int | None) -> dict[str, Any]:
-    return {
-        "id": person.id,
-        "organisation_id": person.organisation_id,
-        "email": person.email,
-        "name": person.name,
-        "role": person.role,
-        "status": person.state,
-        "language": person.language,
-        "totp": totp_since_ms is not None,
-        "created_at": rfc3339(person.created_at_ms),
-    }
-
-
-def _organisation(row: Organisation) -> dict[str, Any]:
-    return {"id": row.id, "kind": row.kind, "name": row.name, "created_at": rfc3339(row.created_at_ms)}
-
-
-def _api_key(row: ApiKey) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "organisation_id": row.organisation_id,
-        "name": row.name,
-        "role": row.role,
-        "scopes": row.scopes.split(),
-        "created_by": row.created_by,
-        "created_at": rfc3339(row.created_at_ms),
-        "expires_at": rfc3339_or_none(row.expires_at_ms),
-        "revoked_at": rfc3339_or_none(row.revoked_at_ms),
-        "last_used_at": rfc3339_or_none(row.last_used_at_ms),
-    }
-
-
-def _next(rows: Sequence[Any], limit: int) -> str | None:
-    return next_cursor([row.id for row in rows], limit)

@@ -3,9 +3,9 @@ and merchants, each at their own address.
 """
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
@@ -21,13 +21,14 @@ from soundbox_server.access.people import VISIBLE
 from soundbox_server.access.service import Principal
 from soundbox_server.access.sessions import Opened
 from soundbox_server.access.state import MERCHANTS, STAFF
+from soundbox_server.answers import Time, TypedDict, answers, pages
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339
 from soundbox_server.db import Statements
 from soundbox_server.errors import Conflict, LinkExpired, MfaRequired, Unauthenticated, WeakPassword
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, request_id
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, page
 
 WRONG_LOGIN = "E-mail address or password is wrong."
 
@@ -82,11 +83,91 @@ class RemoveTotp(_Body):
     recovery_code: RecoveryCode = None
 
 
+class UserView(TypedDict):
+    id: str
+    email: str
+    name: str
+    role: str
+    language: str
+
+
+class TokensView(TypedDict):
+    access_token: str
+    token_type: str
+    expires_in: int
+    refresh_token: str
+    refresh_expires_in: int
+    session_id: str
+    must_enrol_totp: bool
+    user: UserView
+
+
+class LoggedOutView(TypedDict):
+    logged_out: bool
+
+
+class MessageView(TypedDict):
+    message: str
+
+
+class PasswordSetView(TypedDict):
+    password_set: bool
+
+
+class PasswordChangedView(PasswordSetView):
+    sessions_ended: int
+
+
+class EnrolmentView(TypedDict):
+    secret: str
+    otpauth_uri: str
+
+
+class FactorView(TypedDict):
+    totp: bool
+
+
+class RecoveryView(FactorView):
+    recovery_codes: list[str]
+
+
+class SessionView(TypedDict):
+    id: str
+    kind: str
+    current: bool
+    created_at: Time
+    last_used_at: Time
+    expires_at: Time
+    ip: str | None
+    user_agent: str | None
+
+
+class EndedView(TypedDict):
+    id: str
+    revoked: bool
+
+
+class OnesOrganisationView(TypedDict):
+    id: str
+    kind: str
+    name: str
+
+
+class MeView(TypedDict):
+    person: UserView | None
+    organisation: OnesOrganisationView
+    role: str
+    session_id: str | None
+    api_key_id: str | None
+    scopes: list[str]
+    totp: bool
+
+
 def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
     """The account's doors under `/{door}`, for people of these roles."""
     router = APIRouter(prefix=f"/{door}", tags=[tag])
 
-    @router.post("/login", responses=problems(Unauthenticated, MfaRequired))
+    @router.post("/login", responses=answers(TokensView) | problems(Unauthenticated, MfaRequired))
     async def log_in(request: Request, asked: Login) -> Response:
         """Tokens for the right password, and where there is a second factor for its code. Unknown people and wrong
         passwords get the same answer in the same time; too many tries get 429."""
@@ -96,7 +177,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )  # fmt: skip
         return await _log_in(request, tried, asked.password)
 
-    @router.post("/refresh", responses=problems(Unauthenticated))
+    @router.post("/refresh", responses=answers(TokensView) | problems(Unauthenticated))
     async def refresh(request: Request, asked: Refresh) -> Response:
         """The next pair of tokens. A refresh token works once: its second use ends the session."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -110,7 +191,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
             raise Unauthenticated("The refresh token is not valid any more. Log in again.")
         return envelope(request, _tokens(request, opened))
 
-    @router.post("/logout")
+    @router.post("/logout", responses=answers(LoggedOutView))
     async def log_out(request: Request, caller: Caller, actor: Acting) -> Response:
         """End this session: its tokens stop working at once."""
         now_ms, session_id = clock.now_ms(), str(caller.session_id)
@@ -122,7 +203,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         await request.app.state.database.write(work)
         return envelope(request, {"logged_out": True})
 
-    @router.post("/forgot-password", status_code=202)
+    @router.post("/forgot-password", status_code=202, responses=answers(MessageView, status=202))
     async def forgot_password(request: Request, asked: ForgotPassword) -> Response:
         """A mail with a link, if there is somebody of this address. The answer is the same if not."""
         state, actor, now_ms = request.app.state, _stranger(request), clock.now_ms()
@@ -136,13 +217,13 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         limits.require(await state.database.write(work))
         return envelope(request, {"message": "If this address is known, a mail is on its way."}, status=202)
 
-    @router.post("/reset-password", responses=problems(LinkExpired, WeakPassword))
+    @router.post("/reset-password", responses=answers(PasswordSetView) | problems(LinkExpired, WeakPassword))
     async def reset_password(request: Request, asked: ResetPassword) -> Response:
         """Set a password with the token out of an invitation or a reset mail. The token works once."""
         await _set_password(request, asked)
         return envelope(request, {"password_set": True})
 
-    @router.post("/password", responses=problems(WeakPassword))
+    @router.post("/password", responses=answers(PasswordChangedView) | problems(WeakPassword))
     async def change_password(request: Request, asked: ChangePassword, caller: Caller, actor: Acting) -> Response:
         """Another password, with the old one. All other sessions end."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -155,7 +236,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )
         return envelope(request, {"password_set": True, "sessions_ended": ended})
 
-    @router.post("/totp", status_code=201, responses=problems(Conflict))
+    @router.post("/totp", status_code=201, responses=answers(EnrolmentView, status=201) | problems(Conflict))
     async def enrol_totp(request: Request, asked: EnrolTotp, caller: Caller, actor: Acting) -> Response:
         """A secret for an authenticator app, shown this once. It is in force once confirmed."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -166,7 +247,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         data = {"secret": enrolment.secret, "otpauth_uri": enrolment.otpauth_uri}
         return envelope(request, data, status=201, headers=_NO_STORE)
 
-    @router.post("/totp/confirm", responses=problems(MfaRequired))
+    @router.post("/totp/confirm", responses=answers(RecoveryView) | problems(MfaRequired))
     async def confirm_totp(request: Request, asked: ConfirmTotp, caller: Caller, actor: Acting) -> Response:
         """Put the second factor into force with a code of it; the recovery codes are shown this once."""
         state, now_ms, person_id = request.app.state, clock.now_ms(), str(caller.person_id)
@@ -177,7 +258,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )
         return envelope(request, {"totp": True, "recovery_codes": codes}, headers=_NO_STORE)
 
-    @router.post("/totp/remove", responses=problems(Conflict, MfaRequired))
+    @router.post("/totp/remove", responses=answers(FactorView) | problems(Conflict, MfaRequired))
     async def remove_totp(request: Request, asked: RemoveTotp, caller: Caller, actor: Acting) -> Response:
         """Remove the second factor with the password and a code, for instance to set up another device."""
         state, now_ms = request.app.state, clock.now_ms()
@@ -190,24 +271,24 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )  # fmt: skip
         return envelope(request, {"totp": False})
 
-    @router.get("/sessions")
+    @router.get("/sessions", responses=pages(SessionView))
     async def list_sessions(
-        request: Request, session: Reader, caller: Caller, limit: Limit = 20, cursor: Cursor = None
+        request: Request, session: Reader, caller: Caller, asked: Annotated[Page, Query()]
     ) -> Response:
         """One's own sessions that are still open, newest first."""
-        query = (
-            select(LoginSession)
-            .where(LoginSession.person_id == caller.person_id, LoginSession.ended_at_ms.is_(None))
-            .where(LoginSession.expires_at_ms > clock.now_ms())
-            .order_by(LoginSession.id.desc()).limit(limit)
-        )  # fmt: skip
-        if after := decode_cursor(cursor):
-            query = query.where(LoginSession.id < after)
-        rows = (await session.scalars(query)).all()
-        following = next_cursor([row.id for row in rows], limit)
-        return envelope(request, [_session(row, caller) for row in rows], next_cursor=following)
 
-    @router.delete("/sessions/{session_id}")
+        def ones_own(_asked: Page) -> Rows:
+            return select(LoginSession).where(
+                LoginSession.person_id == caller.person_id,
+                LoginSession.ended_at_ms.is_(None),
+                LoginSession.expires_at_ms > clock.now_ms(),
+            )
+
+        show = partial(_session, caller=caller)
+        listing = Listing(asked=Page, key=(LoginSession.id,), select=ones_own, show=show)
+        return await page(request, session, listing, asked)
+
+    @router.delete("/sessions/{session_id}", responses=answers(EndedView))
     async def revoke_session(request: Request, session_id: Id, actor: Acting) -> Response:
         """End one of one's own sessions."""
         now_ms = clock.now_ms()
@@ -222,12 +303,12 @@ admin_account = own_doors("admin", STAFF, tag="operators")
 merchant_account = own_doors("merchant", MERCHANTS, tag="merchants")
 
 
-@admin_account.get("/me")
+@admin_account.get("/me", responses=answers(MeView))
 async def me(request: Request, session: Reader, caller: Caller) -> Response:
     """Who I am: for an API key, whom it speaks for."""
     organisation = await session.get_one(Organisation, caller.organisation_id)
     person = await session.get(Person, caller.person_id) if caller.person_id else None
-    data = {
+    data: MeView = {
         "person": None if person is None else _user(person.id, person.email, person.name, person.role, person.language),
         "organisation": {"id": organisation.id, "kind": organisation.kind, "name": organisation.name},
         "role": caller.role,
@@ -267,7 +348,7 @@ async def _log_in(request: Request, tried: Try, password: str) -> Response:
     return envelope(request, _tokens(request, outcome), headers=_NO_STORE)
 
 
-def _tokens(request: Request, opened: Opened) -> dict[str, Any]:
+def _tokens(request: Request, opened: Opened) -> TokensView:
     state, person = request.app.state, opened.person
     principal = Principal(
         person_id=person["id"],
@@ -290,7 +371,7 @@ def _tokens(request: Request, opened: Opened) -> dict[str, Any]:
     }
 
 
-def _user(person_id: str, email: str, name: str, role: str, language: str) -> dict[str, Any]:
+def _user(person_id: str, email: str, name: str, role: str, language: str) -> UserView:
     return {"id": person_id, "email": email, "name": name, "role": role, "language": language}
 
 
@@ -349,7 +430,7 @@ async def _prove(request: Request, caller: Principal, password: str) -> account.
     )
 
 
-def _session(row: LoginSession, caller: Principal) -> dict[str, Any]:
+def _session(row: LoginSession, *, caller: Principal) -> SessionView:
     return {
         "id": row.id,
         "kind": row.kind,

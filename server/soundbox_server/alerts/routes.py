@@ -1,6 +1,6 @@
 """Alerts, as operators see and settle them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -12,13 +12,14 @@ from soundbox_server.access.auth import Acting
 from soundbox_server.alerts import service
 from soundbox_server.alerts.models import Alert
 from soundbox_server.alerts.state import AlertState, Severity
+from soundbox_server.answers import AnyJson, Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import statements
 from soundbox_server.errors import IllegalTransition, NotFound
 from soundbox_server.fields import Body, Id, Moment, Reason
 from soundbox_server.http import Reader, Session, envelope, problems
-from soundbox_server.paging import Listing, Page, Rows, between, page
+from soundbox_server.paging import Listing, Page, Rows, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -35,13 +36,11 @@ class AlertFilters(Page):
 
 
 def _select(asked: AlertFilters) -> Rows:
-    query = select(Alert)
-    for column, value in (
+    query = matching(
+        select(Alert),
         (Alert.state, asked.status), (Alert.severity, asked.severity), (Alert.kind, asked.kind),
         (Alert.subject_kind, asked.subject_kind), (Alert.subject_id, asked.subject_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.standing is not None:
         resolved = Alert.state == AlertState.RESOLVED.value
         query = query.where(~resolved if asked.standing else resolved)
@@ -50,7 +49,29 @@ def _select(asked: AlertFilters) -> Rows:
     )
 
 
-def _alert(alert: Alert) -> dict[str, Any]:
+class AlertSubjectView(TypedDict):
+    kind: str
+    id: str
+
+
+class AlertView(TypedDict):
+    id: str
+    kind: str
+    severity: Annotated[str, among(Severity)]
+    subject: AlertSubjectView
+    status: Annotated[str, among(AlertState)]
+    facts: AnyJson
+    times: int
+    raised_at: Time
+    last_raised_at: Time
+    acknowledged_at: Time | None
+    acknowledged_by: str | None
+    resolved_at: Time | None
+    resolved_by: str | None
+    note: str | None
+
+
+def _alert(alert: Alert) -> AlertView:
     return {
         "id": alert.id,
         "kind": alert.kind,
@@ -72,13 +93,13 @@ def _alert(alert: Alert) -> dict[str, Any]:
 ALERTS = Listing(asked=AlertFilters, key=(Alert.id,), select=_select, show=_alert)
 
 
-@router.get("/admin/alerts")
+@router.get("/admin/alerts", responses=pages(AlertView))
 async def list_alerts(request: Request, session: Reader, asked: Annotated[AlertFilters, Query()]) -> Response:
     """What needs an operator's eye, newest first."""
     return await page(request, session, ALERTS, asked)
 
 
-@router.get("/admin/alerts/{alert_id}")
+@router.get("/admin/alerts/{alert_id}", responses=answers(AlertView))
 async def get_alert(request: Request, alert_id: Id, session: Reader) -> Response:
     alert = await session.get(Alert, alert_id)
     if alert is None:
@@ -90,7 +111,7 @@ class Remark(Body):
     note: Reason | None = None
 
 
-@router.post("/admin/alerts/{alert_id}/acknowledge", responses=problems(IllegalTransition))
+@router.post("/admin/alerts/{alert_id}/acknowledge", responses=answers(AlertView) | problems(IllegalTransition))
 async def acknowledge_alert(
     request: Request, alert_id: Id, session: Session, actor: Acting, remark: Remark | None = None
 ) -> Response:
@@ -101,7 +122,7 @@ async def acknowledge_alert(
     return envelope(request, _alert(alert))
 
 
-@router.post("/admin/alerts/{alert_id}/resolve", responses=problems(IllegalTransition))
+@router.post("/admin/alerts/{alert_id}/resolve", responses=answers(AlertView) | problems(IllegalTransition))
 async def resolve_alert(
     request: Request, alert_id: Id, session: Session, actor: Acting, remark: Remark | None = None
 ) -> Response:

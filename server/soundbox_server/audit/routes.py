@@ -8,12 +8,13 @@ from fastapi.responses import Response
 from pydantic import Field
 from sqlalchemy import func, select
 
+from soundbox_server.answers import AnyJson, Time, TypedDict, pages
 from soundbox_server.audit.models import AuditEntry, AuditLink
 from soundbox_server.audit.service import Outcome
 from soundbox_server.clock import rfc3339
 from soundbox_server.fields import Id, Moment, Search
 from soundbox_server.http import Reader
-from soundbox_server.paging import Listing, Page, Rows, between, page
+from soundbox_server.paging import Listing, Page, Rows, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -35,14 +36,13 @@ def _select(asked: AuditFilters) -> Rows:
     query: Rows = select(AuditEntry, AuditLink.position, AuditLink.hash).outerjoin(
         AuditLink, AuditLink.entry_id == AuditEntry.id
     )
-    for attribute, value in (
+    query = matching(
+        query,
         (AuditEntry.action, asked.action), (AuditEntry.actor_id, asked.actor_id),
         (AuditEntry.organisation_id, asked.organisation_id), (AuditEntry.subject_kind, asked.subject_kind),
         (AuditEntry.subject_id, asked.subject_id), (AuditEntry.outcome, asked.outcome),
         (AuditEntry.request_id, asked.request_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(attribute == value)
+    )  # fmt: skip
     if asked.action_contains:
         actions = _actions()
         held = actions.c.action.contains(asked.action_contains, autoescape=True)
@@ -61,7 +61,37 @@ def _actions() -> Any:
     return first.union_all(select(following).where(first.c.action.is_not(None)))
 
 
-def _entry(entry: AuditEntry, position: int | None, hashed: str | None) -> dict[str, Any]:
+class ActorView(TypedDict):
+    kind: str
+    id: str | None
+    organisation_id: str | None
+    role: str | None
+    ip: str | None
+
+
+class EntrySubjectView(TypedDict):
+    kind: str
+    id: str | None
+
+
+class LinkView(TypedDict):
+    position: int
+    hash: str | None
+
+
+class EntryView(TypedDict):
+    id: str
+    at: Time
+    action: str
+    outcome: str
+    actor: ActorView
+    subject: EntrySubjectView
+    details: AnyJson
+    request_id: str | None
+    chain: LinkView | None
+
+
+def _entry(entry: AuditEntry, position: int | None, hashed: str | None) -> EntryView:
     return {
         "id": entry.id,
         "at": rfc3339(entry.at_ms),
@@ -88,7 +118,7 @@ _COLUMNS = (
 AUDIT_LOGS = Listing(asked=AuditFilters, key=(AuditEntry.id,), select=_select, show=_entry, columns=_COLUMNS)
 
 
-@router.get("/admin/audit-logs")
+@router.get("/admin/audit-logs", responses=pages(EntryView))
 async def list_audit_logs(request: Request, session: Reader, asked: Annotated[AuditFilters, Query()]) -> Response:
     """Who did what to what, newest first. `chain` is where the entry stands in the hash chain, once it is linked."""
     return await page(request, session, AUDIT_LOGS, asked)

@@ -10,7 +10,8 @@ from sqlalchemy import select
 
 from soundbox_protocol.messages import COMMANDS, CommandAck, MalformedMessage, TerminalId, decode
 from soundbox_server import clock, db
-from soundbox_server.access.auth import Acting
+from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import AnyJson, NotRequired, Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.commands import kinds, possession, service
@@ -24,7 +25,7 @@ from soundbox_server.devices.models import Device
 from soundbox_server.errors import Conflict, DeviceUnauthorized, NotFound, RateLimited, ValidationFailed, WrongCode
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, read_body, request_id, storable
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter()
 
@@ -52,7 +53,69 @@ class NewCommand(BaseModel):
     payload: Annotated[dict[str, Any], Field(examples=[{"code": "1234"}])] = {}
 
 
-@router.post("/admin/devices/{device_id}/commands", tags=["operators"], status_code=201, responses=problems(Conflict))
+class CommandView(TypedDict):
+    command_id: str
+    device_id: str
+    command_name: str
+    payload: AnyJson
+    status: Annotated[str, among(CommandState)]
+    reason: str | None
+    last_ack: str | None
+    result_payload: AnyJson
+    requested_by: str | None
+    requested_at: Time
+    sent_at: Time | None
+    delivered_at: Time | None
+    finished_at: Time | None
+    expires_at: Time
+    trace_id: str | None
+
+
+class AckView(TypedDict):
+    status: str
+    conflicting: bool
+    reason: str | None
+    result_payload: AnyJson
+    source: str
+    received_at: Time
+
+
+class WholeCommandView(CommandView):
+    acks: list[AckView]
+
+
+class TakenView(TypedDict):
+    command_id: str
+    status: Annotated[str, among(CommandState)]
+    conflicting: bool
+
+
+class AskedView(TypedDict):
+    challenge_id: str
+    command_id: str
+    digits: int
+    tries: int
+    expires_at: Time
+
+
+class ChallengeView(TypedDict):
+    device_id: str
+    terminal_id: NotRequired[str]
+    bound: bool
+    challenge: AskedView
+
+
+class UnboundView(TypedDict):
+    device_id: str
+    bound: bool
+
+
+@router.post(
+    "/admin/devices/{device_id}/commands",
+    tags=["operators"],
+    status_code=201,
+    responses=answers(WholeCommandView, status=201) | problems(Conflict),
+)
 async def give_command(request: Request, device_id: Id, wanted: NewCommand, actor: Acting) -> Response:
     """Have a box do something. An offline box leaves it queued until it is back or the command expires."""
     kind = kinds.kind_named(wanted.command_name)
@@ -76,35 +139,37 @@ async def give_command(request: Request, device_id: Id, wanted: NewCommand, acto
     return envelope(request, await _seen(request, device_id, command_id), status=201)
 
 
-@router.get("/admin/devices/{device_id}/commands", tags=["operators"])
+class CommandFilters(Page):
+    status: CommandState | None = None
+
+
+@router.get("/admin/devices/{device_id}/commands", tags=["operators"], responses=pages(CommandView))
 async def list_commands(
-    request: Request,
-    device_id: Id,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    status: Annotated[CommandState | None, Query()] = None,
+    request: Request, device_id: Id, session: Reader, asked: Annotated[CommandFilters, Query()]
 ) -> Response:
     """What this box was asked to do and what became of it, newest first."""
     if await session.get(Device, device_id) is None:
         raise NotFound("No such device.", device_id=device_id)
-    query = select(DeviceCommand).where(DeviceCommand.device_id == device_id)
-    if status:
-        query = query.where(DeviceCommand.state == status.value)
-    if after := decode_cursor(cursor):
-        query = query.where(DeviceCommand.id < after)
-    rows = (await session.scalars(query.order_by(DeviceCommand.id.desc()).limit(limit))).all()
-    return envelope(request, [_command(row) for row in rows], next_cursor=next_cursor([r.id for r in rows], limit))
+
+    def of_this_box(asked: CommandFilters) -> Rows:
+        return matching(
+            select(DeviceCommand), (DeviceCommand.device_id, device_id), (DeviceCommand.state, asked.status)
+        )
+
+    listing = Listing(asked=CommandFilters, key=(DeviceCommand.id,), select=of_this_box, show=_command)
+    return await page(request, session, listing, asked)
 
 
-@router.get("/admin/devices/{device_id}/commands/{command_id}", tags=["operators"])
+@router.get("/admin/devices/{device_id}/commands/{command_id}", tags=["operators"], responses=answers(WholeCommandView))
 async def get_command(request: Request, device_id: Id, command_id: Id) -> Response:
     """One command with everything its box said of it."""
     return envelope(request, await _seen(request, device_id, command_id))
 
 
 @router.post(
-    "/admin/devices/{device_id}/commands/{command_id}/cancel", tags=["operators"], responses=problems(Conflict)
+    "/admin/devices/{device_id}/commands/{command_id}/cancel",
+    tags=["operators"],
+    responses=answers(WholeCommandView) | problems(Conflict),
 )
 async def cancel_command(request: Request, device_id: Id, command_id: Id, actor: Acting) -> Response:
     """Take back a command that was not sent yet; again changes nothing."""
@@ -130,7 +195,7 @@ async def _seen(request: Request, device_id: Id, command_id: str) -> dict[str, A
         return _command(command) | {"acks": [_ack(ack) for ack in said]}
 
 
-def _command(command: DeviceCommand) -> dict[str, Any]:
+def _command(command: DeviceCommand) -> CommandView:
     return {
         "command_id": command.id,
         "device_id": command.device_id,
@@ -150,7 +215,7 @@ def _command(command: DeviceCommand) -> dict[str, Any]:
     }
 
 
-def _ack(ack: DeviceCommandAck) -> dict[str, Any]:
+def _ack(ack: DeviceCommandAck) -> AckView:
     return {
         "status": ack.status,
         "conflicting": ack.conflicting,
@@ -190,7 +255,9 @@ _ACK_BODY = {
 }
 
 
-@router.post("/device/commands/ack", tags=["devices"], openapi_extra=_ACK_BODY, responses=problems(NotFound))
+@router.post(
+    "/device/commands/ack", tags=["devices"], openapi_extra=_ACK_BODY, responses=answers(TakenView) | problems(NotFound)
+)
 async def acknowledge_command(request: Request, device: AuthenticatedDevice) -> Response:
     """What became of a command. `delivered` means done here; a word that comes too late is kept as conflicting."""
     try:
@@ -249,7 +316,7 @@ class _Move(BaseModel):
 
 
 _MOVED: dict[int | str, dict[str, Any]] = {
-    202: {"description": "The box speaks a code, which `confirm` wants to hear."},
+    202: {"description": "The box speaks a code, which `confirm` wants to hear.", **answers(ChallengeView)[200]},
     **problems(Conflict, RateLimited),
 }
 
@@ -262,55 +329,62 @@ class Removal(_Move):
     pass
 
 
-@router.post("/admin/devices/{device_id}/bind", tags=["operators"], responses=_MOVED)
-async def bind(request: Request, device_id: Id, place: Place, actor: Acting) -> Response:
+@router.post("/admin/devices/{device_id}/bind", tags=["operators"], responses=answers(views.BindingView) | _MOVED)
+async def bind(request: Request, device_id: Id, place: Place, actor: Acting, once: AskedOnce) -> Response:
     """Put an activated box at a terminal; from then on it speaks that terminal's payments.
 
     Where possession is checked the answer is 202: the box speaks a code, and `bind/confirm` with it completes the
     binding. `possession: waived` with a reason binds at once: in the factory, or a box that is offline.
     """
     now_ms = clock.now_ms()
-    async with db.transaction(request.app.state.database) as session:
-        tx = await db.statements(session)
+
+    async def move() -> Response:
         challenge = None
         if place.is_checked(request):
             challenge = await possession.begin_bind(
                 tx, _asking(request), device_id=device_id, terminal_id=place.terminal_id, by=actor.id,
                 trace_id=request_id(request), now_ms=now_ms,
             )  # fmt: skip
-        if challenge is None:
-            binding = await devices.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=now_ms)
-            details = {"terminal_id": place.terminal_id, **place.waiver}
-            await record(tx, actor, "device.bound", ("device", device_id), details=details)
-            answer = views.binding(binding)
-        else:
-            details = {"terminal_id": place.terminal_id, "challenge_id": challenge.id}
+        if challenge is not None:
+            details: dict[str, object] = {"terminal_id": place.terminal_id, "challenge_id": challenge.id}
             await record(tx, actor, "device.bind_challenged", ("device", device_id), details=details)
-            answer = _challenge(challenge, terminal_id=place.terminal_id, bound=False)
-    request.app.state.publisher.publish(tx.queued)
-    return envelope(request, answer, status=202 if challenge else 200)
+            return envelope(request, _challenge(challenge, terminal_id=place.terminal_id, bound=False), status=202)
+        binding = await devices.bind(session, device_id=device_id, terminal_id=place.terminal_id, now_ms=now_ms)
+        details = {"terminal_id": place.terminal_id, **place.waiver}
+        await record(tx, actor, "device.bound", ("device", device_id), details=details)
+        return envelope(request, views.binding(binding))
 
-
-@router.post("/admin/devices/{device_id}/unbind", tags=["operators"], responses=_MOVED)
-async def unbind(request: Request, device_id: Id, actor: Acting, removal: Removal | None = None) -> Response:
-    """Take a box away from its terminal, with the same check of possession as when it is bound."""
-    removal, now_ms = removal or Removal(), clock.now_ms()
     async with db.transaction(request.app.state.database) as session:
         tx = await db.statements(session)
-        challenge = None
+        response = await once.answer(tx, move)
+    request.app.state.publisher.publish(tx.queued)
+    return response
+
+
+@router.post("/admin/devices/{device_id}/unbind", tags=["operators"], responses=answers(UnboundView) | _MOVED)
+async def unbind(
+    request: Request, device_id: Id, actor: Acting, once: AskedOnce, removal: Removal | None = None
+) -> Response:
+    """Take a box away from its terminal, with the same check of possession as when it is bound."""
+    removal, now_ms = removal or Removal(), clock.now_ms()
+
+    async def move() -> Response:
         if removal.is_checked(request):
             challenge = await possession.begin_unbind(
                 tx, _asking(request), device_id=device_id, by=actor.id, trace_id=request_id(request), now_ms=now_ms
             )
             details: dict[str, object] = {"challenge_id": challenge.id}
             await record(tx, actor, "device.unbind_challenged", ("device", device_id), details=details)
-            answer = _challenge(challenge, bound=True)
-        else:
-            await devices.unbind(session, device_id=device_id, now_ms=now_ms)
-            await record(tx, actor, "device.unbound", ("device", device_id), details=removal.waiver)
-            answer = {"device_id": device_id, "bound": False}
+            return envelope(request, _challenge(challenge, bound=True), status=202)
+        await devices.unbind(session, device_id=device_id, now_ms=now_ms)
+        await record(tx, actor, "device.unbound", ("device", device_id), details=removal.waiver)
+        return envelope(request, {"device_id": device_id, "bound": False})
+
+    async with db.transaction(request.app.state.database) as session:
+        tx = await db.statements(session)
+        response = await once.answer(tx, move)
     request.app.state.publisher.publish(tx.queued)
-    return envelope(request, answer, status=202 if challenge else 200)
+    return response
 
 
 class Heard(BaseModel):
@@ -320,7 +394,11 @@ class Heard(BaseModel):
     code: Annotated[str, Field(pattern=r"^[0-9]{4}$", examples=["1234"])]
 
 
-@router.post("/admin/devices/{device_id}/bind/confirm", tags=["operators"], responses=problems(Conflict, WrongCode))
+@router.post(
+    "/admin/devices/{device_id}/bind/confirm",
+    tags=["operators"],
+    responses=answers(views.BindingView) | problems(Conflict, WrongCode),
+)
 async def confirm_bind(request: Request, device_id: Id, heard: Heard, actor: Acting) -> Response:
     """The code that the box spoke: the binding that was asked for takes effect. Three tries in five minutes."""
     now_ms = clock.now_ms()
@@ -336,7 +414,11 @@ async def confirm_bind(request: Request, device_id: Id, heard: Heard, actor: Act
     return envelope(request, answer)
 
 
-@router.post("/admin/devices/{device_id}/unbind/confirm", tags=["operators"], responses=problems(Conflict, WrongCode))
+@router.post(
+    "/admin/devices/{device_id}/unbind/confirm",
+    tags=["operators"],
+    responses=answers(UnboundView) | problems(Conflict, WrongCode),
+)
 async def confirm_unbind(request: Request, device_id: Id, heard: Heard, actor: Acting) -> Response:
     """The code that the box spoke: it is taken from its terminal."""
     now_ms = clock.now_ms()

@@ -1,17 +1,20 @@
 """The door that takes a file of boxes and hands out their activation codes."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
-import structlog
+import orjson
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
+from soundbox_protocol.times import from_rfc3339
 from soundbox_server import clock
-from soundbox_server.access.auth import Acting
+from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import Time, TypedDict, answers
 from soundbox_server.audit import service as audit
+from soundbox_server.audit.service import Actor
 from soundbox_server.clock import rfc3339
 from soundbox_server.db import Statements
 from soundbox_server.devices import bulk, sheet
@@ -19,9 +22,9 @@ from soundbox_server.devices.bulk import FileRefused, NewBox, Registered
 from soundbox_server.devices.provisioning_routes import unstored
 from soundbox_server.errors import UnsupportedMediaType
 from soundbox_server.http import envelope, problems, read_body
+from soundbox_server.idempotency import REPLAYED
 from soundbox_server.ids import new_id
 
-log = structlog.get_logger()
 router = APIRouter()
 
 LARGEST_FILE = 2 * 1024 * 1024
@@ -30,13 +33,39 @@ _EXAMPLE = "serial_number,vendor,model,device_id,label\nSBX-2026-000001,native,s
 _FILE = {
     "requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}, "example": _EXAMPLE}}}
 }
+
+
+class RegisteredView(TypedDict):
+    id: str
+    serial_number: str
+    vendor: str
+    model: str
+    label: str | None
+    activation_code: str
+    expires_at: Time
+
+
+class BatchView(TypedDict):
+    batch_id: str
+    count: int
+    devices: list[RegisteredView]
+
+
+class DryRunView(TypedDict):
+    dry_run: bool
+    count: int
+
+
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "Registered. The codes are shown this once, in the form that Accept asks for.",
-        "content": {"application/json": {}, "text/csv": {}, "text/html": {}},
+        "content": {"text/csv": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}},
+        **answers(BatchView, status=201)[201],
     },
-    200: {"description": "dry_run: nothing was registered, and nothing stands in the way.",
-          "content": {"application/json": {}}},
+    200: {
+        "description": "dry_run: nothing was registered, and nothing stands in the way.",
+        **answers(DryRunView)[200],
+    },
     **problems(FileRefused),
 }  # fmt: skip
 
@@ -45,6 +74,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 async def register_many(
     request: Request,
     actor: Acting,
+    once: AskedOnce,
     dry_run: Annotated[bool, Query(description="only say what is wrong with the file")] = False,
     accept: Annotated[str, Header(description="application/json, text/csv or text/html")] = "application/json",
 ) -> Response:
@@ -52,6 +82,7 @@ async def register_many(
 
     The first line names the columns: serial_number, and as wanted vendor, model, device_id, label. The activation codes
     live 24 hours and are shown only in this answer: as JSON, as CSV, or (up to 500 boxes) as a sheet of cards to print.
+    With an Idempotency-Key the same file may be sent again, for the same codes in any of these forms.
     """
     _require_csv(request)
     form = _form(accept)
@@ -64,17 +95,23 @@ async def register_many(
         if found := await database.read(lambda tx: bulk.known_already(tx, boxes)):
             raise FileRefused(found)
         return envelope(request, {"dry_run": True, "count": len(boxes)})
+
+    async def work(tx: Statements) -> Response:
+        return await once.answer(tx, partial(_register, request, tx, boxes, actor, now_ms=now_ms))
+
+    return unstored(await _written(await database.write(work), form))
+
+
+async def _register(
+    request: Request, tx: Statements, boxes: Sequence[NewBox], actor: Actor, *, now_ms: int
+) -> Response:
+    """All boxes with their codes as JSON: what is kept for whoever asks again, and the other forms are made of."""
     batch_id = new_id("bat")
-
-    async def work(tx: Statements) -> list[Registered]:
-        registered = await bulk.register_all(tx, boxes, batch_id=batch_id, now_ms=now_ms)
-        details = {"count": len(registered), "serial_numbers": _first_and_last(boxes)}
-        await audit.record(tx, actor, "device.registered_in_bulk", ("device_batch", batch_id), details=details)
-        return registered
-
-    registered = await database.write(work)
-    log.info("device.registered_in_bulk", batch_id=batch_id, count=len(registered))
-    return unstored(await _written(request, form, registered, batch_id))
+    registered = await bulk.register_all(tx, boxes, batch_id=batch_id, now_ms=now_ms)
+    details = {"count": len(registered), "serial_numbers": _first_and_last(boxes)}
+    await audit.record(tx, actor, "device.registered_in_bulk", ("device_batch", batch_id), details=details)
+    data = {"batch_id": batch_id, "count": len(registered), "devices": [_device(box) for box in registered]}
+    return envelope(request, data, status=201)
 
 
 def _require_csv(request: Request) -> None:
@@ -94,21 +131,44 @@ def _first_and_last(boxes: Sequence[NewBox]) -> list[str]:
     return [serials[0], serials[-1]]
 
 
-async def _written(request: Request, form: str, boxes: Sequence[Registered], batch_id: str) -> Response:
+async def _written(response: Response, form: str) -> Response:
+    """The answer in the form that was asked for. It is made after the commit: a sheet of cards takes seconds."""
+    if form == "application/json":
+        return response
+    data = orjson.loads(response.body)["data"]
+    boxes, batch_id = [_box(one) for one in data["devices"]], data["batch_id"]
+    headers = {"x-content-type-options": "nosniff"}
+    if REPLAYED in response.headers:
+        headers[REPLAYED] = response.headers[REPLAYED]
     if form == "text/csv":
-        name = {"content-disposition": f'attachment; filename="{batch_id}.csv"'}
-        return _text(sheet.csv_text(boxes), form, name)
-    if form == "text/html":
-        page = await asyncio.to_thread(sheet.html_sheet, boxes, batch_id=batch_id)
-        return _text(page, form, {"content-security-policy": sheet.CONTENT_SECURITY_POLICY})
-    data = {"batch_id": batch_id, "count": len(boxes), "devices": [_device(box) for box in boxes]}
-    return envelope(request, data, status=201)
+        headers["content-disposition"] = f'attachment; filename="{batch_id}.csv"'
+        text = sheet.csv_text(boxes)
+    else:
+        headers["content-security-policy"] = sheet.CONTENT_SECURITY_POLICY
+        text = await asyncio.to_thread(sheet.html_sheet, boxes, batch_id=batch_id)
+    return Response(text, 201, headers, media_type=form)
 
 
-def _text(text: str, media_type: str, headers: Mapping[str, str]) -> Response:
-    return Response(text, 201, {**headers, "x-content-type-options": "nosniff"}, media_type=media_type)
+def _device(box: Registered) -> RegisteredView:
+    return {
+        "id": box.device_id,
+        "serial_number": box.serial_number,
+        "vendor": box.vendor,
+        "model": box.model,
+        "label": box.label,
+        "activation_code": box.activation_code,
+        "expires_at": rfc3339(box.expires_at_ms),
+    }
 
 
-def _device(box: Registered) -> dict[str, Any]:
-    facts = asdict(box)
-    return facts | {"id": facts.pop("device_id"), "expires_at": rfc3339(facts.pop("expires_at_ms"))}
+def _box(shown: dict[str, Any]) -> Registered:
+    """What `_device` showed, read again."""
+    return Registered(
+        device_id=shown["id"],
+        serial_number=shown["serial_number"],
+        vendor=shown["vendor"],
+        model=shown["model"],
+        label=shown["label"],
+        activation_code=shown["activation_code"],
+        expires_at_ms=from_rfc3339(shown["expires_at"]),
+    )

@@ -1,16 +1,18 @@
 """The lists of boxes and of what they said, for their doors and for exports."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from sqlalchemy import and_, or_, select
 
 from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
+from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.devices import views
 from soundbox_server.devices.models import Device, DeviceBinding, DeviceHeartbeat, DevicePresence
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.fields import Id, Moment, Search
-from soundbox_server.paging import Listing, Page, Rows, beginning, between
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching
 
 
 class DeviceFilters(Page):
@@ -36,14 +38,12 @@ def devices() -> Rows:
 
 
 def _select(asked: DeviceFilters) -> Rows:
-    query = devices()
-    for column, value in (
+    query = matching(
+        devices(),
         (Device.state, asked.status), (Device.vendor, asked.vendor), (Device.model, asked.model),
         (DeviceBinding.merchant_id, asked.merchant_id), (DeviceBinding.outlet_id, asked.outlet_id),
         (DeviceBinding.terminal_id, asked.terminal_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.online is not None:
         query = query.where(DevicePresence.online.is_(True) if asked.online else DevicePresence.online.is_not(True))
     if asked.q:
@@ -56,7 +56,38 @@ def _select(asked: DeviceFilters) -> Rows:
     return query
 
 
-def device_view(device: Device, binding: DeviceBinding | None, presence: DevicePresence | None) -> dict[str, Any]:
+class PresenceView(TypedDict):
+    online: bool
+    session_epoch: int
+    last_seen_at: Time
+    changed_at: Time
+    heartbeat_at: Time | None
+    firmware_version: str | None
+    max_payload_bytes: int
+    verifies_signatures: bool
+    network_strength: int | None
+    battery_level: int | None
+    state: str | None
+    volume: int | None
+
+
+class DeviceView(TypedDict):
+    id: str
+    serial_number: str
+    vendor: str
+    model: str
+    label: str | None
+    notes: str | None
+    status: Annotated[str, among(DeviceState)]
+    status_reason: str | None
+    key_version: int
+    last_announcement_seq: int
+    created_at: Time
+    binding: views.BindingView | None
+    presence: PresenceView | None
+
+
+def device_view(device: Device, binding: DeviceBinding | None, presence: DevicePresence | None) -> DeviceView:
     return {
         "id": device.id,
         "serial_number": device.serial_number,
@@ -69,22 +100,12 @@ def device_view(device: Device, binding: DeviceBinding | None, presence: DeviceP
         "key_version": device.key_version,
         "last_announcement_seq": device.last_seq,
         "created_at": rfc3339(device.created_at_ms),
-        "binding": binding_view(binding) if binding else None,
+        "binding": views.binding(binding) if binding else None,
         "presence": _presence(presence) if presence else None,
     }
 
 
-def binding_view(binding: DeviceBinding) -> dict[str, Any]:
-    return {
-        "device_id": binding.device_id,
-        "merchant_id": binding.merchant_id,
-        "outlet_id": binding.outlet_id,
-        "terminal_id": binding.terminal_id,
-        "bound_at": rfc3339(binding.bound_at_ms),
-    }
-
-
-def _presence(presence: DevicePresence) -> dict[str, Any]:
+def _presence(presence: DevicePresence) -> PresenceView:
     return {
         "online": presence.online,
         "session_epoch": presence.session_epoch,
@@ -131,7 +152,21 @@ def _select_heartbeats(asked: HeartbeatFilters) -> Rows:
     )  # fmt: skip
 
 
-def _heartbeat(row: DeviceHeartbeat) -> dict[str, Any]:
+class HeartbeatView(TypedDict):
+    id: str
+    device_id: str
+    received_at: Time
+    source: str
+    sent_at: str | None
+    firmware_version: str | None
+    network_strength: int | None
+    battery_level: int | None
+    state: str | None
+    volume: int | None
+    payload: str
+
+
+def _heartbeat(row: DeviceHeartbeat) -> HeartbeatView:
     """The payload stays readable however strange it is: what it says is None where it cannot be read."""
     try:
         said = decode(Heartbeat, row.payload, message_type_optional=True)

@@ -1,7 +1,7 @@
 """HTTP doors for a box's credentials and for its life: refresh for the box itself, the rest for operators."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import structlog
 from fastapi import APIRouter, Request
@@ -12,6 +12,7 @@ from sqlalchemy import select
 from soundbox_protocol.messages import CredentialId
 from soundbox_server import clock, failpoints
 from soundbox_server.access.auth import Acting, client_ip
+from soundbox_server.answers import NotRequired, Time, TypedDict, among, answers
 from soundbox_server.audit import service as audit
 from soundbox_server.audit.service import Actor
 from soundbox_server.clock import rfc3339, rfc3339_or_none
@@ -20,6 +21,7 @@ from soundbox_server.devices import credentials, lifecycle
 from soundbox_server.devices.auth import DeviceTokenHash
 from soundbox_server.devices.lifecycle import Move
 from soundbox_server.devices.models import Device, DeviceCredential
+from soundbox_server.devices.state import CredentialState, DeviceState
 from soundbox_server.errors import Conflict, NotFound
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, request_id
@@ -48,7 +50,57 @@ class CredentialRefresh(BaseModel):
     confirm: Annotated[CredentialId | None, Field(examples=["cred_01jz4q97c8d9e0f1g2h3j4k5mn"])] = None
 
 
-@router.post("/device/provision/refresh-credential", tags=["devices"], responses=problems(NotFound, Conflict))
+class BrokerView(TypedDict):
+    """Where a box goes on air, and as whom. `ca_pem` is there when no public authority signed the certificate."""
+
+    host: str
+    port: int
+    tls: bool
+    ca_pem: NotRequired[str]
+    username: str
+    client_id: str
+    password: str
+
+
+class RefreshView(TypedDict):
+    """Issued, with what is shown this once; or active, without."""
+
+    device_id: str
+    credential_id: str
+    status: Literal["issued", "active"]
+    device_token: NotRequired[str]
+    broker: NotRequired[BrokerView]
+    server_time: Time
+
+
+class CredentialView(TypedDict):
+    id: str
+    status: Annotated[str, among(CredentialState)]
+    created_at: Time
+    first_used_at: Time | None
+    token_expires_at: Time | None
+    rotation_asked_at: Time | None
+    rotate_by: Time | None
+
+
+class RotationView(TypedDict):
+    device_id: str
+    credential_id: str
+    rotation_asked_at: Time
+    rotate_by: Time | None
+
+
+class MoveView(TypedDict):
+    id: str
+    serial_number: str
+    status: Annotated[str, among(DeviceState)]
+
+
+@router.post(
+    "/device/provision/refresh-credential",
+    tags=["devices"],
+    responses=answers(RefreshView) | problems(NotFound, Conflict),
+)
 async def refresh_credential(
     request: Request, hashed: DeviceTokenHash, refresh: CredentialRefresh | None = None
 ) -> Response:
@@ -75,7 +127,7 @@ async def _issue(request: Request, hashed: str) -> Response:
     failpoints.reached("refresh.issued")
     log.info("device.credential_issued", device_id=issued.device_id, credential_id=issued.credential_id)
     login = {"username": issued.device_id, "client_id": issued.device_id, "password": issued.broker_password}
-    data = {
+    data: RefreshView = {
         "device_id": issued.device_id,
         "credential_id": issued.credential_id,
         "status": "issued",
@@ -100,11 +152,16 @@ async def _confirm(request: Request, hashed: str, credential_id: str) -> Respons
     device_id = await request.app.state.database.write(work)
     failpoints.reached("refresh.confirmed")
     log.info("device.credential_confirmed", device_id=device_id, credential_id=credential_id)
-    data = {"device_id": device_id, "credential_id": credential_id, "status": "active"}
-    return envelope(request, data | {"server_time": rfc3339(now_ms)})
+    data: RefreshView = {
+        "device_id": device_id,
+        "credential_id": credential_id,
+        "status": "active",
+        "server_time": rfc3339(now_ms),
+    }
+    return envelope(request, data)
 
 
-@router.get("/admin/devices/{device_id}/credentials", tags=["operators"])
+@router.get("/admin/devices/{device_id}/credentials", tags=["operators"], responses=answers(list[CredentialView]))
 async def list_credentials(request: Request, device_id: Id, session: Reader) -> Response:
     """The box's credentials, newest first, without their secrets: those are stored as hashes."""
     if await session.get(Device, device_id) is None:
@@ -114,7 +171,7 @@ async def list_credentials(request: Request, device_id: Id, session: Reader) -> 
     return envelope(request, [_credential(row) for row in rows])
 
 
-def _credential(row: DeviceCredential) -> dict[str, Any]:
+def _credential(row: DeviceCredential) -> CredentialView:
     return {
         "id": row.id,
         "status": row.state,
@@ -133,7 +190,10 @@ class RotationWish(BaseModel):
 
 
 @router.post(
-    "/admin/devices/{device_id}/credentials/rotate", tags=["operators"], status_code=202, responses=problems(Conflict)
+    "/admin/devices/{device_id}/credentials/rotate",
+    tags=["operators"],
+    status_code=202,
+    responses=answers(RotationView, status=202) | problems(Conflict),
 )
 async def rotate_credential(
     request: Request, device_id: Id, actor: Acting, wish: RotationWish | None = None
@@ -152,7 +212,7 @@ async def rotate_credential(
         return asked
 
     asked = await request.app.state.database.write(work)
-    data = {
+    data: RotationView = {
         "device_id": device_id,
         "credential_id": asked.credential_id,
         "rotation_asked_at": rfc3339(asked.asked_at_ms),
@@ -168,7 +228,11 @@ class Reason(BaseModel):
                                  examples=["stolen from the counter on 12 May"])]  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/credentials/revoke", tags=["operators"], responses=problems(Conflict))
+@router.post(
+    "/admin/devices/{device_id}/credentials/revoke",
+    tags=["operators"],
+    responses=answers(MoveView) | problems(Conflict),
+)
 async def revoke_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """Take a stolen, lost or sold box out of service for good: off the broker within two seconds, refused over HTTP.
 
@@ -181,7 +245,7 @@ async def revoke_device(request: Request, device_id: Id, why: Reason, actor: Act
     )  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/suspend", tags=["operators"], responses=problems(Conflict))
+@router.post("/admin/devices/{device_id}/suspend", tags=["operators"], responses=answers(MoveView) | problems(Conflict))
 async def suspend_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """Take a box out of service until it is resumed: off the broker, refused over HTTP, told of nothing.
 
@@ -193,7 +257,7 @@ async def suspend_device(request: Request, device_id: Id, why: Reason, actor: Ac
     )  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/resume", tags=["operators"], responses=problems(Conflict))
+@router.post("/admin/devices/{device_id}/resume", tags=["operators"], responses=answers(MoveView) | problems(Conflict))
 async def resume_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """Put a suspended box back where it stood. It gets in with the credentials it has."""
     return await _move(
@@ -202,7 +266,7 @@ async def resume_device(request: Request, device_id: Id, why: Reason, actor: Act
     )  # fmt: skip
 
 
-@router.post("/admin/devices/{device_id}/retire", tags=["operators"], responses=problems(Conflict))
+@router.post("/admin/devices/{device_id}/retire", tags=["operators"], responses=answers(MoveView) | problems(Conflict))
 async def retire_device(request: Request, device_id: Id, why: Reason, actor: Acting) -> Response:
     """A revoked box leaves the fleet. Final: its id and serial number stay taken."""
     return await _move(
@@ -227,5 +291,5 @@ async def _move(
     move = await request.app.state.database.write(work)
     if move.changed:
         log.info(action, device_id=move.device_id, before=move.before.value)
-    data = {"id": move.device_id, "serial_number": move.serial_number, "status": move.after.value}
+    data: MoveView = {"id": move.device_id, "serial_number": move.serial_number, "status": move.after.value}
     return envelope(request, data)

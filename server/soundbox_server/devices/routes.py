@@ -16,6 +16,7 @@ from soundbox_protocol.messages import DeviceId, Heartbeat, MalformedMessage, Se
 from soundbox_server import clock
 from soundbox_server.access import limits
 from soundbox_server.access.auth import Acting, AskedOnce, client_ip
+from soundbox_server.answers import NotRequired, Time, TypedDict, answers, pages
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339
 from soundbox_server.db import KEY_STAYS, Database, Statements, statements
@@ -26,13 +27,15 @@ from soundbox_server.devices.listings import (
     DEVICES,
     HEARTBEATS,
     DeviceFilters,
+    DeviceView,
     HeartbeatFilters,
     HeartbeatPage,
+    HeartbeatView,
     device_view,
     devices,
 )
 from soundbox_server.devices.models import Device
-from soundbox_server.devices.provisioning_routes import device_actor, unstored
+from soundbox_server.devices.provisioning_routes import BrokerView, device_actor, unstored
 from soundbox_server.errors import (
     Conflict,
     DeviceUnauthorized,
@@ -45,7 +48,7 @@ from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import Reader, Session, envelope, problems, read_body, storable
 from soundbox_server.outbox.models import OutboxMessage
 from soundbox_server.outbox.state import Delivery
-from soundbox_server.outbox.views import notification
+from soundbox_server.outbox.views import NotificationView, notification
 from soundbox_server.paging import Listing, Page, Rows, page
 from soundbox_server.seal import base64url
 from soundbox_server.uplinks import Uplink
@@ -66,7 +69,19 @@ class Activation(BaseModel):
     serial_number: Annotated[SerialNumber, Field(examples=["SBX-2026-000001"])]
 
 
-@router.post("/device/provision/activate", tags=["devices"], responses=problems(Unauthenticated))
+class ActivationView(TypedDict):
+    device_id: str
+    device_token: str
+    broker: BrokerView
+    announcement_key: str
+    key_version: int
+    server_time: Time
+    retry_after_s: NotRequired[int]
+
+
+@router.post(
+    "/device/provision/activate", tags=["devices"], responses=answers(ActivationView) | problems(Unauthenticated)
+)
 async def activate(request: Request, activation: Activation) -> Response:
     """Trade a one-time code for credentials. They are shown once; the code works once, whoever is first."""
     state, now_ms = request.app.state, clock.now_ms()
@@ -98,7 +113,7 @@ async def activate(request: Request, activation: Activation) -> Response:
     log.info("device.activated", device_id=activated.device_id, key_version=activated.key_version)
     ready = await _broker_lets_in(state, activated)
     key = state.telling.key_of(activated.device_id, activated.key_version)
-    data = {
+    data: ActivationView = {
         "device_id": activated.device_id,
         "device_token": activated.device_token,
         "broker": state.broker_address
@@ -183,7 +198,34 @@ HEARTBEAT_OPERATION: dict[str, Any] = {
             }
         },
     },
-    "responses": {"200": {"description": "Stored"}},
+    "responses": {
+        "200": {
+            "description": "Stored",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["data", "request_id", "timestamp"],
+                        "properties": {
+                            "data": {
+                                "type": "object",
+                                "required": ["device_id", "server_time"],
+                                "properties": {
+                                    "device_id": {"type": "string"},
+                                    "server_time": {"type": "string", "format": "date-time"},
+                                    "rotate_credential": {
+                                        "const": True, "description": "ask for a new credential now",
+                                    },
+                                },
+                            },
+                            "request_id": {"type": "string"},
+                            "timestamp": {"type": "string", "format": "date-time"},
+                        },
+                    }
+                }
+            },
+        }
+    },
 }  # fmt: skip
 
 
@@ -196,9 +238,22 @@ class Registration(Body):
     notes: Text | None = None
 
 
+class NewDeviceView(TypedDict):
+    id: str
+    serial_number: str
+    activation_code: str
+    expires_at: Time
+
+
+class NewCodeView(TypedDict):
+    id: str
+    activation_code: str
+    expires_at: Time
+
+
 @router.post(
     "/admin/devices", tags=["operators"], status_code=201,
-    responses=problems(Conflict),
+    responses=answers(NewDeviceView, status=201) | problems(Conflict),
 )  # fmt: skip
 async def register_device(request: Request, registration: Registration, actor: Acting, once: AskedOnce) -> Response:
     """A new box and its activation code, which is shown this once and lives 24 hours."""
@@ -207,8 +262,7 @@ async def register_device(request: Request, registration: Registration, actor: A
     async def work(tx: Statements) -> Response:
         return await once.answer(tx, partial(_register, request, tx, registration, actor, now_ms=now_ms))
 
-    answered: Response = await request.app.state.database.write(work)
-    return answered
+    return unstored(await request.app.state.database.write(work))
 
 
 async def _register(
@@ -221,16 +275,16 @@ async def _register(
     )
     await record(tx, actor, "device.registered", ("device", device_id), details=registration.model_dump())
     data = {"id": device_id, "serial_number": registration.serial_number, "activation_code": code}
-    return unstored(envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201))
+    return envelope(request, data | {"expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}, status=201)
 
 
-@router.get("/admin/devices", tags=["operators"])
+@router.get("/admin/devices", tags=["operators"], responses=pages(DeviceView))
 async def list_devices(request: Request, session: Reader, asked: Annotated[DeviceFilters, Query()]) -> Response:
     """Boxes by id, each with where it stands and what it last said."""
     return await page(request, session, DEVICES, asked)
 
 
-@router.get("/admin/devices/{device_id}", tags=["operators"])
+@router.get("/admin/devices/{device_id}", tags=["operators"], responses=answers(DeviceView))
 async def get_device(request: Request, device_id: Id, session: Reader) -> Response:
     return envelope(request, await _one(session, device_id))
 
@@ -244,7 +298,7 @@ class DeviceChanges(Body):
     notes: Text | None = None
 
 
-@router.patch("/admin/devices/{device_id}", tags=["operators"])
+@router.patch("/admin/devices/{device_id}", tags=["operators"], responses=answers(DeviceView))
 async def change_device(
     request: Request, device_id: Id, wanted: DeviceChanges, session: Session, actor: Acting
 ) -> Response:
@@ -262,7 +316,7 @@ async def change_device(
     return envelope(request, await _one(session, device_id))
 
 
-async def _one(session: AsyncSession, device_id: str) -> dict[str, Any]:
+async def _one(session: AsyncSession, device_id: str) -> DeviceView:
     row = (await session.execute(devices().where(Device.id == device_id))).one_or_none()
     if row is None:
         raise NotFound("No such device.", device_id=device_id)
@@ -275,7 +329,7 @@ class NotificationFilters(Page):
     created_to: Moment | None = None
 
 
-@router.get("/admin/devices/{device_id}/notifications", tags=["operators"])
+@router.get("/admin/devices/{device_id}/notifications", tags=["operators"], responses=pages(NotificationView))
 async def list_notifications(
     request: Request, device_id: Id, session: Reader, asked: Annotated[NotificationFilters, Query()]
 ) -> Response:
@@ -303,7 +357,7 @@ async def _require_device(session: AsyncSession, device_id: str) -> None:
         raise NotFound("No such device.", device_id=device_id)
 
 
-@router.get("/admin/devices/{device_id}/heartbeats", tags=["operators"])
+@router.get("/admin/devices/{device_id}/heartbeats", tags=["operators"], responses=pages(HeartbeatView))
 async def list_heartbeats(
     request: Request, device_id: Id, session: Reader, asked: Annotated[HeartbeatPage, Query()]
 ) -> Response:
@@ -314,17 +368,22 @@ async def list_heartbeats(
 
 
 @router.post(
-    "/admin/devices/{device_id}/activation-code", tags=["operators"], status_code=201, responses=problems(Conflict)
+    "/admin/devices/{device_id}/activation-code",
+    tags=["operators"],
+    status_code=201,
+    responses=answers(NewCodeView, status=201) | problems(Conflict),
 )
-async def new_activation_code(request: Request, device_id: Id, actor: Acting) -> Response:
+async def new_activation_code(request: Request, device_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""
     now_ms = clock.now_ms()
 
-    async def work(tx: Statements) -> str:
+    async def issue(tx: Statements) -> Response:
         code = await service.issue_new_code(tx, device_id, now_ms=now_ms)
         await record(tx, actor, "device.activation_code_issued", ("device", device_id))
-        return code
+        data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
+        return envelope(request, data, status=201)
 
-    code = await request.app.state.database.write(work)
-    data = {"id": device_id, "activation_code": code, "expires_at": rfc3339(now_ms + service.CODE_LIFE_MS)}
-    return unstored(envelope(request, data, status=201))
+    async def work(tx: Statements) -> Response:
+        return await once.answer(tx, partial(issue, tx))
+
+    return unstored(await request.app.state.database.write(work))

@@ -1,12 +1,19 @@
 """How a box's place is shown."""
 
-from typing import Any
-
+from soundbox_server.answers import Time, TypedDict
 from soundbox_server.clock import rfc3339
 from soundbox_server.devices.models import DeviceBinding
 
 
-def binding(binding: DeviceBinding) -> dict[str, Any]:
+class BindingView(TypedDict):
+    device_id: str
+    merchant_id: str
+    outlet_id: str
+    terminal_id: str
+    bound_at: Time
+
+
+def binding(binding: DeviceBinding) -> BindingView:
     """Where a box stands, and since when."""
     return {
         "device_id": binding.device_id,

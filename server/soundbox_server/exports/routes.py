@@ -12,7 +12,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock
-from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.access.auth import Acting, AskedOnce, Caller
+from soundbox_server.access.service import Principal
+from soundbox_server.answers import AnyJson, Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import statements
@@ -23,12 +25,13 @@ from soundbox_server.exports.state import ExportState
 from soundbox_server.exports.writing import MEDIA_TYPES
 from soundbox_server.fields import Body, Id
 from soundbox_server.http import Reader, Session, envelope, problems
-from soundbox_server.paging import Listing, Page, Rows, page
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter(tags=["operators"])
 
+_TEXT = {"schema": {"type": "string"}}
 _A_FILE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": {kind.partition(";")[0]: {} for kind in MEDIA_TYPES.values()}}
+    200: {"description": "The file", "content": {kind.partition(";")[0]: _TEXT for kind in MEDIA_TYPES.values()}}
 }
 
 
@@ -46,16 +49,30 @@ class ExportFilters(Page):
 
 
 def _select(asked: ExportFilters) -> Rows:
-    query = select(ExportJob)
-    for column, value in (
+    return matching(
+        select(ExportJob),
         (ExportJob.state, asked.status), (ExportJob.kind, asked.kind), (ExportJob.requested_by, asked.requested_by),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
-    return query
+    )  # fmt: skip
 
 
-def _export(job: ExportJob) -> dict[str, Any]:
+class ExportView(TypedDict):
+    id: str
+    kind: str
+    format: str
+    filters: AnyJson
+    status: Annotated[str, among(ExportState)]
+    rows: int
+    percent: int | None
+    size_bytes: int | None
+    sha256: str | None
+    failure: str | None
+    requested_by: str
+    requested_at: Time
+    finished_at: Time | None
+    expires_at: Time | None
+
+
+def _export(job: ExportJob) -> ExportView:
     return {
         "id": job.id,
         "kind": job.kind,
@@ -90,7 +107,8 @@ def asking(listings: Mapping[str, Listing[Any]]) -> APIRouter:
     door = APIRouter(tags=["operators"])
     kinds = [_wanted(kind, listing.asked) for kind, listing in listings.items()]
     body = {"content": {"application/json": {"schema": {"oneOf": kinds}}}}
-    door.post("/admin/exports", status_code=202, openapi_extra={"requestBody": body})(ask_for_export)
+    extra, told = {"requestBody": body}, answers(ExportView, status=202)
+    door.post("/admin/exports", status_code=202, openapi_extra=extra, responses=told)(ask_for_export)
     return door
 
 
@@ -113,13 +131,16 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 async def ask_for_export(
-    request: Request, wanted: NewExport, session: Session, actor: Acting, once: AskedOnce
+    request: Request, wanted: NewExport, session: Session, caller: Caller, actor: Acting, once: AskedOnce
 ) -> Response:
-    """A list as a file, made in the background and kept for a week. `filters` are those of the list's own door."""
+    """A list as a file, made in the background and kept for a week. `filters` are those of the list's own door.
+
+    An API key needs the scope that reads the list too.
+    """
     listings: Mapping[str, Listing[Any]] = request.app.state.exportable
     if wanted.kind not in listings:
         raise ValidationFailed("No such export.", field="kind", known=sorted(listings))
-    _require_role(request, actor, wanted.kind)
+    _require_may_read(request, caller, wanted.kind)
     _require_filters(listings[wanted.kind], wanted.filters)
 
     async def ask() -> Response:
@@ -134,9 +155,12 @@ async def ask_for_export(
     return await once.answer(await statements(session), ask)
 
 
-def _require_role(request: Request, actor: Actor, kind: str) -> None:
-    if actor.role not in request.app.state.export_roles[kind]:
+def _require_may_read(request: Request, caller: Principal, kind: str) -> None:
+    state = request.app.state
+    if caller.role not in state.export_roles[kind]:
         raise Forbidden("Your role may not export this.", kind=kind)
+    if caller.api_key_id is not None and state.export_scopes[kind] not in caller.scopes:
+        raise Forbidden("This key may not read that list.", kind=kind, scope=state.export_scopes[kind])
 
 
 def _require_filters(listing: Listing[Any], filters: Mapping[str, object]) -> None:
@@ -150,19 +174,19 @@ def _require_filters(listing: Listing[Any], filters: Mapping[str, object]) -> No
         raise ValidationFailed(first["msg"].removeprefix("Value error, "), field=field) from None
 
 
-@router.get("/admin/exports")
+@router.get("/admin/exports", responses=pages(ExportView))
 async def list_exports(request: Request, session: Reader, asked: Annotated[ExportFilters, Query()]) -> Response:
     """Exports, newest first."""
     return await page(request, session, EXPORTS, asked)
 
 
-@router.get("/admin/exports/{export_id}")
+@router.get("/admin/exports/{export_id}", responses=answers(ExportView))
 async def get_export(request: Request, export_id: Id, session: Reader) -> Response:
     """How far it is. `percent` is null for the very large ones."""
     return envelope(request, _export(await _find(session, export_id)))
 
 
-@router.post("/admin/exports/{export_id}/cancel", responses=problems(IllegalTransition))
+@router.post("/admin/exports/{export_id}/cancel", responses=answers(ExportView) | problems(IllegalTransition))
 async def cancel_export(request: Request, export_id: Id, session: Session, actor: Acting) -> Response:
     """Stop it. Only who asked for it, or a platform admin."""
     _require_own(await _find(session, export_id), actor)
@@ -172,11 +196,11 @@ async def cancel_export(request: Request, export_id: Id, session: Session, actor
 
 
 @router.get("/admin/exports/{export_id}/file", response_class=FileResponse, responses=_A_FILE | problems(Conflict))
-async def get_export_file(request: Request, export_id: Id, session: Session, actor: Acting) -> Response:
+async def get_export_file(request: Request, export_id: Id, session: Session, caller: Caller, actor: Acting) -> Response:
     """The file. Only for who asked for it, or a platform admin; who fetched it is written down."""
     job = await _find(session, export_id)
     _require_own(job, actor)
-    _require_role(request, actor, job.kind)
+    _require_may_read(request, caller, job.kind)
     if job.state != ExportState.DONE:
         raise Conflict("There is no file to fetch.", status=job.state)
     path = request.app.state.exports_folder / service.file_name(job.id, job.attempt, job.format)

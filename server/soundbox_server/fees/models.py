@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint
+from sqlalchemy import BigInteger, CheckConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
@@ -14,3 +14,4 @@ class FeeProfile(Base):
     version: Mapped[int]
     bps: Mapped[int]
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    refund_returns_fee: Mapped[bool] = mapped_column(server_default=false(), default=False)

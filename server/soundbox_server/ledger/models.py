@@ -6,7 +6,9 @@ from soundbox_server.db import Base
 # Each index costs every callback a page of the commit: partial ones are not touched by what they leave out.
 _CAPTURE = text("kind = 'capture'")
 _SUSPENSE = text("kind = 'suspense'")
+_LATER = text("kind NOT IN ('capture', 'suspense')")
 _KEYED = text("money_key IS NOT NULL")
+KINDS = ("capture", "suspense", "refund", "release", "reversal")
 
 
 class Journal(Base):
@@ -14,9 +16,10 @@ class Journal(Base):
 
     __tablename__ = "journal"
     __table_args__ = (
-        CheckConstraint("kind IN ('capture', 'suspense')", name="journal_kind"),
+        CheckConstraint(f"kind IN ({', '.join(repr(kind) for kind in KINDS)})", name="journal_kind"),
         Index("journal_captured_once", "payment_id", unique=True, sqlite_where=_CAPTURE, postgresql_where=_CAPTURE),
         Index("journal_suspense", "payment_id", sqlite_where=_SUSPENSE, postgresql_where=_SUSPENSE),
+        Index("journal_later", "payment_id", sqlite_where=_LATER, postgresql_where=_LATER),
         Index("journal_event", "provider_event_id", unique=True, sqlite_where=_SUSPENSE, postgresql_where=_SUSPENSE),
         Index("journal_money", "money_key", unique=True, sqlite_where=_KEYED, postgresql_where=_KEYED),
         {"sqlite_with_rowid": False},

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from pydantic import Field
 from sqlalchemy import column, literal, or_, select, table, union_all
 
+from soundbox_server.answers import Time, TypedDict, pages
 from soundbox_server.clock import rfc3339
 from soundbox_server.fields import Id, Moment
 from soundbox_server.http import Reader
@@ -15,8 +16,10 @@ from soundbox_server.paging import NUMBERED_CURSOR, Listing, Page, Rows, between
 
 router = APIRouter(tags=["operators"])
 
-PAYABLE = "merchant_payable:"
-_ENTRY_TYPES = {"merchant_payable": "payment", "fees": "fee", "suspense": "suspense"}
+_OF_MERCHANTS = ("merchant_payable:", "cash_sales:", "cash_drawer:")
+_ENTRY_TYPES = {  # of captures and suspense
+    "merchant_payable": "payment", "fees": "fee", "suspense": "suspense", "cash_sales": "cash",
+}  # fmt: skip
 # Whose payments they are is known a floor above; only these two columns of it are needed here.
 _payment = table("payment", column("id"), column("merchant_id"))
 
@@ -26,7 +29,7 @@ class LedgerFilters(Page):
     account: Annotated[Id | None, Field(examples=["merchant_payable:mer_demo"])] = None
     merchant_id: Id | None = None
     transaction_id: Id | None = None
-    kind: Literal["capture", "suspense"] | None = None
+    kind: Literal["capture", "suspense", "refund", "release", "reversal"] | None = None
     booked_from: Moment | None = None
     booked_to: Moment | None = None
 
@@ -37,10 +40,10 @@ def _select(asked: LedgerFilters) -> Rows:
     query: Rows = select(Posting, Journal, literal(asked.account)).join(Journal, Journal.id == Posting.journal_id)
     if asked.account:
         query = query.where(or_(Posting.source == asked.account, Posting.destination == asked.account))
-    if asked.account and asked.account.startswith(PAYABLE):
-        query = query.where(_of_merchant(asked.account.removeprefix(PAYABLE)))
+    if asked.account and asked.account.startswith(_OF_MERCHANTS):
+        query = query.where(_of_merchant(asked.account.partition(":")[2]))
     elif asked.account and asked.account.startswith("suspense:"):
-        query = query.where(Journal.kind == "suspense")
+        query = query.where(Journal.kind != "capture")
     if asked.merchant_id:
         query = query.where(_of_merchant(asked.merchant_id))
     if asked.transaction_id:
@@ -58,25 +61,41 @@ def _of_merchant(merchant_id: str) -> Any:
 
 
 def _journals_of(payments: Any) -> Any:
-    """Both kinds by themselves, so that each finds its own partial index."""
-    return union_all(
-        *(select(Journal.id).where(Journal.kind == kind, Journal.payment_id.in_(payments))
-          for kind in ("capture", "suspense"))
-    )  # fmt: skip
+    """Each by itself, so that it finds its own partial index."""
+    kinds = (Journal.kind == "capture", Journal.kind == "suspense", Journal.kind.not_in(("capture", "suspense")))
+    return union_all(*(select(Journal.id).where(kind, Journal.payment_id.in_(payments)) for kind in kinds))
 
 
-def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str, Any]:
+class LedgerEntryView(TypedDict):
+    id: str
+    journal_id: str
+    kind: str
+    entry_type: str
+    transaction_id: str | None
+    merchant_id: str | None
+    account: str
+    direction: Literal["credit", "debit"]
+    amount: int
+    balance_effect: int
+    unit: str
+    source: str
+    destination: str
+    created_at: Time
+
+
+def _entry(posting: Posting, journal: Journal, account: str | None) -> LedgerEntryView:
     """Seen from the account that was asked for, else from the merchant's, else from where the money went."""
     ends = (posting.source, posting.destination)
-    seen_from = account or next((end for end in ends if end.startswith(PAYABLE)), posting.destination)
+    of_merchant = next((end for prefix in _OF_MERCHANTS for end in ends if end.startswith(prefix)), None)
+    seen_from = account or of_merchant or posting.destination
     credit = seen_from == posting.destination
     return {
         "id": f"{posting.journal_id}:{posting.position}",
         "journal_id": posting.journal_id,
         "kind": journal.kind,
-        "entry_type": _ENTRY_TYPES.get(posting.destination.partition(":")[0], journal.kind),
+        "entry_type": _entry_type(posting, journal),
         "transaction_id": journal.payment_id,
-        "merchant_id": next((end.removeprefix(PAYABLE) for end in ends if end.startswith(PAYABLE)), None),
+        "merchant_id": of_merchant and of_merchant.partition(":")[2],
         "account": seen_from,
         "direction": "credit" if credit else "debit",
         "amount": posting.amount,
@@ -88,6 +107,12 @@ def _entry(posting: Posting, journal: Journal, account: str | None) -> dict[str,
     }
 
 
+def _entry_type(posting: Posting, journal: Journal) -> str:
+    if journal.kind not in ("capture", "suspense"):
+        return f"{journal.kind}_fee" if posting.source.startswith("fees:") else journal.kind
+    return _ENTRY_TYPES.get(posting.destination.partition(":")[0], journal.kind)
+
+
 _COLUMNS = (
     "id", "journal_id", "kind", "entry_type", "transaction_id", "merchant_id", "account", "direction", "amount",
     "balance_effect", "unit", "source", "destination", "created_at",
@@ -97,7 +122,7 @@ LEDGER_ENTRIES = Listing(
 )
 
 
-@router.get("/admin/ledger-entries")
+@router.get("/admin/ledger-entries", responses=pages(LedgerEntryView))
 async def list_ledger_entries(request: Request, session: Reader, asked: Annotated[LedgerFilters, Query()]) -> Response:
     """Postings, newest first. `direction` and `balance_effect` are those of `account`."""
     return await page(request, session, LEDGER_ENTRIES, asked)

@@ -1,7 +1,7 @@
 """Double entry. A posting is one positive amount that leaves one account and enters another, so a journal sums to zero.
 
 Accounts are named by what they are: provider_receivable:<provider>, merchant_payable:<merchant>, fees:<provider>,
-suspense:<provider>. A balance is what came in less what went out.
+suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>. A balance is what came in less what went out.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Posting(msgspec.Struct, frozen=True):
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
-    kind: str  # capture | suspense
+    kind: str  # one of ledger.models.KINDS
     postings: tuple[Posting, ...]
     payment_id: str | None = None
     provider_event_id: str | None = None
@@ -28,7 +28,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def capture(
-    *, payment_id: str, provider_event_id: str, provider: str, merchant_id: str, gross: int, fee: int
+    *, payment_id: str, provider_event_id: str | None, provider: str, merchant_id: str, gross: int, fee: int
 ) -> Journal:
     """Paid: the provider owes us the gross, we owe it to the merchant, and the merchant owes the fee."""
     payable = f"merchant_payable:{merchant_id}"
@@ -37,9 +37,13 @@ def capture(
     return Journal(kind="capture", payment_id=payment_id, provider_event_id=provider_event_id, postings=postings)
 
 
-def suspense(
-    *, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str
-) -> Journal:
+def cash(*, payment_id: str, merchant_id: str, amount: int) -> Journal:
+    """Paid in cash: it is in the merchant's own drawer already, so nobody owes it to anybody."""
+    posting = Posting(f"cash_drawer:{merchant_id}", f"cash_sales:{merchant_id}", amount)
+    return Journal(kind="capture", payment_id=payment_id, postings=(posting,))
+
+
+def suspense(*, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str) -> Journal:
     """Money came that fits no payment: it is kept apart until an operator decides."""
     posting = Posting(f"provider_receivable:{provider}", f"suspense:{provider}", amount)
     return Journal(
@@ -49,6 +53,64 @@ def suspense(
         postings=(posting,),
         money_key=money_key,
     )
+
+
+def release(*, payment_id: str | None, provider_event_id: str | None, provider: str, amount: int, key: str) -> Journal:
+    """Money is no longer kept apart: its capture is booked beside this, or the provider took it back."""
+    return Journal(
+        kind="release",
+        payment_id=payment_id,
+        provider_event_id=provider_event_id,
+        postings=(Posting(f"suspense:{provider}", f"provider_receivable:{provider}", amount),),
+        money_key=f"release:{key}",
+    )
+
+
+def refund(paid: Sequence[Posting], *, payment_id: str, refund_id: str, amount: int, fee_returned: int) -> Journal:
+    """So much of what `paid` brought goes back the way it came, and of the fee what the merchant gets back."""
+    taken, *priced = paid
+    postings = [Posting(taken.destination, taken.source, amount)]
+    if fee_returned:
+        postings.append(Posting(priced[0].destination, priced[0].source, fee_returned))
+    return Journal(kind="refund", payment_id=payment_id, postings=tuple(postings), money_key=f"refund:{refund_id}")
+
+
+def refund_from_suspense(*, payment_id: str, refund_id: str, provider: str, amount: int) -> Journal:
+    """Money that was kept apart goes back to whoever sent it."""
+    return Journal(
+        kind="refund",
+        payment_id=payment_id,
+        postings=(Posting(f"suspense:{provider}", f"provider_receivable:{provider}", amount),),
+        money_key=f"refund:{refund_id}",
+    )
+
+
+def reversal(
+    paid: Sequence[Posting], *, payment_id: str, provider_event_id: str | None, refunded: int, fee_returned: int
+) -> Journal:
+    """The inverse of every posting of the capture, less what refunds took back already."""
+    back = [
+        Posting(posting.destination, posting.source, left)
+        for posting, gone in zip(paid, (refunded, fee_returned), strict=False)
+        if (left := posting.amount - gone)
+    ]
+    return Journal(
+        kind="reversal",
+        payment_id=payment_id,
+        provider_event_id=provider_event_id,
+        postings=tuple(back),
+        money_key=f"reversal:{payment_id}",
+    )
+
+
+async def captured_by(tx: Statements, payment_id: str) -> tuple[Posting, ...]:
+    """The postings that a payment's capture booked: the money first, then the fee where there is one."""
+    rows = await tx.fetch(
+        "SELECT p.source, p.destination, p.amount, p.unit FROM journal j JOIN posting p ON p.journal_id = j.id "
+        "WHERE j.payment_id = $1 AND j.kind = 'capture' ORDER BY p.position",
+        payment_id,
+    )
+    return tuple(Posting(row["source"], row["destination"], row["amount"], row["unit"]) for row in rows)
 
 
 _INSERT = """

@@ -1,44 +1,45 @@
 """What operators see of mail: whether it left, never what it says."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 
+from soundbox_server.answers import Time, TypedDict, pages
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.fields import Id
-from soundbox_server.http import Reader, envelope
+from soundbox_server.http import Reader
 from soundbox_server.mail.service import TRANSPORT
 from soundbox_server.outbox.models import OutboxMessage
-from soundbox_server.paging import Cursor, Limit, decode_cursor, next_cursor
+from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter(tags=["operators"])
 
 
-@router.get("/admin/mails")
-async def list_mails(
-    request: Request,
-    session: Reader,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-    status: Literal["queued", "published", "sent", "failed", "expired"] | None = None,
-    person_id: Id | None = None,
-) -> Response:
-    """Mail, newest first. `failed` is a dead letter: nobody will send it again."""
-    query = select(OutboxMessage).where(OutboxMessage.transport == TRANSPORT)
-    query = query.order_by(OutboxMessage.id.desc()).limit(limit)
-    if after := decode_cursor(cursor):
-        query = query.where(OutboxMessage.id < after)
-    if status:
-        query = query.where(OutboxMessage.state == status)
-    if person_id:
-        query = query.where(OutboxMessage.recipient_id == person_id)
-    rows = (await session.scalars(query)).all()
-    return envelope(request, [_mail(row) for row in rows], next_cursor=next_cursor([row.id for row in rows], limit))
+class MailFilters(Page):
+    status: Literal["queued", "published", "sent", "failed", "expired"] | None = None
+    person_id: Id | None = None
 
 
-def _mail(row: OutboxMessage) -> dict[str, Any]:
+def _select(asked: MailFilters) -> Rows:
+    mails = select(OutboxMessage).where(OutboxMessage.transport == TRANSPORT)
+    return matching(mails, (OutboxMessage.state, asked.status), (OutboxMessage.recipient_id, asked.person_id))
+
+
+class MailView(TypedDict):
+    id: str
+    kind: str
+    person_id: str
+    status: str
+    reason: str | None
+    attempts: int
+    created_at: Time
+    next_attempt_at: Time | None
+    finished_at: Time | None
+
+
+def _mail(row: OutboxMessage) -> MailView:
     return {
         "id": row.id,
         "kind": row.kind,
@@ -50,3 +51,12 @@ def _mail(row: OutboxMessage) -> dict[str, Any]:
         "next_attempt_at": rfc3339_or_none(row.due_at_ms),
         "finished_at": rfc3339_or_none(row.finished_at_ms),
     }
+
+
+MAILS = Listing(asked=MailFilters, key=(OutboxMessage.id,), select=_select, show=_mail)
+
+
+@router.get("/admin/mails", responses=pages(MailView))
+async def list_mails(request: Request, session: Reader, asked: Annotated[MailFilters, Query()]) -> Response:
+    """Mail, newest first. `failed` is a dead letter: nobody will send it again."""
+    return await page(request, session, MAILS, asked)

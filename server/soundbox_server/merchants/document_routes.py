@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import answers
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import statements
 from soundbox_server.errors import IllegalTransition, NotFound
@@ -19,7 +20,7 @@ from soundbox_server.http import Reader, Session, envelope, problems, read_body
 from soundbox_server.merchants import documents
 from soundbox_server.merchants.models import Merchant, MerchantDocument
 from soundbox_server.merchants.state import DocumentState
-from soundbox_server.merchants.views import document_view
+from soundbox_server.merchants.views import DocumentView, document_view
 
 router = APIRouter(tags=["operators"])
 
@@ -38,7 +39,7 @@ class NewDocument(Body):
     ]
 
 
-@router.post("/admin/merchants/{merchant_id}/documents", status_code=201)
+@router.post("/admin/merchants/{merchant_id}/documents", status_code=201, responses=answers(DocumentView, status=201))
 async def show_document(
     request: Request, merchant_id: Id, wanted: NewDocument, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
@@ -54,7 +55,12 @@ async def show_document(
     return await once.answer(await statements(session), show)
 
 
-@router.post("/admin/merchants/{merchant_id}/documents/file", status_code=201, openapi_extra=_SENT)
+@router.post(
+    "/admin/merchants/{merchant_id}/documents/file",
+    status_code=201,
+    openapi_extra=_SENT,
+    responses=answers(DocumentView, status=201),
+)
 async def upload_document(
     request: Request, merchant_id: Id, document_type: Annotated[DocumentType, Query()], actor: Acting
 ) -> Response:
@@ -82,7 +88,7 @@ async def _shown(request: Request, session: AsyncSession, actor: Actor, document
     return envelope(request, document_view(document), status=201)
 
 
-@router.get("/admin/merchants/{merchant_id}/documents")
+@router.get("/admin/merchants/{merchant_id}/documents", responses=answers(list[DocumentView]))
 async def list_documents(request: Request, merchant_id: Id, session: Reader) -> Response:
     """A merchant's papers, oldest first."""
     await _require_merchant(session, merchant_id)
@@ -112,7 +118,10 @@ class Verdict(Body):
     reason: Reason | None = None
 
 
-@router.patch("/admin/merchants/{merchant_id}/documents/{document_id}", responses=problems(IllegalTransition))
+@router.patch(
+    "/admin/merchants/{merchant_id}/documents/{document_id}",
+    responses=answers(DocumentView) | problems(IllegalTransition),
+)
 async def check_document(
     request: Request, merchant_id: Id, document_id: Id, verdict: Verdict, session: Session, actor: Acting
 ) -> Response:

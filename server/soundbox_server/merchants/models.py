@@ -22,6 +22,7 @@ class Merchant(Base):
     __table_args__ = (
         CheckConstraint(f"status IN ({_MERCHANT_STATES})", name="merchant_status"),
         CheckConstraint("payout_mode IN ('merchant_direct', 'manual')", name="merchant_payout_mode"),
+        CheckConstraint("late_policy IN ('accept', 'refund')", name="merchant_late_policy"),
         CheckConstraint(
             "status IN ('pending', 'rejected') OR (city IS NOT NULL AND postal_code IS NOT NULL AND mcc IS NOT NULL "
             "AND nmid IS NOT NULL AND criteria IS NOT NULL AND fee_profile_id IS NOT NULL)",
@@ -49,6 +50,8 @@ class Merchant(Base):
     approved_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # the first time: from then on money may be waiting
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     updated_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    # What becomes of money that comes after its QR has ended: kept and announced, or given back unsaid.
+    late_policy: Mapped[str] = mapped_column(server_default="accept")
 
 
 class MerchantDocument(Base):

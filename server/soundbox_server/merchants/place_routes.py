@@ -9,6 +9,7 @@ from sqlalchemy import or_, select
 
 from soundbox_server import clock
 from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import answers, pages
 from soundbox_server.audit.service import record
 from soundbox_server.db import statements
 from soundbox_server.errors import Conflict, NotFound
@@ -17,8 +18,8 @@ from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.merchants import places
 from soundbox_server.merchants.models import Outlet, Terminal
 from soundbox_server.merchants.state import PlaceState
-from soundbox_server.merchants.views import outlet_view, terminal_view
-from soundbox_server.paging import Listing, Page, Rows, beginning, between, page
+from soundbox_server.merchants.views import OutletView, TerminalView, outlet_view, terminal_view
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -47,11 +48,7 @@ class OutletFilters(Page):
 
 
 def _select_outlets(asked: OutletFilters) -> Rows:
-    query = select(Outlet)
-    if asked.merchant_id:
-        query = query.where(Outlet.merchant_id == asked.merchant_id)
-    if asked.status:
-        query = query.where(Outlet.status == asked.status.value)
+    query = matching(select(Outlet), (Outlet.merchant_id, asked.merchant_id), (Outlet.status, asked.status))
     if asked.q:
         query = query.where(or_(beginning(Outlet.outlet_code, asked.q), beginning(Outlet.name, asked.q)))
     return between(
@@ -66,7 +63,11 @@ OUTLETS = Listing(
 )
 
 
-@router.post("/admin/merchants/{merchant_id}/outlets", status_code=201, responses=problems(Conflict))
+@router.post(
+    "/admin/merchants/{merchant_id}/outlets",
+    status_code=201,
+    responses=answers(OutletView, status=201) | problems(Conflict),
+)
 async def create_outlet(
     request: Request, merchant_id: Id, wanted: NewOutlet, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
@@ -81,13 +82,13 @@ async def create_outlet(
     return await once.answer(await statements(session), create)
 
 
-@router.get("/admin/outlets")
+@router.get("/admin/outlets", responses=pages(OutletView))
 async def list_outlets(request: Request, session: Reader, asked: Annotated[OutletFilters, Query()]) -> Response:
     """Outlets, newest first."""
     return await page(request, session, OUTLETS, asked)
 
 
-@router.get("/admin/outlets/{outlet_id}")
+@router.get("/admin/outlets/{outlet_id}", responses=answers(OutletView))
 async def get_outlet(request: Request, outlet_id: Id, session: Reader) -> Response:
     outlet = await session.get(Outlet, outlet_id)
     if outlet is None:
@@ -95,7 +96,7 @@ async def get_outlet(request: Request, outlet_id: Id, session: Reader) -> Respon
     return envelope(request, outlet_view(outlet))
 
 
-@router.patch("/admin/outlets/{outlet_id}", responses=problems(Conflict))
+@router.patch("/admin/outlets/{outlet_id}", responses=answers(OutletView) | problems(Conflict))
 async def change_outlet(
     request: Request, outlet_id: Id, wanted: OutletChanges, session: Session, actor: Acting
 ) -> Response:
@@ -132,13 +133,11 @@ class TerminalFilters(Page):
 
 
 def _select_terminals(asked: TerminalFilters) -> Rows:
-    query = select(Terminal)
-    for column, value in (
+    query = matching(
+        select(Terminal),
         (Terminal.merchant_id, asked.merchant_id), (Terminal.outlet_id, asked.outlet_id),
         (Terminal.status, asked.status), (Terminal.qr_mode, asked.qr_mode),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.q:
         named = or_(beginning(Terminal.terminal_code, asked.q), beginning(Terminal.partner_reference, asked.q))
         query = query.where(named)
@@ -157,7 +156,11 @@ TERMINALS = Listing(
 )
 
 
-@router.post("/admin/outlets/{outlet_id}/terminals", status_code=201, responses=problems(Conflict))
+@router.post(
+    "/admin/outlets/{outlet_id}/terminals",
+    status_code=201,
+    responses=answers(TerminalView, status=201) | problems(Conflict),
+)
 async def create_terminal(
     request: Request, outlet_id: Id, wanted: NewTerminal, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
@@ -172,13 +175,13 @@ async def create_terminal(
     return await once.answer(await statements(session), create)
 
 
-@router.get("/admin/terminals")
+@router.get("/admin/terminals", responses=pages(TerminalView))
 async def list_terminals(request: Request, session: Reader, asked: Annotated[TerminalFilters, Query()]) -> Response:
     """Terminals, newest first."""
     return await page(request, session, TERMINALS, asked)
 
 
-@router.get("/admin/terminals/{terminal_id}")
+@router.get("/admin/terminals/{terminal_id}", responses=answers(TerminalView))
 async def get_terminal(request: Request, terminal_id: Id, session: Reader) -> Response:
     terminal = await session.get(Terminal, terminal_id)
     if terminal is None:
@@ -186,7 +189,7 @@ async def get_terminal(request: Request, terminal_id: Id, session: Reader) -> Re
     return envelope(request, terminal_view(terminal))
 
 
-@router.patch("/admin/terminals/{terminal_id}", responses=problems(Conflict))
+@router.patch("/admin/terminals/{terminal_id}", responses=answers(TerminalView) | problems(Conflict))
 async def change_terminal(
     request: Request, terminal_id: Id, wanted: TerminalChanges, session: Session, actor: Acting
 ) -> Response:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock
 from soundbox_server.access.auth import Acting, AskedOnce
+from soundbox_server.answers import answers, pages
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import statements
 from soundbox_server.errors import Conflict, FeeRuleMissing, IllegalTransition, MerchantIncomplete, NotFound
@@ -20,13 +21,19 @@ from soundbox_server.merchants import accounts, service
 from soundbox_server.merchants.models import AccountChange, Merchant, MerchantDocument, Outlet, Terminal
 from soundbox_server.merchants.state import AccountChangeState, MerchantState
 from soundbox_server.merchants.views import (
+    AccountChangeView,
+    ChangedMerchantView,
+    MerchantView,
+    NewMerchantView,
+    PlacesView,
+    WholeMerchantView,
     account_change_view,
     document_view,
     merchant_view,
     outlet_view,
     terminal_view,
 )
-from soundbox_server.paging import Listing, Page, Rows, beginning, between, page
+from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching, page
 
 router = APIRouter(tags=["operators"])
 
@@ -37,6 +44,9 @@ Mcc = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$")]
 Nmid = Annotated[str, StringConstraints(pattern=r"^ID[0-9]{13}$")]
 Criteria = Literal["UMI", "UKE", "UME", "UBE", "URE"]
 PayoutMode = Literal["merchant_direct", "manual"]
+LatePolicy = Annotated[
+    Literal["accept", "refund"], Field(description="of money that comes after its QR has ended: kept, or given back")
+]
 
 
 class NewMerchant(Body):
@@ -47,6 +57,7 @@ class NewMerchant(Body):
     settlement_account_reference: Reference | None = None
     settlement_account_type: Code | None = None
     payout_mode: PayoutMode = "merchant_direct"
+    late_policy: LatePolicy = "accept"
     fee_profile_id: Id | None = None
     merchant_code: Code | None = None
     organisation_id: Id | None = None
@@ -66,6 +77,7 @@ class MerchantChanges(Body):
     settlement_account_reference: Reference | None = None
     settlement_account_type: Code | None = None
     payout_mode: PayoutMode = Field(default_factory=unchanged)
+    late_policy: LatePolicy = Field(default_factory=unchanged)
     fee_profile_id: Id = Field(default_factory=unchanged)
     merchant_code: Code = Field(default_factory=unchanged)
     owner_email: Email | None = None
@@ -87,13 +99,11 @@ class MerchantFilters(Page):
 
 
 def _select(asked: MerchantFilters) -> Rows:
-    query = select(Merchant)
-    for column, value in (
+    query = matching(
+        select(Merchant),
         (Merchant.status, asked.status), (Merchant.payout_mode, asked.payout_mode),
         (Merchant.organisation_id, asked.organisation_id), (Merchant.fee_profile_id, asked.fee_profile_id),
-    ):  # fmt: skip
-        if value is not None:
-            query = query.where(column == str(value))
+    )  # fmt: skip
     if asked.q:
         named = (Merchant.merchant_code, Merchant.legal_name, Merchant.brand_name)
         query = query.where(or_(*(beginning(column, asked.q) for column in named)))
@@ -105,13 +115,15 @@ def _select(asked: MerchantFilters) -> Rows:
 
 _COLUMNS = (
     "id", "merchant_code", "legal_name", "brand_name", "owner_email", "city", "postal_code", "mcc", "nmid", "criteria",
-    "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode", "status",
-    "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
+    "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode",
+    "late_policy", "status", "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
 )  # fmt: skip
 MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view, columns=_COLUMNS)
 
 
-@router.post("/admin/merchants", status_code=201, responses=problems(NotFound, Conflict))
+@router.post(
+    "/admin/merchants", status_code=201, responses=answers(NewMerchantView, status=201) | problems(NotFound, Conflict)
+)
 async def create_merchant(
     request: Request, wanted: NewMerchant, session: Session, actor: Acting, once: AskedOnce
 ) -> Response:
@@ -121,18 +133,18 @@ async def create_merchant(
         facts = wanted.model_dump(exclude={"organisation_id"}, exclude_none=True)
         merchant = await service.create(session, facts, organisation_id=wanted.organisation_id, now_ms=clock.now_ms())
         await _audit(session, actor, "merchant.created", merchant.id, {"after": facts})
-        return envelope(request, merchant_view(merchant) | await _places(session, merchant.id), status=201)
+        return envelope(request, {**merchant_view(merchant), **await _places(session, merchant.id)}, status=201)
 
     return await once.answer(await statements(session), create)
 
 
-@router.get("/admin/merchants")
+@router.get("/admin/merchants", responses=pages(MerchantView))
 async def list_merchants(request: Request, session: Reader, asked: Annotated[MerchantFilters, Query()]) -> Response:
     """Merchants, newest first."""
     return await page(request, session, MERCHANTS, asked)
 
 
-@router.get("/admin/merchants/{merchant_id}")
+@router.get("/admin/merchants/{merchant_id}", responses=answers(WholeMerchantView))
 async def get_merchant(request: Request, merchant_id: Id, session: Reader) -> Response:
     """One merchant with its default outlet and terminal, its papers, and a change of account that waits."""
     merchant = await session.get(Merchant, merchant_id)
@@ -144,27 +156,27 @@ async def get_merchant(request: Request, merchant_id: Id, session: Reader) -> Re
     waiting = await accounts.waiting_change(session, merchant_id)
     return envelope(
         request,
-        merchant_view(merchant)
-        | await _places(session, merchant_id)
-        | {
+        {
+            **merchant_view(merchant),
+            **await _places(session, merchant_id),
             "documents": [document_view(document) for document in documents],
             "pending_account_change": account_change_view(waiting) if waiting else None,
         },
     )
 
 
-async def _places(session: AsyncSession, merchant_id: str) -> dict[str, Any]:
+async def _places(session: AsyncSession, merchant_id: str) -> PlacesView:
     outlets = await session.scalar(select(func.count()).where(Outlet.merchant_id == merchant_id))
     outlet = await session.scalar(select(Outlet).where(Outlet.merchant_id == merchant_id, Outlet.is_default))
     terminal = await session.scalar(select(Terminal).where(Terminal.merchant_id == merchant_id, Terminal.is_default))
     return {
-        "outlets_count": outlets,
+        "outlets_count": outlets or 0,
         "default_outlet": outlet_view(outlet) if outlet else None,
         "default_terminal": terminal_view(terminal) if terminal else None,
     }
 
 
-@router.patch("/admin/merchants/{merchant_id}", responses=problems(Conflict))
+@router.patch("/admin/merchants/{merchant_id}", responses=answers(ChangedMerchantView) | problems(Conflict))
 async def change_merchant(
     request: Request, merchant_id: Id, wanted: MerchantChanges, session: Session, actor: Acting
 ) -> Response:
@@ -209,7 +221,8 @@ class Because(Body):
 
 
 @router.post(
-    "/admin/merchants/{merchant_id}/approve", responses=problems(IllegalTransition, MerchantIncomplete, FeeRuleMissing)
+    "/admin/merchants/{merchant_id}/approve",
+    responses=answers(MerchantView) | problems(IllegalTransition, MerchantIncomplete, FeeRuleMissing),
 )
 async def approve_merchant(
     request: Request, merchant_id: Id, session: Session, actor: Acting, once: AskedOnce
@@ -225,7 +238,7 @@ async def approve_merchant(
     return await once.answer(await statements(session), approve)
 
 
-@router.post("/admin/merchants/{merchant_id}/reject", responses=problems(IllegalTransition))
+@router.post("/admin/merchants/{merchant_id}/reject", responses=answers(MerchantView) | problems(IllegalTransition))
 async def reject_merchant(
     request: Request, merchant_id: Id, because: Because, session: Session, actor: Acting
 ) -> Response:
@@ -235,7 +248,7 @@ async def reject_merchant(
     )
 
 
-@router.post("/admin/merchants/{merchant_id}/suspend", responses=problems(IllegalTransition))
+@router.post("/admin/merchants/{merchant_id}/suspend", responses=answers(MerchantView) | problems(IllegalTransition))
 async def suspend_merchant(
     request: Request, merchant_id: Id, because: Because, session: Session, actor: Acting
 ) -> Response:
@@ -245,7 +258,7 @@ async def suspend_merchant(
     )
 
 
-@router.post("/admin/merchants/{merchant_id}/resubmit", responses=problems(IllegalTransition))
+@router.post("/admin/merchants/{merchant_id}/resubmit", responses=answers(MerchantView) | problems(IllegalTransition))
 async def resubmit_merchant(request: Request, merchant_id: Id, session: Session, actor: Acting) -> Response:
     """A rejected merchant is looked at again."""
     return await _move(request, session, actor, merchant_id, MerchantState.PENDING, "merchant.resubmitted", None)
@@ -284,7 +297,7 @@ ACCOUNT_CHANGES = Listing(
 )
 
 
-@router.get("/admin/account-changes")
+@router.get("/admin/account-changes", responses=pages(AccountChangeView))
 async def list_account_changes(
     request: Request, session: Reader, asked: Annotated[AccountChangeFilters, Query()]
 ) -> Response:
@@ -293,7 +306,8 @@ async def list_account_changes(
 
 
 @router.post(
-    "/admin/merchants/{merchant_id}/account-changes/{change_id}/approve", responses=problems(IllegalTransition)
+    "/admin/merchants/{merchant_id}/account-changes/{change_id}/approve",
+    responses=answers(AccountChangeView) | problems(IllegalTransition),
 )
 async def approve_account_change(
     request: Request, merchant_id: Id, change_id: Id, session: Session, actor: Acting
@@ -304,7 +318,10 @@ async def approve_account_change(
     return envelope(request, account_change_view(change))
 
 
-@router.post("/admin/merchants/{merchant_id}/account-changes/{change_id}/refuse", responses=problems(IllegalTransition))
+@router.post(
+    "/admin/merchants/{merchant_id}/account-changes/{change_id}/refuse",
+    responses=answers(AccountChangeView) | problems(IllegalTransition),
+)
 async def refuse_account_change(
     request: Request, merchant_id: Id, change_id: Id, because: Because, session: Session, actor: Acting
 ) -> Response:

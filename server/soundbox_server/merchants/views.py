@@ -1,13 +1,43 @@
 """How staff see merchants, their places and their papers."""
 
-from typing import Any
+from typing import Annotated
 
+from pydantic import WithJsonSchema
+
+from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.merchants.models import AccountChange, Merchant, MerchantDocument, Outlet, Terminal
 from soundbox_server.merchants.service import missing
+from soundbox_server.merchants.state import AccountChangeState, DocumentState, MerchantState, PlaceState
 
 
-def merchant_view(merchant: Merchant) -> dict[str, Any]:
+class MerchantView(TypedDict):
+    id: str
+    merchant_code: str
+    organisation_id: str
+    legal_name: str
+    brand_name: str
+    owner_email: str | None
+    city: str | None
+    postal_code: str | None
+    mcc: str | None
+    nmid: str | None
+    criteria: str | None
+    fee_profile_id: str | None
+    settlement_account_reference: str | None
+    settlement_account_type: str | None
+    payout_mode: str
+    late_policy: Annotated[str, WithJsonSchema({"type": "string", "enum": ["accept", "refund"]})]
+    status: Annotated[str, among(MerchantState)]
+    status_reason: str | None
+    onboarding_status: str
+    missing: list[str]
+    approved_at: Time | None
+    created_at: Time
+    updated_at: Time
+
+
+def merchant_view(merchant: Merchant) -> MerchantView:
     return {
         "id": merchant.id,
         "merchant_code": merchant.merchant_code,
@@ -24,6 +54,7 @@ def merchant_view(merchant: Merchant) -> dict[str, Any]:
         "settlement_account_reference": merchant.settlement_account_reference,
         "settlement_account_type": merchant.settlement_account_type,
         "payout_mode": merchant.payout_mode,
+        "late_policy": merchant.late_policy,
         "status": merchant.status,
         "status_reason": merchant.status_reason,
         "onboarding_status": "incomplete" if missing(merchant) else "complete",
@@ -34,7 +65,21 @@ def merchant_view(merchant: Merchant) -> dict[str, Any]:
     }
 
 
-def account_change_view(change: AccountChange) -> dict[str, Any]:
+class AccountChangeView(TypedDict):
+    id: str
+    merchant_id: str
+    settlement_account_reference: str | None
+    settlement_account_type: str | None
+    status: Annotated[str, among(AccountChangeState)]
+    reason: str | None
+    requested_by: str
+    requested_at: Time
+    decided_by: str | None
+    decided_at: Time | None
+    effective_at: Time | None
+
+
+def account_change_view(change: AccountChange) -> AccountChangeView:
     return {
         "id": change.id,
         "merchant_id": change.merchant_id,
@@ -50,7 +95,23 @@ def account_change_view(change: AccountChange) -> dict[str, Any]:
     }
 
 
-def document_view(document: MerchantDocument) -> dict[str, Any]:
+class DocumentView(TypedDict):
+    id: str
+    merchant_id: str
+    document_type: str
+    document_url: str | None
+    sha256: str | None
+    media_type: str | None
+    size_bytes: int | None
+    verification_status: Annotated[str, among(DocumentState)]
+    reason: str | None
+    shown_by: str | None
+    checked_by: str | None
+    created_at: Time
+    checked_at: Time | None
+
+
+def document_view(document: MerchantDocument) -> DocumentView:
     return {
         "id": document.id,
         "merchant_id": document.merchant_id,
@@ -68,7 +129,19 @@ def document_view(document: MerchantDocument) -> dict[str, Any]:
     }
 
 
-def outlet_view(outlet: Outlet) -> dict[str, Any]:
+class OutletView(TypedDict):
+    id: str
+    merchant_id: str
+    outlet_code: str
+    name: str
+    address: str
+    status: Annotated[str, among(PlaceState)]
+    is_default: bool
+    created_at: Time
+    updated_at: Time
+
+
+def outlet_view(outlet: Outlet) -> OutletView:
     return {
         "id": outlet.id,
         "merchant_id": outlet.merchant_id,
@@ -82,7 +155,20 @@ def outlet_view(outlet: Outlet) -> dict[str, Any]:
     }
 
 
-def terminal_view(terminal: Terminal) -> dict[str, Any]:
+class TerminalView(TypedDict):
+    id: str
+    merchant_id: str
+    outlet_id: str
+    terminal_code: str
+    qr_mode: str
+    partner_reference: str | None
+    status: Annotated[str, among(PlaceState)]
+    is_default: bool
+    created_at: Time
+    updated_at: Time
+
+
+def terminal_view(terminal: Terminal) -> TerminalView:
     return {
         "id": terminal.id,
         "merchant_id": terminal.merchant_id,
@@ -95,3 +181,21 @@ def terminal_view(terminal: Terminal) -> dict[str, Any]:
         "created_at": rfc3339(terminal.created_at_ms),
         "updated_at": rfc3339(terminal.updated_at_ms or terminal.created_at_ms),
     }
+
+
+class PlacesView(TypedDict):
+    outlets_count: int
+    default_outlet: OutletView | None
+    default_terminal: TerminalView | None
+
+
+class NewMerchantView(MerchantView, PlacesView):
+    pass
+
+
+class ChangedMerchantView(MerchantView):
+    pending_account_change: AccountChangeView | None
+
+
+class WholeMerchantView(NewMerchantView, ChangedMerchantView):
+    documents: list[DocumentView]

@@ -40,6 +40,16 @@ async def claim(tx: Statements, transport: str, *, now_ms: int, owner: str, limi
     )
 
 
+async def hold(tx: Statements, letter_id: str, *, attempt: int, now_ms: int) -> None:
+    """Whoever claimed it is still at it: its lease begins anew."""
+    await tx.execute(
+        "UPDATE outbox_message SET due_at_ms = $3 WHERE id = $1 AND attempt = $2 AND state = 'published'",
+        letter_id,
+        attempt,
+        now_ms + LEASE_MS,
+    )
+
+
 async def sent(tx: Statements, letter_id: str, *, attempt: int, now_ms: int) -> None:
     """The other server has it. What it said is forgotten here: the copy may hold a token."""
     await tx.execute(

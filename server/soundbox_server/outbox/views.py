@@ -1,12 +1,36 @@
 """How operators see a message."""
 
-from typing import Any
+from typing import Annotated
 
+from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.outbox.models import OutboxMessage
+from soundbox_server.outbox.state import Delivery
 
 
-def notification(row: OutboxMessage) -> dict[str, Any]:
+class HopsView(TypedDict):
+    queued_at: Time
+    published_at: Time | None
+    received_at: Time | None
+    played_at: Time | None
+    finished_at: Time | None
+
+
+class NotificationView(TypedDict):
+    event_id: str
+    device_id: str | None
+    transaction_id: str | None
+    original_event_id: str | None
+    seq: int | None
+    status: Annotated[str, among(Delivery)]
+    reason: str | None
+    attempts: int
+    hops: HopsView
+    expires_at: Time | None
+    trace_id: str | None
+
+
+def notification(row: OutboxMessage) -> NotificationView:
     """An announcement and when it took each hop; `published` is when we claimed it, to be sent straight after that
     commit, and the rest is the box's word."""
     return {

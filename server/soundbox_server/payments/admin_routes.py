@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
+from soundbox_server.answers import Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.db import Statements
@@ -20,16 +21,72 @@ from soundbox_server.http import Reader, envelope, problems, request_id
 from soundbox_server.ledger.models import Journal, Posting
 from soundbox_server.merchants.models import Merchant
 from soundbox_server.outbox.models import OutboxMessage
-from soundbox_server.outbox.views import notification
+from soundbox_server.outbox.views import NotificationView, notification
 from soundbox_server.paging import page
-from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters, transaction_view
-from soundbox_server.payments.models import Payment, PaymentAttempt, PaymentEvent, ProviderEvent
-from soundbox_server.payments.state import PaymentState
+from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters, TransactionView, transaction_view
+from soundbox_server.payments.models import Payment, PaymentAttempt, PaymentEvent, ProviderEvent, Refund
+from soundbox_server.payments.review_routes import RefundView, refund_view
+from soundbox_server.payments.state import AttemptState, Outcome, PaymentState
 
 router = APIRouter(tags=["operators"])
 
 
-@router.get("/admin/transactions")
+class AttemptView(TypedDict):
+    id: str
+    provider: str
+    reference: str
+    provider_reference: str | None
+    status: Annotated[str, among(AttemptState)]
+    error_code: str | None
+    created_at: Time
+    answered_at: Time | None
+
+
+class ReportView(TypedDict):
+    id: str
+    provider: str
+    event_id: str
+    outcome: Annotated[str, among(Outcome)]
+    reason: str | None
+    request_id: str | None
+    received_at: Time
+
+
+class PostingView(TypedDict):
+    journal_id: str
+    kind: str
+    source: str
+    destination: str
+    amount: int
+    unit: str
+
+
+class StepView(TypedDict):
+    at: Time
+    event: str
+    status: Annotated[str, among(PaymentState)]
+    source: str
+    detail: str | None
+
+
+class ListedTransactionView(TransactionView):
+    announcements: list[NotificationView]
+
+
+class WholeTransactionView(ListedTransactionView):
+    attempts: list[AttemptView]
+    reports: list[ReportView]
+    postings: list[PostingView]
+    refunds: list[RefundView]
+    timeline: list[StepView]
+
+
+class SaidAgainView(TypedDict):
+    transaction_id: str
+    announcements: list[NotificationView]
+
+
+@router.get("/admin/transactions", responses=pages(ListedTransactionView))
 async def list_transactions(
     request: Request, session: Reader, asked: Annotated[TransactionFilters, Query()]
 ) -> Response:
@@ -42,9 +99,12 @@ async def list_transactions(
     return await page(request, session, TRANSACTIONS, asked, beside=announcements)
 
 
-@router.get("/admin/transactions/{transaction_id}", responses=problems(TransactionNotFound))
+@router.get(
+    "/admin/transactions/{transaction_id}", responses=answers(WholeTransactionView) | problems(TransactionNotFound)
+)
 async def get_transaction(request: Request, transaction_id: Id, session: Reader) -> Response:
-    """One payment: its attempts, what providers said, its postings, its log, and each announcement's hops."""
+    """One payment: its attempts, what providers said, its postings and refunds, its log, and each announcement's
+    hops."""
     payment = await _payment(session, transaction_id)
     told = await _announcements(session, [payment.id])
     attempts = await session.scalars(select(PaymentAttempt).where(PaymentAttempt.payment_id == payment.id))
@@ -54,6 +114,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader)
     steps = await session.scalars(
         select(PaymentEvent).where(PaymentEvent.payment_id == payment.id).order_by(PaymentEvent.id)
     )
+    refunds = await session.scalars(select(Refund).where(Refund.payment_id == payment.id).order_by(Refund.id))
     postings = await session.execute(
         select(Journal.kind, Posting).join(Posting, Posting.journal_id == Journal.id)
         .where(Journal.payment_id == payment.id).order_by(Posting.journal_id, Posting.position)
@@ -65,6 +126,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader)
             "attempts": [_attempt(attempt) for attempt in attempts],
             "reports": [_report(report) for report in reports],
             "postings": [_posting(kind, posting) for kind, posting in postings],
+            "refunds": [refund_view(refund) for refund in refunds],
             "timeline": [_step(step) for step in steps],
             "announcements": told.get(payment.id, []),
         },
@@ -73,7 +135,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader)
 
 @router.post(
     "/admin/transactions/{transaction_id}/retry-notification", status_code=202,
-    responses=problems(TransactionNotFound, Conflict),
+    responses=answers(SaidAgainView, status=202) | problems(TransactionNotFound, Conflict),
 )  # fmt: skip
 async def retry_notification(request: Request, transaction_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Say a paid payment again: a new announcement with its own id, number and life, spoken as a replay."""
@@ -96,7 +158,7 @@ async def _queue_again(
     session: AsyncSession, tx: Statements, transaction_id: str, *, telling: Telling, asked: str
 ) -> None:
     payment = await _payment(session, transaction_id)
-    if payment.state != PaymentState.PAID or payment.paid_at_ms is None:
+    if payment.state != PaymentState.PAID or payment.paid_at_ms is None or payment.paid_amount is None:
         raise Conflict("Only a paid transaction is announced.", status=payment.state)
     merchant = await session.get_one(Merchant, payment.merchant_id)
     first = await session.execute(
@@ -109,10 +171,10 @@ async def _queue_again(
         payment_id=payment.id,
         terminal_id=payment.terminal_id,
         merchant_name=merchant.brand_name,
-        amount=payment.amount,
+        amount=payment.paid_amount,
         paid_at_ms=payment.paid_at_ms,
         trace_id=asked,
-        original_id=min(originals.values()),
+        original_id=min(originals.values(), default=None),  # None: it was to be given back unsaid
         originals=originals,
     )
     await queue_payment_announcement(tx, [announced], telling=telling, now_ms=clock.now_ms())
@@ -125,7 +187,7 @@ async def _payment(session: AsyncSession, transaction_id: str) -> Payment:
     return payment
 
 
-def _attempt(attempt: PaymentAttempt) -> dict[str, Any]:
+def _attempt(attempt: PaymentAttempt) -> AttemptView:
     return {
         "id": attempt.id,
         "provider": attempt.provider,
@@ -138,7 +200,7 @@ def _attempt(attempt: PaymentAttempt) -> dict[str, Any]:
     }
 
 
-def _report(report: ProviderEvent) -> dict[str, Any]:
+def _report(report: ProviderEvent) -> ReportView:
     return {
         "id": report.id,
         "provider": report.provider,
@@ -150,7 +212,7 @@ def _report(report: ProviderEvent) -> dict[str, Any]:
     }
 
 
-def _posting(kind: str, posting: Posting) -> dict[str, Any]:
+def _posting(kind: str, posting: Posting) -> PostingView:
     return {
         "journal_id": posting.journal_id,
         "kind": kind,
@@ -161,7 +223,7 @@ def _posting(kind: str, posting: Posting) -> dict[str, Any]:
     }
 
 
-def _step(step: PaymentEvent) -> dict[str, Any]:
+def _step(step: PaymentEvent) -> StepView:
     return {
         "at": rfc3339(step.at_ms),
         "event": step.kind,
@@ -171,13 +233,13 @@ def _step(step: PaymentEvent) -> dict[str, Any]:
     }
 
 
-async def _announcements(session: AsyncSession, payment_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+async def _announcements(session: AsyncSession, payment_ids: Sequence[str]) -> dict[str, list[NotificationView]]:
     rows = await session.scalars(
         select(OutboxMessage)
         .where(OutboxMessage.subject_id.in_(payment_ids), OutboxMessage.kind == "payment_success")
         .order_by(OutboxMessage.id)
     )
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[NotificationView]] = {}
     for row in rows:
         found.setdefault(str(row.subject_id), []).append(notification(row))
     return found

@@ -11,7 +11,8 @@ from soundbox_server.announcements.service import KeyOf
 from soundbox_server.db import Statements
 from soundbox_server.errors import DuplicateRequest, PartnerTimeout, SoundboxError
 from soundbox_server.ids import new_id
-from soundbox_server.payments import dynamic_qr
+from soundbox_server.payments import charging, dynamic_qr
+from soundbox_server.providers.registry import Gateways
 from soundbox_server.uplinks import Uplink
 
 log = structlog.get_logger()
@@ -19,9 +20,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class QrRequests:
-    """Takes questions for one provider, and refuses what makes no payment."""
+    """Takes questions, and refuses what makes no payment."""
 
-    provider: str
+    gateways: Gateways
     qr_life_ms: int
     key_of: KeyOf
     owner: str
@@ -35,9 +36,9 @@ class QrRequests:
         try:
             if now_ms - from_rfc3339(uplink.message.created_at) > dynamic_qr.REQUEST_LIFE_MS:
                 raise PartnerTimeout("The question was too old when it arrived.")
-            pending = await dynamic_qr.open_payment(
-                tx, ask, provider=self.provider, qr_life_ms=self.qr_life_ms, now_ms=now_ms
-            )
+            order = await dynamic_qr.order_of(tx, ask)
+            first = charging.first_provider(self.gateways, order, resting=())
+            pending = await charging.open_charge(tx, order, provider=first, life_ms=self.qr_life_ms, now_ms=now_ms)
         except DuplicateRequest:
             return  # the answer is under way
         except SoundboxError as error:

@@ -18,6 +18,7 @@ CEILING_IDR = 10_000_000  # Bank Indonesia's limit for one QRIS payment
 NAME_LENGTH, CITY_LENGTH, POSTAL_LENGTH, PAYLOAD_LENGTH = 25, 15, 10, 512
 CRITERIA = frozenset({"UMI", "UKE", "UME", "UBE", "URE"})  # business sizes: micro, small, medium, large, regular
 TRANSFERS = frozenset({"DMCT", "CWDL", "CDPT"})  # purposes in 62/08 that pay no merchant: transfer, cash out, cash in
+TRANSFER_MCC, TRANSFER_TAG = "4829", "40"
 NMID_DOMAIN = "ID.CO.QRIS.WWW"
 
 DataObjects = list[tuple[str, str]]
@@ -113,6 +114,16 @@ def amount_idr(decoded: Decoded) -> int | None:
     if qris is None or qris.currency != "360" or not _is_amount(qris.amount):
         return None
     return _rupiah(qris.amount)
+
+
+def is_transfer(qris: Qris) -> bool:
+    """Whether it moves money to somebody and pays no merchant: QRIS transfer, cash out and cash in.
+
+    Money order shops have the same merchant category (4829): a transfer's account stands in tag 40.
+    """
+    purpose = (qris.additional_data or {}).get("08")
+    tags = {account.tag for account in qris.merchant_accounts}
+    return purpose in TRANSFERS or (qris.mcc == TRANSFER_MCC and TRANSFER_TAG in tags)
 
 
 def encode(qris: Qris) -> str:

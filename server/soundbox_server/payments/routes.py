@@ -27,12 +27,16 @@ from soundbox_server.errors import (
 )
 from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import answer, problems, read_body, request_id
-from soundbox_server.idempotency import HEADER, KEY, Once, begin, keep, once, release
-from soundbox_server.ids import new_id
+from soundbox_server.idempotency import HEADER, KEY, once
 from soundbox_server.payments import dynamic_qr
+from soundbox_server.payments.adjustments import ReceivedAdjustment, take_adjustments
+from soundbox_server.payments.charging import Pending
+from soundbox_server.payments.desk import ChargeDesk
+from soundbox_server.payments.methods import CEILING_IDR
+from soundbox_server.payments.payouts import keep_payout
 from soundbox_server.payments.service import Received, Taken, take_reports
 from soundbox_server.payments.state import PaymentState
-from soundbox_server.providers.base import PaymentReport, Provider
+from soundbox_server.providers.base import AdjustmentReport, PaymentReport, PayoutReport, Report
 from soundbox_server.providers.hmac_scheme import BODY_SCHEMA
 
 log = structlog.get_logger()
@@ -40,7 +44,9 @@ router = APIRouter(tags=["devices"])
 
 
 class CallbackReader(Protocol):
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport: ...
+    def read_callback(
+        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
+    ) -> PaymentReport | AdjustmentReport: ...
 
 
 class CallbackDesk:
@@ -58,6 +64,7 @@ class CallbackDesk:
         waiting: int = 4_096,
     ) -> None:
         self.partners = partners
+        self._database = database
         self._telling = telling
         self._late_report_ms = late_report_ms
         self._publish = publish
@@ -65,9 +72,22 @@ class CallbackDesk:
             database, self._apply, committed=self._committed, at_once=True, most=most, waiting=waiting
         )
 
-    async def take(self, report: PaymentReport, *, asked: str) -> Taken:
+    async def take(self, report: Report, *, asked: str) -> Taken:
         """The report's durable outcome."""
+        if isinstance(report, AdjustmentReport):
+            return await self._adjust(report, asked)
+        if isinstance(report, PayoutReport):
+            now_ms = clock.now_ms()
+            return await self._database.write(lambda tx: keep_payout(tx, report, request_id=asked, now_ms=now_ms))
         return await self._group.submit(Received(report=report, request_id=asked, received_at_ms=clock.now_ms()))
+
+    async def _adjust(self, report: AdjustmentReport, asked: str) -> Taken:
+        """In a transaction of its own: it seldom comes."""
+        received = ReceivedAdjustment(report=report, request_id=asked, received_at_ms=clock.now_ms())
+        (taken,) = await self._database.write(
+            lambda tx: take_adjustments(tx, [received], now_ms=received.received_at_ms)
+        )
+        return taken
 
     async def drain(self) -> None:
         await self._group.drain()
@@ -102,7 +122,12 @@ async def qris_callback(request: Request) -> Response:
         metrics.labelled(metrics.callbacks, partner if reader else "unknown", error.code.lower()).inc()
         raise
     failpoints.reached("callback.verified")
-    taken = await desk.take(report, asked=request_id(request))
+    try:
+        taken = await desk.take(report, asked=request_id(request))
+    except Exception as error:
+        outcome = error.code.lower() if isinstance(error, SoundboxError) else "crashed"
+        metrics.labelled(metrics.callbacks, partner, outcome).inc()
+        raise
     failpoints.reached("callback.answered")
     metrics.labelled(metrics.callbacks, partner, taken.outcome.value).inc()
     metrics.callback_seconds.observe(time.perf_counter() - started)
@@ -124,7 +149,7 @@ async def qris_callback(request: Request) -> Response:
 
 
 CALLBACK_OPERATION: dict[str, Any] = {
-    "summary": "A provider reports a payment",
+    "summary": "A provider reports a payment, or what became of its money",
     "description": (
         "Answered only after the commit. The signature covers the raw body; `X-Partner-Timestamp` may differ from our "
         "clock by 300 s. X-Partner-Event, Idempotency-Key and X-Request-Id are optional, unsigned and decide nothing."
@@ -197,7 +222,7 @@ class DynamicQrAsk(BaseModel):
     amount: int = Field(
         examples=[50000],
         description="whole rupiah",
-        json_schema_extra={"minimum": 1, "maximum": dynamic_qr.CEILING_IDR},
+        json_schema_extra={"minimum": 1, "maximum": CEILING_IDR},
     )
     currency: str = Field(examples=["IDR"], max_length=3, json_schema_extra={"enum": ["IDR"]})
     request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["req_123"])]
@@ -232,24 +257,26 @@ async def create_dynamic_qr(
     """A QR for one amount, flat as in the contract. The same request_id gets the same answer."""
     if ask.device_id != device.id:
         raise DeviceUnauthorized("The token belongs to another device.")
-    desk: QrDesk = request.app.state.qr_desk
+    desk: ChargeDesk = request.app.state.charge_desk
+    asked = dynamic_qr.Ask(
+        device_id=device.id,
+        terminal_id=ask.terminal_id,
+        amount=ask.amount,
+        currency=ask.currency,
+        request_id=ask.request_id,
+        door="device",
+        trace_id=request_id(request),
+    )
     return await desk.issue(
-        dynamic_qr.Ask(
-            device_id=device.id,
-            terminal_id=ask.terminal_id,
-            amount=ask.amount,
-            currency=ask.currency,
-            request_id=ask.request_id,
-            door="http",
-            trace_id=request_id(request),
-        ),
+        lambda tx: dynamic_qr.order_of(tx, asked),
+        show=_shown,
         once=once(
             idempotency_key, principal=device.id, method="POST", path=request.url.path, body=await request.body()
         ),
     )
 
 
-def _shown(pending: dynamic_qr.Pending) -> Response:
+def _shown(pending: Pending) -> Response:
     return answer(
         {
             "request_id": pending.request_id,
@@ -260,54 +287,3 @@ def _shown(pending: dynamic_qr.Pending) -> Response:
             "status": pending.payment_state,
         }
     )
-
-
-class QrDesk:
-    """Issues dynamic QR for boxes that ask over HTTP: store, ask the provider, store its answer."""
-
-    def __init__(self, database: Database, provider: Provider, desk: CallbackDesk, *, qr_life_ms: int) -> None:
-        self._database = database
-        self._provider = provider
-        self._desk = desk
-        self._qr_life_ms = qr_life_ms
-
-    async def issue(self, ask: dynamic_qr.Ask, *, once: Once) -> Response:
-        """The payment with its QR. Raises PartnerTimeout (ask again with the same request_id) or GatewayError."""
-        opened = await self._database.write(lambda tx: self._open(tx, ask, once))
-        failpoints.reached("qr.stored")
-        if isinstance(opened, Response):
-            return opened
-        answered = await dynamic_qr.ask_provider(self._provider, opened)
-        failpoints.reached("qr.created_at_provider")
-        if answered.report is not None:
-            await self._desk.take(answered.report, asked=new_id("qry"))
-        response = await self._database.write(lambda tx: self._record(tx, answered, once))
-        failpoints.reached("qr.answer_committed")
-        if answered.error is not None:
-            raise answered.error
-        return response
-
-    async def _open(self, tx: Statements, ask: dynamic_qr.Ask, once: Once) -> Response | dynamic_qr.Pending:
-        """What was answered before, or the payment that the provider is still to be asked about."""
-        now_ms = clock.now_ms()
-        if (stored := await begin(tx, once, now_ms=now_ms, lease_ms=dynamic_qr.LEASE_MS)) is not None:
-            return stored
-        pending = await dynamic_qr.open_payment(
-            tx, ask, provider=self._provider.name, qr_life_ms=self._qr_life_ms, now_ms=now_ms
-        )
-        if pending.qr_payload is not None:
-            await keep(tx, once, response := _shown(pending))
-            return response
-        if pending.ended:
-            raise dynamic_qr.stored_failure(pending)
-        return pending
-
-    async def _record(self, tx: Statements, answered: dynamic_qr.Answered, once: Once) -> Response:
-        found = await dynamic_qr.record_answer(tx, answered, now_ms=clock.now_ms())
-        response = _shown(found)
-        if answered.error is None:
-            await keep(tx, once, response)
-        else:
-            await release(tx, once)
-        failpoints.reached("qr.before_answer_commit")
-        return response

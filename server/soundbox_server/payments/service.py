@@ -1,25 +1,37 @@
 """Taking providers' word that money arrived. One transaction for a whole group: payment, journal and announcement
 commit together or not at all.
 
-Order of locks, the same in every process: payments by id, then boxes by id. Lock first, then look: what was read
-before the lock may be a moment old. What PostgreSQL is told at once was looked at before the lock: the writes carry the
-versions that were seen, and whatever is no longer so is done anew with locks (decision 0009).
+Order of locks, the same in every process: payments by id, then boxes by id, then sums. Lock first, then look: what was
+read before the lock may be a moment old. What PostgreSQL is told at once was looked at before the lock: the writes
+carry the versions that were seen, and whatever is no longer so is done anew with locks (decision 0009).
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from soundbox_server import failpoints
 from soundbox_server.alerts.service import raise_alert
 from soundbox_server.alerts.state import Severity
-from soundbox_server.announcements.service import Announced, Telling, listeners_at, listeners_of, queue_for_listeners
+from soundbox_server.announcements.service import (
+    Announced,
+    Telling,
+    listeners_at,
+    listeners_of,
+    queue_for_listeners,
+    queue_payment_announcement,
+)
 from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
+from soundbox_server.payments import figures, static_payments, suspense
+from soundbox_server.payments.received import Received as Received
+from soundbox_server.payments.refunds import NewRefund, insert_refunds
+from soundbox_server.payments.reports import kept_report
 from soundbox_server.payments.state import (
     LATE,
     OPEN,
@@ -30,18 +42,12 @@ from soundbox_server.payments.state import (
     before,
     require,
 )
+from soundbox_server.payments.timeline import insert_steps as insert_steps
 from soundbox_server.providers.base import PaymentReport
+from soundbox_server.revenue import service as revenue
 
 NOT_APPROVED = "merchant_not_approved"
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
-
-
-class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified report with the request that brought it."""
-
-    report: PaymentReport
-    request_id: str
-    received_at_ms: int
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,12 +59,11 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _Locked:
-    """A payment under its row lock, as this group changes it. Without locks its version must stand."""
+    """A payment under its row lock, as this group changes it; without locks its version must stand. `attempts` are
+    those that reports speak of."""
 
     id: str
     version: int | None
-    attempt_id: str
-    reference: str
     state: PaymentState
     amount: int
     merchant_id: str
@@ -69,20 +74,24 @@ class _Locked:
     fee_version: str
     rrn: str | None
     trace_id: str
+    qr_mode: str = "dynamic"
     late: bool = False
     review_reason: str | None = None
     paid_at_ms: int | None = None
     captured_at_ms: int | None = None
     fee_amount: int | None = None
     issuer: str | None = None
+    paid_amount: int | None = None
+    resolution: str | None = None
+    late_policy: str = "accept"
+    current_attempt_id: str | None = None
+    attempts: dict[str, str] = field(default_factory=dict)  # their ids by provider and reference
 
     @classmethod
     def of(cls, row: Row) -> "_Locked":
         return cls(
             id=row["id"],
             version=row["row_version"],
-            attempt_id=row["attempt_id"],
-            reference=row["reference"],
             state=PaymentState(row["state"]),
             amount=row["amount"],
             merchant_id=row["merchant_id"],
@@ -94,19 +103,29 @@ class _Locked:
             fee_version=row["fee_version"] or f"{row['fee_profile_id']}/{row['version']}",
             rrn=row["rrn"],
             trace_id=row["trace_id"],
+            qr_mode=row["qr_mode"],
             late=bool(row["late"]),
             review_reason=row["review_reason"],
             paid_at_ms=row["paid_at_ms"],
             captured_at_ms=row["captured_at_ms"],
             fee_amount=row["fee_amount"],
             issuer=row["issuer"],
+            paid_amount=row["paid_amount"],
+            resolution=row["resolution"],
+            late_policy=row["late_policy"],
+            current_attempt_id=row["current_attempt_id"],
         )
 
+    @property
+    def captured(self) -> bool:
+        """Its money was booked as the merchant's, whatever became of it since."""
+        return self.paid_at_ms is not None
+
     def row(self) -> tuple[object, ...]:
-        priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.state is PaymentState.PAID else (None,) * 3
+        priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.captured else (None,) * 3
         return (
             self.id, self.state.value, self.late, self.review_reason, *priced, self.issuer, self.rrn, self.paid_at_ms,
-            self.captured_at_ms,
+            self.captured_at_ms, self.paid_amount, self.current_attempt_id,
         )  # fmt: skip
 
 
@@ -124,6 +143,8 @@ class _Group:
     announced: list[Announced] = field(default_factory=list)
     changed: dict[str, _Locked] = field(default_factory=dict)
     attempts: list[tuple[str, str, str]] = field(default_factory=list)
+    refunds: list[NewRefund] = field(default_factory=list)
+    earned: list[revenue.Entry] = field(default_factory=list)
 
 
 async def take_reports(
@@ -134,7 +155,8 @@ async def take_reports(
     by_provider = defaultdict(list)
     for received in reports:
         by_provider[received.report.provider].append(received.report)
-    payments, rows, listeners = await (_look if tx.at_once else _lock_and_look)(tx, by_provider)
+    look = _look if tx.at_once else _lock_and_look
+    reports, payments, rows, listeners = await look(tx, reports, by_provider, now_ms=now_ms)
     failpoints.reached("callback.looked")
     taken = {_key(row): Taken(outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]) for row in rows}
     group = _Group(now_ms=now_ms, payments=payments, taken=taken)
@@ -143,35 +165,42 @@ async def take_reports(
         tx.require_locks()
     await _write(tx, group)
     await queue_for_listeners(tx, group.announced, listeners, telling=telling, now_ms=now_ms)
+    await revenue.add(tx, group.earned)  # sums come last in the order of locks
     await _alert(tx, group)
     failpoints.reached("callback.applied")
     return outcomes
 
 
 _ByProvider = Mapping[str, Sequence[PaymentReport]]
-_Looked = tuple[dict[str, _Locked], Sequence[Row], Sequence[Row]]
+_Looked = tuple[Sequence[Received], dict[str, _Locked], Sequence[Row], Sequence[Row]]
 
 
-async def _lock_and_look(tx: Statements, by_provider: _ByProvider) -> _Looked:
-    """The payments spoken of, the reports seen before, the boxes to tell; payments and boxes are locked."""
+async def _lock_and_look(
+    tx: Statements, reports: Sequence[Received], by_provider: _ByProvider, *, now_ms: int
+) -> _Looked:
+    """The reports, the payments they speak of, what was seen before, the boxes to tell; payments and boxes locked."""
     payments: dict[str, _Locked] = {}
     for provider in sorted(by_provider):
-        sql, args = _payments(tx, provider, by_provider[provider])
-        payments |= _by_reference(provider, await tx.fetch(sql, *args))
+        await _lock_payments(tx, provider, by_provider[provider], payments)
+    reports = await _of_static_qr(tx, reports, payments, now_ms=now_ms)
     # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
-    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if p.state is not PaymentState.PAID})
+    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if not p.captured})
     rows, listeners = await tx.fetch_all(_seen(tx, by_provider), listening)
-    return payments, rows, listeners
+    return reports, payments, rows, listeners
 
 
-async def _look(tx: Statements, by_provider: _ByProvider) -> _Looked:
+async def _look(tx: Statements, reports: Sequence[Received], by_provider: _ByProvider, *, now_ms: int) -> _Looked:
     """The same in one journey, with nothing locked."""
     if len(by_provider) > 1:
         tx.require_locks()
-    ((provider, reports),) = by_provider.items()
-    asked = _payments(tx, provider, reports)
+    ((provider, spoken_of),) = by_provider.items()
+    asked = _payments(tx, provider, spoken_of)
     found, rows, listeners = await tx.fetch_all(asked, _seen(tx, by_provider), listeners_of(tx, "q0"))
-    return _by_reference(provider, found), rows, listeners
+    payments: dict[str, _Locked] = {}
+    _add(payments, provider, found)
+    if any(f"{provider}:{report.partner_reference}" not in payments for report in spoken_of):
+        tx.require_locks()  # static QR's, whose payment is made first, or nobody's
+    return reports, payments, rows, listeners
 
 
 def _only_captures(group: _Group) -> bool:
@@ -180,28 +209,92 @@ def _only_captures(group: _Group) -> bool:
     return not group.orphans and len(group.events) == len(group.announced) == len(group.changed)
 
 
-_LOCK = """
+_LOCKED = """
 SELECT p.id, {version} AS row_version, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late,
-       p.review_reason, p.paid_at_ms, p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer,
-       a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.fee_profile_id, f.bps, f.version
+       p.review_reason, p.paid_at_ms, p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode,
+       p.paid_amount, p.resolution, p.current_attempt_id, a.id AS attempt_id, a.reference, m.brand_name,
+       m.status AS merchant_status, m.late_policy, m.fee_profile_id, f.bps, f.version
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
 JOIN merchant m ON m.id = p.merchant_id
 JOIN fee_profile f ON f.id = m.fee_profile_id
-WHERE a.provider = $1 AND a.reference {among} {lock}
-"""
+WHERE a.provider = $1 AND """
+_LOCK = _LOCKED + "a.reference {among} {lock}"
+_LOCK_FOUND = _LOCKED + "p.id = $2 ORDER BY a.number DESC LIMIT 1 {lock}"
 
 
 def _payments(tx: Statements, provider: str, reports: Sequence[PaymentReport]) -> Query:
-    """The payments these reports speak of, each locked until the commit."""
+    """The payments these reports speak of, each locked until the commit unless all is done at once."""
     references = sorted({report.partner_reference for report in reports})
     lock = "" if tx.at_once else f"ORDER BY p.id {tx.lock('p')}"
-    sql = _LOCK.format(version=tx.version("p"), among=tx.among(2), lock=lock)
-    return sql, [provider, references]
+    return _LOCK.format(version=tx.version("p"), among=tx.among(2), lock=lock), [provider, references]
 
 
-def _by_reference(provider: str, rows: Sequence[Row]) -> dict[str, _Locked]:
-    return {f"{provider}:{row['reference']}": _Locked.of(row) for row in rows}
+async def _lock_payments(
+    tx: Statements, provider: str, reports: Sequence[PaymentReport], payments: dict[str, _Locked]
+) -> None:
+    """Add the payments these reports speak of, by provider and reference, each locked until the commit."""
+    sql, args = _payments(tx, provider, reports)
+    _add(payments, provider, await tx.fetch(sql, *args))
+
+
+def _add(payments: dict[str, _Locked], provider: str, rows: Sequence[Row]) -> None:
+    """One that was asked for twice, at two providers say, is one payment under two references."""
+    known = {payment.id: payment for payment in payments.values()}
+    for row in rows:
+        payment = known.setdefault(row["id"], _Locked.of(row))
+        key = f"{provider}:{row['reference']}"
+        payment.attempts[key] = row["attempt_id"]
+        payments[key] = payment
+
+
+async def _of_static_qr(
+    tx: Statements, reports: Sequence[Received], payments: dict[str, _Locked], *, now_ms: int
+) -> Sequence[Received]:
+    """The same reports; those of static QR now name the payment that stands for their money, which joins `payments`."""
+    strangers = [r for r in reports if f"{r.report.provider}:{r.report.partner_reference}" not in payments]
+    placed = await static_payments.place(tx, strangers, now_ms=now_ms) if strangers else {}
+    if not placed:
+        return reports
+    named = [static_payments.renamed(received, placed) for received in reports]
+    for provider in sorted({provider for provider, _, _ in placed}):
+        ours = [now.report for now, was in zip(named, reports, strict=True) if now is not was]
+        await _lock_payments(tx, provider, [report for report in ours if report.provider == provider], payments)
+    return named
+
+
+async def take_found(
+    tx: Statements,
+    received: Received,
+    *,
+    event_id: str,
+    payment_id: str,
+    telling: Telling,
+    late_report_ms: int,
+    now_ms: int,
+) -> tuple[Outcome, str | None]:
+    """A stored report whose payment was found by now: taken as if it had just come, only that its money is there
+    already, kept apart. The outcome and why."""
+    sql = _LOCK_FOUND.format(version=tx.version("p"), lock=tx.lock("p"))
+    rows = await tx.fetch(sql, received.report.provider, payment_id)
+    payment = _Locked.of(rows[0])
+    group = _Group(now_ms=now_ms, payments={}, taken={})
+    attempt_id = rows[0]["attempt_id"]
+    outcome, reason = _decide(payment, attempt_id, received.report)
+    _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
+    group.journals = [journal for journal in group.journals if journal.kind == "capture"]
+    if group.journals:
+        kept = (await suspense.held(tx, payment_id)).get(received.report.provider, 0)
+        if amount := min(kept, payment.amount):
+            await suspense.release(
+                tx, payment_id, provider=received.report.provider, amount=amount, key=f"matched:{payment_id}",
+                now_ms=now_ms,
+            )  # fmt: skip
+    await _write(tx, group)
+    await queue_payment_announcement(tx, group.announced, telling=telling, now_ms=now_ms)
+    await revenue.add(tx, group.earned)
+    await _alert(tx, group)
+    return outcome, reason
 
 
 def _seen(tx: Statements, by_provider: _ByProvider) -> Query:
@@ -224,33 +317,44 @@ def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
     if seen := group.taken.get(key):
         return seen
     event_id = new_id("evt")
-    payment = group.payments.get(f"{report.provider}:{report.partner_reference}")
+    spoken_of = f"{report.provider}:{report.partner_reference}"
+    payment = group.payments.get(spoken_of)
     if payment is None:
         taken = Taken(outcome=Outcome.ORPHAN, payment_id=None)
         group.orphans.append(
-            (_event_row(event_id, received, taken, "reference_unknown"), _found(report, event_id, None))
+            (_event_row(event_id, received, taken, "reference_unknown", kept=True), _found(report, event_id, None))
         )
     else:
-        outcome, reason = _decide(payment, report)
+        attempt_id = payment.attempts[spoken_of]
+        outcome, reason = _decide(payment, attempt_id, report)
         taken = Taken(outcome=outcome, payment_id=payment.id)
-        group.events.append(_event_row(event_id, received, taken, reason))
-        _apply(group, payment, received, event_id, outcome, reason, late_report_ms)
+        kept = outcome is Outcome.NEEDS_REVIEW
+        group.events.append(_event_row(event_id, received, taken, reason, kept=kept))
+        _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
     group.taken[key] = taken
     return taken
 
 
-def _decide(payment: _Locked, report: PaymentReport) -> tuple[Outcome, str | None]:
+def _decide(payment: _Locked, attempt_id: str, report: PaymentReport) -> tuple[Outcome, str | None]:
     """The outcome and why, without changing anything."""
+    another = payment.current_attempt_id is not None and payment.current_attempt_id != attempt_id
     if report.status == "pending":
         return Outcome.IGNORED, "pending_says_nothing"
     if report.status in ("failed", "expired"):
+        if another:  # the payment was asked for again, elsewhere or anew
+            return Outcome.IGNORED, "attempt_superseded"
         return (Outcome.APPLIED, None) if payment.state in OPEN else (Outcome.IGNORED, f"already_{payment.state}")
-    if report.amount_idr != payment.amount or report.currency != "IDR":
+    if report.amount_idr != (payment.paid_amount or payment.amount) or report.currency != "IDR":
         return Outcome.NEEDS_REVIEW, "amount_mismatch" if report.currency == "IDR" else "currency_mismatch"
-    if payment.state is PaymentState.PAID:
-        return (Outcome.NEEDS_REVIEW, "paid_twice") if _another_payment(payment, report) else (Outcome.DUPLICATE, None)
+    if payment.captured:
+        twice = another or _another_payment(payment, report)
+        return (Outcome.NEEDS_REVIEW, "paid_twice") if twice else (Outcome.DUPLICATE, None)
     if payment.state is PaymentState.NEEDS_REVIEW:
         return Outcome.NEEDS_REVIEW, "in_review"
+    if payment.resolution is not None:  # its money was refused or sent back: what comes now is for a person to judge
+        return Outcome.NEEDS_REVIEW, f"already_{payment.resolution}"
+    if payment.qr_mode == "transfer":  # no sale, so no box says it
+        return Outcome.NEEDS_REVIEW, "qris_transfer"
     if not payment.merchant_approved:
         return Outcome.NEEDS_REVIEW, NOT_APPROVED
     return Outcome.APPLIED, None
@@ -264,6 +368,7 @@ def _another_payment(payment: _Locked, report: PaymentReport) -> bool:
 def _apply(
     group: _Group,
     payment: _Locked,
+    attempt_id: str,
     received: Received,
     event_id: str,
     outcome: Outcome,
@@ -274,25 +379,30 @@ def _apply(
     if outcome is Outcome.NEEDS_REVIEW:
         _put_aside(group, payment, report, event_id, reason or "")
     elif outcome is Outcome.APPLIED and report.status == "paid":
-        _pay(group, payment, report, event_id, late_report_ms)
+        _pay(group, payment, attempt_id, report, event_id, late_report_ms)
     elif outcome is Outcome.APPLIED:
         payment.state = require(payment.state, PaymentState(report.status))
-        group.attempts.append((payment.attempt_id, report.status, ""))
+        group.attempts.append((attempt_id, report.status, ""))
         group.changed[payment.id] = payment
         _step(group, payment, f"payment.{report.status}", report.provider)
     else:
         _step(group, payment, f"report.{outcome}", report.provider, reason)
 
 
-def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, late_report_ms: int) -> None:
+def _pay(
+    group: _Group, payment: _Locked, attempt_id: str, report: PaymentReport, event_id: str, late_report_ms: int
+) -> None:
     payment.late = payment.state in LATE
     payment.state = require(payment.state, PaymentState.PAID)
-    payment.paid_at_ms, clock_note = _paid_at(report, group.now_ms)
+    payment.paid_at_ms, clock_note = paid_at(report, group.now_ms)
     payment.captured_at_ms = group.now_ms
+    payment.paid_amount = payment.amount
     payment.fee_amount = fee(payment.amount, payment.fee_bps)
     payment.issuer, payment.rrn = report.issuer, report.rrn
     group.changed[payment.id] = payment
-    group.attempts.append((payment.attempt_id, "succeeded", report.provider_transaction_id or ""))
+    if payment.current_attempt_id is not None:
+        payment.current_attempt_id = attempt_id  # the one that was paid, though another was asked for since
+    group.attempts.append((attempt_id, "succeeded", report.provider_transaction_id or ""))
     group.journals.append(
         ledger.capture(
             payment_id=payment.id,
@@ -303,7 +413,22 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
             fee=payment.fee_amount,
         )
     )
+    group.earned.append(
+        revenue.Entry(
+            at_ms=payment.paid_at_ms,
+            terminal_id=payment.terminal_id,
+            provider=report.provider,
+            merchant_id=payment.merchant_id,
+            payments=1,
+            gross_amount=payment.amount,
+            fee_amount=payment.fee_amount,
+        )
+    )
     _step(group, payment, "payment.paid_late" if payment.late else "payment.paid", report.provider, clock_note)
+    if payment.late and payment.late_policy == "refund":  # it was the merchant's for a moment, and is never said
+        group.refunds.append(_given_back(payment, attempt_id, report))
+        _step(group, payment, "refund.requested", "late_policy", str(payment.amount))
+        return
     group.announced.append(
         Announced(
             payment_id=payment.id,
@@ -317,7 +442,19 @@ def _pay(group: _Group, payment: _Locked, report: PaymentReport, event_id: str, 
     )
 
 
-def _paid_at(report: PaymentReport, now_ms: int) -> tuple[int, str | None]:
+def _given_back(payment: _Locked, attempt_id: str, report: PaymentReport) -> NewRefund:
+    return NewRefund(
+        payment_id=payment.id,
+        attempt_id=attempt_id,
+        provider=report.provider,
+        origin="late_policy",
+        amount=payment.amount,
+        reason="Paid after the QR had ended.",
+    )
+
+
+def paid_at(report: PaymentReport, now_ms: int) -> tuple[int, str | None]:
+    """When the customer paid, and what is odd about what the provider says of it."""
     if report.paid_at_ms is None:
         return now_ms, "paid_at_missing"
     if report.paid_at_ms > now_ms + CLOCK_AHEAD_MS:
@@ -354,11 +491,15 @@ def _step(group: _Group, payment: _Locked, kind: str, source: str, detail: str |
     group.steps.append((new_id("pev"), payment.id, group.now_ms, kind, payment.state.value, source, detail))
 
 
-def _event_row(event_id: str, received: Received, taken: Taken, reason: str | None) -> tuple[object, ...]:
+def _event_row(
+    event_id: str, received: Received, taken: Taken, reason: str | None, *, kept: bool = False
+) -> tuple[object, ...]:
+    """`kept`: what was read is needed again when somebody finds out whose it is."""
     report = received.report
     return (
         event_id, report.provider, report.event_id, report.body_sha256, report.body, taken.outcome.value, reason,
         taken.payment_id, report.partner_reference, received.request_id, received.received_at_ms,
+        kept_report(report) if kept else None,
     )  # fmt: skip
 
 
@@ -367,25 +508,28 @@ def _key_of_orphan(orphan: tuple[tuple[object, ...], ledger.Journal | None]) -> 
     return str(provider), str(event_key), str(body_sha256)
 
 
-_INSERT_EVENT = """
+INSERT_EVENT = """
 INSERT INTO provider_event (id, provider, event_key, body_sha256, body, outcome, reason, payment_id, reference,
-                            request_id, received_at_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                            request_id, received_at_ms, report)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (provider, event_key, body_sha256) DO NOTHING
 """
 _UPDATE_PAYMENT = """
 UPDATE payment SET state = $2, late = $3, review_reason = $4, fee_amount = $5, fee_bps = $6, fee_version = $7,
-                   issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11
+                   issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11, paid_amount = $12,
+                   current_attempt_id = $13
 WHERE id = $1
 """
 
 
 async def _write(tx: Statements, group: _Group) -> None:
-    await tx.many(_INSERT_EVENT, group.events)
+    modes = {payment.id: payment.qr_mode for payment in group.changed.values()}
+    tx.after_commit.append(partial(figures.count_steps, group.steps, modes))
+    await tx.many(INSERT_EVENT, group.events)
     # No payment to lock: two processes may hold the same orphans. Only the one whose row stands books it, and both
     # write them in the same order, or each would wait for the other.
     for row, journal in sorted(group.orphans, key=_key_of_orphan):
-        stands = await tx.fetch(_INSERT_EVENT + " RETURNING id", *row)
+        stands = await tx.fetch(INSERT_EVENT + " RETURNING id", *row)
         if stands and journal:
             group.journals.append(journal)
     changed = group.changed.values()
@@ -398,6 +542,7 @@ async def _write(tx: Statements, group: _Group) -> None:
         locked=True,  # with its payment
     )
     await ledger.post(tx, group.journals, now_ms=group.now_ms)
+    await insert_refunds(tx, group.refunds, now_ms=group.now_ms)
     await insert_steps(tx, group.steps)
 
 
@@ -410,30 +555,24 @@ async def _alert(tx: Statements, group: _Group) -> None:
         )
 
 
-async def insert_steps(tx: Statements, steps: Sequence[Sequence[object]]) -> None:
-    """Rows of (id, payment_id, at_ms, kind, state, source, detail) for the payments' own logs."""
-    await tx.many(
-        "INSERT INTO payment_event (id, payment_id, at_ms, kind, state, source, detail) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        steps,
-    )
+_EXPIRE = """
+UPDATE payment SET state = 'expired' WHERE id IN (
+  SELECT id FROM payment WHERE state IN ('created', 'awaiting_payment') AND expires_at_ms <= $1
+  ORDER BY expires_at_ms LIMIT $2 {lock})
+RETURNING id
+"""
 
 
 async def expire_unpaid(tx: Statements, *, now_ms: int, limit: int = 500) -> int:
     """Payments whose QR has ended. Money that still comes makes them paid, marked late. Returns how many ended."""
-    rows = await tx.fetch(
-        "SELECT id FROM payment WHERE state IN ('created', 'awaiting_payment') AND expires_at_ms <= $1 "
-        f"ORDER BY expires_at_ms LIMIT $2 {tx.lock('payment', skip=True)}",
-        now_ms,
-        limit,
-    )
+    rows = await tx.fetch(_EXPIRE.format(lock=tx.lock("payment", skip=True)), now_ms, limit)
     ended = [row["id"] for row in rows]
-    await tx.many("UPDATE payment SET state = 'expired' WHERE id = $1", [(payment_id,) for payment_id in ended])
-    await tx.many(
-        "UPDATE payment_attempt SET state = 'expired' "
-        f"WHERE payment_id = $1 AND state IN ({before(AttemptState.EXPIRED)})",
-        [(payment_id,) for payment_id in ended],
-    )
+    if ended:
+        await tx.execute(
+            "UPDATE payment_attempt SET state = 'expired' "
+            f"WHERE payment_id {tx.among(1)} AND state IN ({before(AttemptState.EXPIRED)})",
+            ended,
+        )
     await insert_steps(
         tx, [(new_id("pev"), payment_id, now_ms, "payment.expired", "expired", "clock", None) for payment_id in ended]
     )

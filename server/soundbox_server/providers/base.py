@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -39,6 +39,10 @@ class ProviderUnknown(PartnerTimeout):
 
 class ProviderRefused(GatewayError):
     """A definite no: nothing was charged, and another provider may be asked."""
+
+
+class ProviderUnreachable(ProviderRefused):
+    """Nothing happened because the question was never heard: the same one may be asked again later."""
 
 
 class PaymentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +169,16 @@ class Charge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IssuedStaticQr:
+    """A QR to hang at a terminal, unread. `provider_reference` where the partner has an id of its own for the QR."""
+
+    provider: str
+    reference: str
+    qr_payload: str
+    provider_reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChargeStatus:
     """What a partner answers when asked about a reference, over an authenticated connection.
 
@@ -229,47 +243,38 @@ class Acknowledgement:
     body: bytes
 
 
-class Provider(Protocol):
+@runtime_checkable
+class StaticIssuer(Protocol):
+    """A partner that issues QR to hang at terminals, when asked over its API."""
+
     @property
     def name(self) -> str: ...
 
-    async def create(self, request: ChargeRequest) -> Charge:
-        """Issue a QR. Raises ProviderRefused (nothing happened) or ProviderUnknown (query before anything else)."""
-
-    async def query(self, reference: str) -> ChargeStatus:
-        """Where a charge stands. Raises ProviderUnknown or ProviderRefused."""
-
-    def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> PaymentReport:
-        """Check the signature over the raw bytes, then read them; header names are in lower case.
-
-        Raises InvalidSignature (missing, forged, stale) or ValidationFailed (signed, but not readable), nothing else.
-        """
-
-    async def circuit(self) -> str:
-        """`closed` while it is asked; `opened` or `half-opened` after repeated failures."""
-
-    async def aclose(self) -> None: ...
+    async def issue_static(self, reference: str, merchant: MerchantIdentity) -> IssuedStaticQr:
+        """The same reference gets the same QR. Raises ProviderRefused or ProviderUnknown (ask again)."""
 
 
 class Gateway(Protocol):
-    """A partner with all that it can do; its callbacks may also tell of money that went back.
+    """A partner with all that it can do.
 
-    `cancel` and `refund` raise ProviderRefused where nothing happened and ProviderUnknown where nobody knows.
+    `create`, `cancel` and `refund` raise ProviderRefused where nothing happened and ProviderUnknown where nobody knows:
+    then query before anything else.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The account: what attempts and the books know it by."""
 
     @property
     def capabilities(self) -> Capabilities: ...
 
     async def create(self, request: ChargeRequest) -> Charge:
-        """As Provider.create, for any of the methods in `capabilities`."""
+        """Issue what the payer needs, for any of the methods in `capabilities`."""
 
     async def query(
         self, reference: str, *, method: Method = Method.QRIS_DYNAMIC, provider_transaction_id: str | None = None
     ) -> ChargeStatus:
-        """As Provider.query. Some partners find a charge only by the id that they gave it."""
+        """Where a charge stands. Some partners find it only by the id that they gave it."""
 
     async def cancel(
         self, reference: str, *, method: Method = Method.QRIS_DYNAMIC, provider_transaction_id: str | None = None
@@ -281,10 +286,20 @@ class Gateway(Protocol):
 
     async def query_refund(self, request: RefundRequest) -> RefundStatus: ...
 
+    async def circuit(self) -> str:
+        """`closed` while it is asked; `opened` or `half-opened` after repeated failures."""
+
+    async def aclose(self) -> None: ...
+
+
+class Notifying(Gateway, Protocol):
+    """A partner that notifies us in its own way; it may also tell of money that went back."""
+
     def read_callback(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> Report:
-        """As Provider.read_callback."""
+        """Check the signature over the raw bytes, then read them; header names are in lower case.
+
+        Raises InvalidSignature (missing, forged, stale) or ValidationFailed (signed, but not readable), nothing else.
+        """
 
     def acknowledge(self, outcome: CallbackOutcome, *, body: bytes, now_ms: int) -> Acknowledgement:
         """The answer to the callback with this body; only "taken" and "orphan" make the partner stop repeating it."""
-
-    async def aclose(self) -> None: ...

@@ -12,12 +12,12 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import msgspec
 
 from soundbox_server.errors import InvalidSignature, ValidationFailed
-from soundbox_server.providers.base import PaymentReport, ReportedStatus
+from soundbox_server.providers.base import AdjustmentKind, AdjustmentReport, PaymentReport, ReportedStatus
 from soundbox_server.providers.strict_json import MAX_BODY_BYTES, read_as
 
 PARTNER_ID, TIMESTAMP, SIGNATURE = "x-partner-id", "x-partner-timestamp", "x-partner-signature"
@@ -45,13 +45,14 @@ class _Body(msgspec.Struct):
 
     event_id: Id
     partner_reference: Id
-    status: ReportedStatus
+    status: ReportedStatus | AdjustmentKind
     amount: Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT_IDR)]
     currency: Annotated[str, msgspec.Meta(pattern=rf"\A{_CURRENCY}\Z")]
     paid_at: str | None = None
     transaction_id: Id | None = None
     issuer: Text | None = None
     rrn: Id | None = None
+    refund_reference: Id | None = None
 
 
 _TIME = (
@@ -66,7 +67,7 @@ BODY_SCHEMA: dict[str, Any] = {
         "event_id": {"type": "string", "pattern": f"^{_ID}$"},
         "partner_reference": {"type": "string", "pattern": f"^{_ID}$"},
         "transaction_id": {"type": ["string", "null"], "pattern": f"^{_ID}$"},
-        "status": {"type": "string", "enum": list(get_args(ReportedStatus))},
+        "status": {"type": "string", "enum": [*get_args(ReportedStatus), *get_args(AdjustmentKind)]},
         "amount": {"type": "integer", "minimum": 0, "maximum": MAX_AMOUNT_IDR, "description": "whole rupiah"},
         "currency": {"type": "string", "pattern": f"^{_CURRENCY}$"},
         "paid_at": {"type": ["string", "null"], "format": "date-time", "pattern": _TIME},
@@ -77,9 +78,20 @@ BODY_SCHEMA: dict[str, Any] = {
             "description": "no control, direction, private or unassigned characters, and no space but U+0020",
         },
         "rrn": {"type": ["string", "null"], "pattern": f"^{_ID}$"},
+        "refund_reference": {
+            "type": ["string", "null"],
+            "pattern": f"^{_ID}$",
+            "description": "of refunded, refund_pending and refund_failed: the refund's, as we named it",
+        },
     },
     "anyOf": [
-        {"properties": {"status": {"enum": [status for status in get_args(ReportedStatus) if status != "paid"]}}},
+        {"properties": {"status": {"enum": ["failed", "expired", "pending"]}}},
+        {
+            "properties": {
+                "status": {"enum": list(get_args(AdjustmentKind))},
+                "amount": {"minimum": 1, "description": "what this moves"},
+            }
+        },
         {"required": ["paid_at"], "properties": {"amount": {"minimum": 1}, "paid_at": {"type": "string"}}},
     ],
 }
@@ -110,17 +122,50 @@ def verify(headers: Mapping[str, str], body: bytes, *, partner_id: str, secrets:
 
 def read_callback(
     headers: Mapping[str, str], body: bytes, *, partner_id: str, secrets: Sequence[bytes], now_ms: int
-) -> PaymentReport:
+) -> PaymentReport | AdjustmentReport:
     """Verify, then read. Raises InvalidSignature or ValidationFailed, nothing else."""
     if len(body) > MAX_BODY_BYTES:
         raise ValidationFailed("The body is too long.", limit_bytes=MAX_BODY_BYTES)
     verify(headers, body, partner_id=partner_id, secrets=secrets, now_ms=now_ms)
-    return read_report(body, provider=partner_id)
+    return read_word(body, provider=partner_id)
+
+
+def read_word(body: bytes, *, provider: str) -> PaymentReport | AdjustmentReport:
+    """A body that is already trusted, as what it tells: that money came, or that it went back; raises
+    ValidationFailed."""
+    said = read_as(_Body, body)
+    if said.status in get_args(AdjustmentKind):
+        return _adjustment(said, body, provider)
+    return _payment(said, body, provider)
 
 
 def read_report(body: bytes, *, provider: str) -> PaymentReport:
-    """A body that is already trusted, as a report; raises ValidationFailed."""
-    said = read_as(_Body, body)
+    """A body that is already trusted and tells of a payment; raises ValidationFailed."""
+    return _payment(read_as(_Body, body), body, provider)
+
+
+def _adjustment(said: _Body, body: bytes, provider: str) -> AdjustmentReport:
+    if said.amount == 0:
+        raise ValidationFailed("Money that goes back has an amount.")
+    return AdjustmentReport(
+        provider=provider,
+        event_id=said.event_id,
+        kind=cast(AdjustmentKind, said.status),
+        partner_reference=said.partner_reference,
+        provider_transaction_id=said.transaction_id,
+        refund_reference=said.refund_reference,
+        amount_idr=said.amount,
+        total_idr=None,
+        currency=said.currency,
+        confirmed=True,
+        body=body,
+        body_sha256=hashlib.sha256(body).hexdigest(),
+    )
+
+
+def _payment(said: _Body, body: bytes, provider: str) -> PaymentReport:
+    if said.status not in get_args(ReportedStatus):
+        raise ValidationFailed("This does not tell of a payment.", status=said.status)
     if said.status == "paid" and (said.amount == 0 or said.paid_at is None):
         raise ValidationFailed("A payment has an amount and a time.")
     if said.issuer is not None and not said.issuer.isprintable():  # control, bidi and half characters
@@ -130,7 +175,7 @@ def read_report(body: bytes, *, provider: str) -> PaymentReport:
         event_id=said.event_id,
         partner_reference=said.partner_reference,
         provider_transaction_id=said.transaction_id,
-        status=said.status,
+        status=cast(ReportedStatus, said.status),
         amount_idr=said.amount,
         currency=said.currency,
         paid_at_ms=None if said.paid_at is None else read_time(said.paid_at),

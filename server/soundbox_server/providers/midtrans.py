@@ -185,6 +185,9 @@ class MidtransProvider:
             body=orjson.dumps({"status": outcome}),
         )
 
+    async def circuit(self) -> str:
+        return await self._calls.circuit()
+
     async def aclose(self) -> None:
         await self._calls.aclose()
 

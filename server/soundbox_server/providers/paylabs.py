@@ -199,6 +199,9 @@ class PaylabsProvider:
         headers = self._signed_headers(self._callback_path, content, request_id, at_ms=now_ms)
         return Acknowledgement(status=status, headers=headers, body=content)
 
+    async def circuit(self) -> str:
+        return await self._calls.circuit()
+
     async def aclose(self) -> None:
         await self._calls.aclose()
 

@@ -279,6 +279,9 @@ class SnapProvider:
         case, message = _ANSWERS[outcome]
         return _answer(case[:3] + "73" + case[3:], message, now_ms=now_ms)
 
+    async def circuit(self) -> str:
+        return await self._calls.circuit()
+
     async def aclose(self) -> None:
         await self._calls.aclose()
         await self._tokens.aclose()

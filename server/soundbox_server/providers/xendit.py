@@ -184,6 +184,9 @@ class XenditProvider:
             body=orjson.dumps({"code": status, "message": outcome}),
         )
 
+    async def circuit(self) -> str:
+        return await self._calls.circuit()
+
     async def aclose(self) -> None:
         await self._calls.aclose()
 

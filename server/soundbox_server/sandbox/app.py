@@ -5,6 +5,13 @@ GET  /v1/qr?status=open        the newest charges (open, paid, expired, all)
 GET  /v1/qr/{reference}        one charge, with the callbacks sent for it
 POST /v1/qr/{reference}/pay    the customer pays
 POST /v1/pay                   the customer scans: the same with the QR's text
+POST /v1/static                issue a static QRIS; a known reference is answered again
+POST /v1/static/{reference}/pay    a customer pays by it: {"amount": 15000}; POST /v1/pay knows it by its text too
+POST /v1/qr/{reference}/cancel     nobody can pay it any more
+POST /v1/qr/{reference}/refunds    give a part or all of it back; a known refund_reference is answered again
+GET  /v1/refunds/{refund_reference}
+POST /v1/qr/{reference}/reverse    the customer's bank takes the money back
+POST /v1/qr/{reference}/dispute    the customer's bank asks about it
 GET, PUT /v1/faults            what shall go wrong
 """
 
@@ -20,7 +27,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -43,7 +50,7 @@ from soundbox_server.payments import qris
 from soundbox_server.providers.base import MerchantIdentity
 from soundbox_server.providers.hmac_scheme import MAX_AMOUNT_IDR, read_time
 from soundbox_server.providers.strict_json import read_as
-from soundbox_server.sandbox import charges
+from soundbox_server.sandbox import charges, static
 from soundbox_server.sandbox.callbacks import Sender
 from soundbox_server.sandbox.faults import Faults
 from soundbox_server.sandbox.store import Store, open_store, read_faults, take_fault, write_faults
@@ -74,10 +81,22 @@ class _Order(msgspec.Struct):
     callback_url: Annotated[str, msgspec.Meta(max_length=500)]
 
 
+class _StaticOrder(msgspec.Struct):
+    reference: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z")]
+    merchant: _Merchant
+    callback_url: Annotated[str, msgspec.Meta(max_length=500)]
+
+
 class _Paying(msgspec.Struct):
     amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT_IDR)] | None = None
     issuer: Text | None = None
     at: str | None = None
+
+
+class _Refund(msgspec.Struct):
+    refund_reference: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,64}\Z")]
+    amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT_IDR)]
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 class _Scan(_Paying, kw_only=True):
@@ -138,6 +157,13 @@ def create_app(
             Route("/v1/qr/{reference}", _guarded(show_charge), methods=["GET"]),
             Route("/v1/qr/{reference}/pay", _guarded(pay), methods=["POST"]),
             Route("/v1/pay", _guarded(scan), methods=["POST"]),
+            Route("/v1/static", _guarded(issue_static), methods=["POST"]),
+            Route("/v1/static/{reference}/pay", _guarded(pay_static), methods=["POST"]),
+            Route("/v1/qr/{reference}/cancel", _guarded(cancel), methods=["POST"]),
+            Route("/v1/qr/{reference}/refunds", _guarded(refund), methods=["POST"]),
+            Route("/v1/refunds/{refund_reference}", _guarded(show_refund), methods=["GET"]),
+            Route("/v1/qr/{reference}/reverse", _guarded(reverse), methods=["POST"]),
+            Route("/v1/qr/{reference}/dispute", _guarded(dispute), methods=["POST"]),
             Route("/v1/faults", _guarded(show_faults), methods=["GET"]),
             Route("/v1/faults", _guarded(set_faults), methods=["PUT"]),
         ],
@@ -230,11 +256,68 @@ async def scan(request: Request) -> Response:
     decoded = qris.decode(scanned.qr_payload)
     if decoded.qris is None or not decoded.valid:
         raise ValidationFailed("This is no readable QRIS.", violations=decoded.violations)
+    if decoded.qris.initiation_method == "static":
+        hanging = await acquirer.store.run(partial(static.find_by_payload, payload=scanned.qr_payload))
+        return await _pay_static(request, hanging["reference"], scanned)
     transaction_id = (decoded.qris.additional_data or {}).get("05", "")
     charge = await acquirer.store.run(partial(charges.find_by_transaction, transaction_id=transaction_id))
     if charge["qr_payload"] != scanned.qr_payload:
         raise ValidationFailed("This QRIS was changed after it was issued.")
     return await _pay(request, charge["reference"], scanned)
+
+
+async def issue_static(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    said = read_as(_StaticOrder, await read_body(request))
+    if not _is_web_address(said.callback_url):
+        raise ValidationFailed("callback_url is a web address.")
+    order = static.Order(
+        reference=said.reference,
+        merchant=MerchantIdentity(**msgspec.structs.asdict(said.merchant)),
+        callback_url=said.callback_url,
+    )
+    issued, new = await acquirer.store.run(partial(static.issue, order=order, now_ms=acquirer.now()))
+    return _json(issued, 201 if new else 200)
+
+
+async def pay_static(request: Request) -> Response:
+    paying = read_as(_Paying, await read_body(request) or b"{}")
+    return await _pay_static(request, request.path_params["reference"], paying)
+
+
+async def cancel(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    reference, now_ms = request.path_params["reference"], acquirer.now()
+    await acquirer.store.run(partial(charges.cancel, reference=reference, now_ms=now_ms))
+    return _json(await acquirer.store.run(partial(_shown, reference=reference, now_ms=now_ms)))
+
+
+async def refund(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    asked = read_as(_Refund, await read_body(request))
+    if await acquirer.store.run(partial(take_fault, counter="refund_failures")):
+        raise Overloaded("The acquirer fails, as it was told to.")
+    made, new, lost = await acquirer.store.run(
+        partial(_refund, reference=request.path_params["reference"], asked=asked, now_ms=acquirer.now())
+    )
+    acquirer.sender.wake()
+    return LostAnswer() if lost else _json(made, 201 if new else 200)
+
+
+async def show_refund(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    reference = request.path_params["refund_reference"]
+    found = await acquirer.store.run(partial(charges.find_refund, refund_reference=reference, now_ms=acquirer.now()))
+    acquirer.sender.wake()
+    return _json(found)
+
+
+async def reverse(request: Request) -> Response:
+    return await _take_back(request, "reversed")
+
+
+async def dispute(request: Request) -> Response:
+    return await _take_back(request, "disputed")
 
 
 async def show_faults(request: Request) -> Response:
@@ -252,19 +335,48 @@ async def set_faults(request: Request) -> Response:
 # What the doors share
 
 
-async def _pay(request: Request, reference: str, paying: _Paying) -> Response:
+async def _pay_static(request: Request, reference: str, paying: _Paying) -> Response:
     acquirer: _Acquirer = request.app.state.acquirer
+    wish, now_ms = _wish(paying), acquirer.now()
+    paid = await acquirer.store.run(partial(charges.pay_static, reference=reference, paying=wish, now_ms=now_ms))
+    acquirer.sender.wake()
+    return _json(await acquirer.store.run(partial(_shown, reference=paid["reference"], now_ms=now_ms)))
+
+
+def _wish(paying: _Paying) -> charges.Paying:
     if paying.issuer is not None and not paying.issuer.isprintable():
         raise ValidationFailed("The issuer's name must be printable.")
-    wish = charges.Paying(
+    return charges.Paying(
         amount_idr=paying.amount,
         issuer=paying.issuer,
         at_ms=None if paying.at is None else read_time(paying.at),
     )
-    now_ms = acquirer.now()
+
+
+async def _pay(request: Request, reference: str, paying: _Paying) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    wish, now_ms = _wish(paying), acquirer.now()
     await acquirer.store.run(partial(charges.pay, reference=reference, paying=wish, now_ms=now_ms))
     acquirer.sender.wake()
     return _json(await acquirer.store.run(partial(_shown, reference=reference, now_ms=now_ms)))
+
+
+async def _take_back(request: Request, kind: Literal["reversed", "disputed"]) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    reference, now_ms = request.path_params["reference"], acquirer.now()
+    await acquirer.store.run(partial(charges.take_back, reference=reference, kind=kind, now_ms=now_ms))
+    acquirer.sender.wake()
+    return _json(await acquirer.store.run(partial(_shown, reference=reference, now_ms=now_ms)))
+
+
+def _refund(
+    connection: sqlite3.Connection, *, reference: str, asked: _Refund, now_ms: int
+) -> tuple[dict[str, Any], bool, bool]:
+    """The refund, whether it is new, and whether its answer shall get lost."""
+    made, new = charges.refund(
+        connection, reference, asked.refund_reference, amount_idr=asked.amount, reason=asked.reason, now_ms=now_ms
+    )
+    return made, new, take_fault(connection, "lose_refund_answers")
 
 
 def _issue(

@@ -9,7 +9,7 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000)]
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Counters (`create_failures`, `lose_answers`, `drop_callbacks`) count down as they strike."""
+    """Counters (`create_failures`, `lose_answers`, `drop_callbacks` and those of refunds) count down as they strike."""
 
     create_delay_ms: Milliseconds = 0
     create_failures: Count = 0  # the next so many creates answer 503 and record nothing
@@ -20,4 +20,8 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reorder: bool = False  # callbacks wait half a second for company and then go out newest first
     wrong_amount: Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)] = 0  # added to the amount that is reported
     contradict: Literal["pending", "expired", "failed"] | None = None  # said of the payment right after "paid"
+    refund_failures: Count = 0  # the next so many refunds answer 503 and record nothing
+    lose_refund_answers: Count = 0  # the next so many refunds are made, but the connection closes without an answer
+    refuse_refunds: bool = False
+    slow_refunds: bool = False  # refunds stay pending, until one is asked about after this was switched off
     callback_signature: Literal["good", "bad", "stale", "missing"] = "good"

@@ -14,17 +14,26 @@ def issue(merchant: MerchantIdentity, *, amount_idr: int, transaction_id: str) -
 
     As acquirers do, the sandbox gives the merchant a number of its own and prints the name as far as it fits.
     """
+    return _write(merchant, "dynamic", amount=str(amount_idr), transaction_id=transaction_id)
+
+
+def issue_static(merchant: MerchantIdentity, *, number: str) -> str:
+    """A QRIS without an amount, to be paid again and again; raises QrisRefused."""
+    return _write(merchant, "static", amount=None, transaction_id=number)
+
+
+def _write(merchant: MerchantIdentity, method: str, *, amount: str | None, transaction_id: str) -> str:
     number = _merchant_number(merchant.merchant_id)
     return qris.encode(
         qris.Qris(
-            initiation_method="dynamic",
+            initiation_method=method,
             acquirer_domain=DOMAIN,
             merchant_pan_in_qr=BANK + number,
             acquirer_merchant_id=number,
             merchant_criteria=merchant.criteria,
             nmid=merchant.nmid,
             mcc=merchant.mcc,
-            amount=str(amount_idr),
+            amount=amount,
             merchant_name=qris.fit(merchant.name, qris.NAME_LENGTH),
             city=qris.fit(merchant.city, qris.CITY_LENGTH),
             postal_code=merchant.postal_code,

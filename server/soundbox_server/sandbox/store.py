@@ -45,6 +45,28 @@ CREATE TABLE IF NOT EXISTS callback (
 );
 CREATE INDEX IF NOT EXISTS callback_due ON callback (due_at_ms) WHERE due_at_ms IS NOT NULL;
 CREATE INDEX IF NOT EXISTS callback_of_charge ON callback (reference);
+CREATE TABLE IF NOT EXISTS static_qr (
+    reference TEXT PRIMARY KEY,
+    qr_payload TEXT NOT NULL UNIQUE,
+    callback_url TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS fate (
+    reference TEXT NOT NULL REFERENCES charge (reference),
+    kind TEXT NOT NULL CHECK (kind IN ('cancelled', 'reversed', 'disputed')),
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (reference, kind)
+);
+CREATE TABLE IF NOT EXISTS refund (
+    refund_reference TEXT PRIMARY KEY,
+    refund_id TEXT NOT NULL UNIQUE,
+    reference TEXT NOT NULL REFERENCES charge (reference),
+    amount_idr INTEGER NOT NULL CHECK (amount_idr > 0),
+    reason TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'succeeded')),
+    created_at_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS refund_of_charge ON refund (reference);
 CREATE TABLE IF NOT EXISTS faults (id INTEGER PRIMARY KEY CHECK (id = 1), switches BLOB NOT NULL);
 """
 

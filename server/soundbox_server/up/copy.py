@@ -136,9 +136,16 @@ class _Copy:
             async with asyncio.TaskGroup() as works:
                 works.create_task(desk.bind_as_they_come())
                 works.create_task(desk.look_at_payments())
+                if self._settings.provider == "sandbox" and world.boxes:
+                    works.create_task(self._put_up_static_qrs(desk, world))
                 works.create_task(self._tell_the_story())
         finally:
             await desk.close()
+
+    async def _put_up_static_qrs(self, desk: demo.OperatorDesk, world: demo.World) -> None:
+        await desk.put_up_static_qrs()
+        till = world.boxes[0].terminal_id
+        self._view.say(f"A static QR hangs at each till. A customer pays by it: soundbox pay {till} 15000")
 
     async def _wait_until_ready(self, desk: demo.OperatorDesk) -> None:
         """Boxes come last: what they would meet earlier is only refusals."""

@@ -136,6 +136,18 @@ class OperatorDesk:
                     self._story.boxes[device_id].bound = True
             await asyncio.sleep(BIND_EVERY_S)
 
+    async def put_up_static_qrs(self) -> None:
+        """Let the sandbox issue a static QR for each box's till; ends when each has one."""
+        waiting = {box.terminal_id for box in self._world.boxes}
+        while waiting:
+            for terminal_id in sorted(waiting):
+                hanging = await self._get("/admin/static-qrs", terminal_id=terminal_id, status="active", limit=1)
+                if hanging:
+                    waiting.discard(terminal_id)
+                elif hanging is not None:
+                    await self._ask("POST", f"/admin/terminals/{terminal_id}/static-qrs/issue")
+            await asyncio.sleep(BIND_EVERY_S)
+
     async def look_at_payments(self) -> None:
         """Add to the story what the hub's records say: when a payment was committed, and when its box was told."""
         while True:

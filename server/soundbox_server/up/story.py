@@ -42,7 +42,8 @@ class PaymentSeen:
 
     @property
     def finished(self) -> bool:
-        return all(hop in self.hops for hop in HOPS)
+        """By a static QR nobody asked for it."""
+        return all(hop in self.hops for hop in HOPS if hop != "asked")
 
     @property
     def latency_ms(self) -> int | None:
@@ -146,8 +147,8 @@ def rupiah(amount_idr: int | None) -> str:
 
 
 def told_in_a_line(payment: PaymentSeen, box: BoxSeen) -> str:
-    asked, paid = payment.hops["asked"], payment.hops["paid"]
-    steps = [f"QR asked, paid after {(paid - asked) / 1000:.1f} s"]
+    asked, paid = payment.hops.get("asked"), payment.hops["paid"]
+    steps = ["paid by a static QR" if asked is None else f"QR asked, paid after {(paid - asked) / 1000:.1f} s"]
     steps += [f"{hop} +{max(0, payment.hops[hop] - paid)} ms" for hop in HOPS[2:]]
     return f"{payment.transaction_id}  {rupiah(payment.amount_idr)}  {box.serial_number}: {', '.join(steps)}"
 

@@ -339,3 +339,14 @@ async def test_an_administrator_removes_a_lost_second_factor(hub: Hub) -> None:
     assert not await works(hub, pair)
     assert (await log_in(hub)).status_code == 200
     assert [entry["actor_id"] for entry in await audited(hub, "totp.removed_by_other")] == [person_of("platform_admin")]
+
+
+@pytest.mark.parametrize("word", [0, 1, "true", "off"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_only_true_and_false_disable_and_enable(hub: Hub, word: object) -> None:
+    path = f"/admin/people/{person_of('merchant_staff')}"
+
+    answered = await hub.http.patch(path, json={"disabled": word}, headers=hub.as_role("platform_admin"))
+
+    assert answered.status_code == 400
+    assert [error["field"] for error in answered.json()["errors"]] == ["disabled"]

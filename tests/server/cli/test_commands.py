@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from importlib import metadata
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ports import free_port
 
 SOUNDBOX = str(Path(sys.executable).with_name("soundbox"))
 VECTORS = json.loads((Path(__file__).parents[2] / "fixtures" / "qris_vectors.json").read_text())["vectors"]
@@ -24,12 +26,6 @@ def run(
     return subprocess.run(
         [SOUNDBOX, *arguments], capture_output=True, text=True, input=stdin, env=environment, timeout=60, check=False
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def assert_refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -106,6 +102,26 @@ def test_migrate_seed_and_seed_again_give_the_same_world(tmp_path: Path) -> None
         for device in world["devices"]:
             del device["activation_code"]  # shown once; each seeding of a box that waits makes a new one
     assert first == second
+
+
+def test_revenue_is_compared_with_the_payments_and_mended(tmp_path: Path) -> None:
+    run("migrate", home=tmp_path)
+    run("seed", "--demo", home=tmp_path)
+    with sqlite3.connect(tmp_path / "soundbox.db") as database:
+        database.execute(
+            "INSERT INTO daily_revenue SELECT '2026-05-23', id, 'sandbox', merchant_id, 1, 7, 0, 0, 0, 0, 0, 0 "
+            "FROM terminal LIMIT 1"
+        )
+
+    spoilt = run("revenue", "check", home=tmp_path)
+    rebuilt = run("revenue", "rebuild", home=tmp_path)
+    whole = run("revenue", "check", "--json", home=tmp_path)
+
+    assert (spoilt.returncode, spoilt.stderr) == (1, "")
+    assert spoilt.stdout.startswith("2026-05-23 ")
+    assert spoilt.stdout.endswith("sandbox: kept less said is payments +1, gross_amount +7\n")
+    assert (rebuilt.returncode, rebuilt.stdout) == (0, "Rebuilt: 0 days of tills.\n")
+    assert (whole.returncode, json.loads(whole.stdout)) == (0, [])
 
 
 def test_the_demo_seed_is_refused_in_production(tmp_path: Path) -> None:

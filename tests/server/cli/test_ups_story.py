@@ -48,6 +48,22 @@ def test_a_payment_is_told_once_with_every_hop() -> None:
     )
 
 
+def test_a_payment_that_nobody_asked_for_is_told_too() -> None:
+    story = Story()
+    story.know(DEVICE, "SBX-DEMO-0001", bound=True)
+    story.hear(event("announced", 4.009, **FACTS))
+    story.hear(event("played", 5.5, **FACTS, wav="/x.wav"))
+    paid_ms = 1_779_530_404_000
+    assert story.unfinished() == [PAYMENT]
+
+    story.learn(PAYMENT, state="paid", paid_at_ms=paid_ms, announced_at_ms=paid_ms + 3)
+
+    (payment,) = story.newly_finished()
+    assert told_in_a_line(payment, story.boxes[DEVICE]) == (
+        "txn_1  Rp50.000  SBX-DEMO-0001: paid by a static QR, announced +3 ms, received +9 ms, played +1500 ms"
+    )
+
+
 def test_a_payment_without_its_last_hop_is_not_finished() -> None:
     story = Story()
     story.know(DEVICE, "SBX-DEMO-0001", bound=True)

@@ -1,6 +1,7 @@
 """Credentials and lifecycle as boxes and operators see them over HTTP."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from support.shop import Shop, execute, rows
 
 from soundbox_server.clock import now_ms, rfc3339
 from soundbox_server.db import Database
+from soundbox_server.devices.provisioning_routes import BrokerView
+from soundbox_server.devices.routes import ActivationView
 
 REFRESH = "/device/provision/refresh-credential"
 
@@ -193,3 +196,14 @@ async def test_every_activation_that_fails_gets_the_same_answer(hub: Hub, databa
 
     assert len(set(answers)) == 1
     assert answers[0][:2] == (401, "UNAUTHENTICATED")
+
+
+def test_the_protocol_describes_every_field_of_an_activation() -> None:
+    spec = (Path(__file__).parents[3] / "firmware-protocol" / "README.md").read_text(encoding="utf-8")
+    section = spec[spec.index("## Credentials") : spec.index("**Keeping them.**")]
+    rows = [re.findall(r"`([a-z_.]+)`", line.split("|")[1]) for line in section.splitlines() if line.startswith("|")]
+
+    sent = ActivationView.__annotations__.keys() - {"broker"} | {
+        f"broker.{name}" for name in BrokerView.__annotations__
+    }
+    assert {name for row in rows for name in row} == sent

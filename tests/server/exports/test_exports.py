@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from support.acquirer import adjustment
 from support.hub import open_hub
 from support.registry import WHOLE
-from support.shop import execute, open_shop, report, row, rows, take
+from support.shop import adjust, execute, open_shop, report, row, rows, take
 from support.staff import Staff, audited
 
 from soundbox_server import clock, parts, policy
@@ -93,11 +95,41 @@ async def test_json_lines_are_the_lists_own_rows(operator: Staff, exporter: Expo
     assert [json.loads(line)] == await operator.get("/admin/merchants", payout_mode="manual")
 
 
+def test_a_key_needs_the_scope_that_reads_the_list_it_exports() -> None:
+    assert policy.EXPORT_SCOPES.keys() == policy.EXPORTS.keys()
+    assert set(policy.EXPORT_SCOPES.values()) <= policy.SCOPES.keys()
+
+
+async def test_a_key_exports_what_it_may_read_and_fetches_nothing_else(
+    operator: Staff, exporter: Exporter, database: Database
+) -> None:
+    async def call(key: str, method: str, path: str, **sent: Any) -> httpx.Response:
+        return await operator.hub.http.request(method, path, headers={"x-api-key": key}, **sent)
+
+    async def key_for(*scopes: str) -> str:
+        wanted = {"organisation_id": "org_test_platform", "name": "books", "role": "operator", "scopes": list(scopes)}
+        return str((await operator.post("/admin/api-keys", wanted, status=201))["api_key"])
+
+    whole, narrow = await key_for("devices:read", "exports:read", "exports:write"), await key_for("exports:write")
+    asked = await call(whole, "POST", "/admin/exports", json={"kind": "devices"})
+    await exporter.tick()
+    await execute(database, "UPDATE api_key SET scopes = 'exports:read' WHERE scopes = 'exports:write'")
+    path = f"/admin/exports/{asked.json()['data']['id']}/file"
+
+    assert asked.status_code == 202
+    assert (await call(whole, "GET", path)).status_code == 200
+    assert (await call(narrow, "GET", path)).status_code == 403
+    for kind, scope in (("merchants", "merchants:read"), ("transactions", "transactions:read")):
+        refused = await call(whole, "POST", "/admin/exports", json={"kind": kind})
+        assert (refused.status_code, refused.json()["details"]) == (403, {"kind": kind, "scope": scope})
+
+
 async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Exporter, database: Database) -> None:
     admin = operator.another("per_admin", "platform_admin")
     shop = await open_shop(database)
     payment = await shop.payment(await shop.box())
     await take(database, report(payment), now_ms=clock.now_ms())
+    await adjust(database, adjustment(payment, "refunded", amount=1_000), now_ms=clock.now_ms())
     await operator.post("/admin/merchants", WHOLE, status=201)
     box = {"device_id": payment.device_id}
     await execute(

@@ -5,6 +5,7 @@ import datetime
 import ipaddress
 import ssl
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.databases import fresh_database
 from support.hub import open_hub
+from support.ports import free_port
 from support.shop import NOW, execute, row, rows
-from support.stack import free_port
 
 from soundbox_server import clock, seal
 from soundbox_server.db import Database
@@ -44,8 +45,8 @@ async def queue(database: Database, **other: Any) -> str:
     )
 
 
-def postman(database: Database, sink: Sink, *, owner: str = "one") -> Postman:
-    return Postman(database, sink, ring=RING, sender="Soundbox <no-reply@shop.test>", owner=owner)
+def postman(database: Database, sink: Sink, *, owner: str = "one", **other: Any) -> Postman:
+    return Postman(database, sink, ring=RING, sender="Soundbox <no-reply@shop.test>", owner=owner, **other)
 
 
 async def states(database: Database) -> dict[str, str]:
@@ -131,6 +132,45 @@ async def test_two_postmen_send_each_mail_once(database_url: str) -> None:
     finally:
         await first.close()
         await second.close()
+
+
+class SlowSink(Sinkhole):
+    """Takes the first mail only when it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, message: EmailMessage, mail_id: str) -> None:
+        if not self.has_begun.is_set():
+            self.has_begun.set()
+            assert self.go_on.wait(30)
+        super().__call__(message, mail_id)
+
+
+async def test_a_mail_that_takes_longer_than_its_lease_is_sent_once_and_holds_up_no_other(database: Database) -> None:
+    slow, other = await queue(database), await queue(database)
+    sink, quick = SlowSink(), Sinkhole()
+    with time_machine.travel(clock.now_ms() / 1000 + 1, tick=False) as moved:
+        sending = asyncio.create_task(postman(database, sink, hold_every_s=0.01).tick())
+        await asyncio.to_thread(sink.has_begun.wait, 30)
+        for _ in range(3):
+            moved.shift(letters.LEASE_MS / 1000 - 1)
+            await held_until(database, slow, clock.now_ms() + letters.LEASE_MS)
+            await postman(database, quick, owner="two").tick()
+        sink.go_on.set()
+        await sending
+
+    assert (quick.got, sink.got) == ([other], [slow])
+    assert await states(database) == {slow: "sent", other: "sent"}
+
+
+async def held_until(database: Database, mail_id: str, due_at_ms: int) -> None:
+    async with asyncio.timeout(30):
+        while (await row(database, "SELECT due_at_ms FROM outbox_message WHERE id = $1", mail_id))["due_at_ms"] != (
+            due_at_ms
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_postman_who_crashed_holds_a_mail_up_for_its_lease(database: Database) -> None:

@@ -18,8 +18,10 @@ from soundbox_server.errors import (
     InvalidAmount,
     PartnerTimeout,
 )
-from soundbox_server.payments import dynamic_qr
-from soundbox_server.payments.dynamic_qr import CEILING_IDR, LEASE_MS, Answered, Ask, Pending
+from soundbox_server.payments import charging, dynamic_qr
+from soundbox_server.payments.charging import LEASE_MS, Answered, Pending
+from soundbox_server.payments.dynamic_qr import Ask
+from soundbox_server.payments.methods import CEILING_IDR
 from soundbox_server.payments.service import expire_unpaid
 from soundbox_server.providers.base import Charge, ChargeRequest, ChargeStatus, PaymentReport, ProviderUnknown
 
@@ -32,7 +34,7 @@ QR = (
 def an_ask(shop: Shop, device: str, **more: Any) -> Ask:
     asked: dict[str, Any] = {
         "device_id": device, "terminal_id": shop.terminal_id, "amount": 50_000, "currency": "IDR",
-        "request_id": "req-1", "door": "http", "trace_id": "trc_1",
+        "request_id": "req-1", "door": "device", "trace_id": "trc_1",
     } | more  # fmt: skip
     return Ask(**asked)
 
@@ -44,7 +46,7 @@ async def open_payment(database: Database, ask: Ask, *, now_ms: int = NOW) -> Pe
 
 
 async def record(database: Database, answered: Answered, *, now_ms: int = NOW) -> Pending:
-    return await database.write(lambda tx: dynamic_qr.record_answer(tx, answered, now_ms=now_ms))
+    return await database.write(lambda tx: charging.record_answer(tx, answered, now_ms=now_ms))
 
 
 async def claim(database: Database, *, now_ms: int, limit: int = 10) -> list[Pending]:
@@ -182,7 +184,7 @@ class Provider:
             raise self.created
         return self.created
 
-    async def query(self, reference: str) -> ChargeStatus:
+    async def query(self, reference: str, **about: Any) -> ChargeStatus:
         self.asked.append("query")
         assert self.status is not None
         return self.status
@@ -206,7 +208,7 @@ async def test_whoever_may_have_been_charged_is_queried_and_not_charged_again(re
     assert charge is not None
     provider = Provider(ChargeStatus(reference=resumed.reference, state="open", charge=charge), charge)
 
-    answered = await dynamic_qr.ask_provider(provider, resumed)
+    answered = await charging.ask_provider(provider, resumed)
 
     assert provider.asked == ["query"]
     assert answered.charge == charge
@@ -217,7 +219,7 @@ async def test_what_never_arrived_is_created(resumed: Pending) -> None:
     assert charge is not None
     provider = Provider(ChargeStatus(reference=resumed.reference, state="not_found"), charge)
 
-    answered = await dynamic_qr.ask_provider(provider, resumed)
+    answered = await charging.ask_provider(provider, resumed)
 
     assert provider.asked == ["query", "create"]
     assert answered.charge == charge
@@ -227,7 +229,7 @@ async def test_a_lost_answer_leaves_the_attempt_unknown_and_due_soon(database: D
     ask = an_ask(shop, await shop.box(), door="mqtt")
     await open_payment(database, ask)
     (pending,) = await claim(database, now_ms=NOW)
-    answered = await dynamic_qr.ask_provider(Provider(None, ProviderUnknown("lost")), pending)
+    answered = await charging.ask_provider(Provider(None, ProviderUnknown("lost")), pending)
 
     found = await record(database, answered)
 
@@ -243,7 +245,7 @@ async def test_a_qr_that_no_app_would_take_is_refused(database: Database, shop: 
     charge = charged(pending, qr_payload=qr_payload).charge
     assert charge is not None
 
-    answered = await dynamic_qr.ask_provider(Provider(None, charge), pending)
+    answered = await charging.ask_provider(Provider(None, charge), pending)
 
     assert answered.error is not None
     assert (answered.error.code, answered.charge) == ("GATEWAY_ERROR", None)
@@ -254,7 +256,7 @@ async def test_a_qr_over_another_amount_is_refused(database: Database, shop: Sho
     charge = charged(pending, qr_payload=_with_crc(QR)).charge
     assert charge is not None
 
-    answered = await dynamic_qr.ask_provider(Provider(None, charge), pending)
+    answered = await charging.ask_provider(Provider(None, charge), pending)
 
     assert answered.charge is None
 
@@ -275,7 +277,7 @@ async def test_two_workers_never_ask_for_the_same_question(database: Database, s
 async def test_a_worker_that_takes_over_does_not_wait_for_the_dead_ones_leases(database: Database, shop: Shop) -> None:
     device = await shop.box()
     await open_payment(database, an_ask(shop, device, door="mqtt", request_id="mqtt"))
-    await open_payment(database, an_ask(shop, device, door="http", request_id="http"))
+    await open_payment(database, an_ask(shop, device, door="device", request_id="device"))
     await claim(database, now_ms=NOW)
     assert await claim(database, now_ms=NOW + 500) == []
 

@@ -20,7 +20,7 @@ from support.shop import Shop, open_shop, payment_row, rows, told
 
 from soundbox_server.db import Database
 from soundbox_server.ids import new_id
-from soundbox_server.payments.dynamic_qr import Pending
+from soundbox_server.payments.charging import Pending
 from soundbox_server.payments.service import expire_unpaid
 
 FAR_AWAY_MS = 9_999_999_999_999

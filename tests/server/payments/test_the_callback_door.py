@@ -15,7 +15,7 @@ from support.shop import Shop, payment_row, row, rows, told
 from support.stack import until
 
 from soundbox_server.db import Database, transaction
-from soundbox_server.payments.dynamic_qr import Pending
+from soundbox_server.payments.charging import Pending
 from soundbox_server.providers.hmac_scheme import WINDOW_S
 
 TABLES = ("provider_event", "payment_event", "journal", "posting", "outbox_message")

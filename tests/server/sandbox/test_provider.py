@@ -14,9 +14,9 @@ from soundbox_server.providers.base import (
     ChargeRequest,
     ChargeStatus,
     MerchantIdentity,
-    Provider,
     ProviderRefused,
     ProviderUnknown,
+    ProviderUnreachable,
 )
 from soundbox_server.providers.sandbox import SandboxProvider
 from soundbox_server.sandbox.app import create_app
@@ -36,13 +36,13 @@ def request(reference: str = "ref_1", amount_idr: int = 25_000) -> ChargeRequest
 
 
 @pytest.fixture
-async def provider(address: str, hub: Hub) -> AsyncIterator[Provider]:
+async def provider(address: str, hub: Hub) -> AsyncIterator[SandboxProvider]:
     provider = SandboxProvider(address, API_KEY, SECRETS, hub.url, total_timeout_s=2)
     yield provider
     await provider.aclose()
 
 
-async def test_a_charge_is_created_and_found_again(provider: Provider) -> None:
+async def test_a_charge_is_created_and_found_again(provider: SandboxProvider) -> None:
     asked = request()
     charge = await provider.create(asked)
     again = await provider.create(asked)
@@ -54,12 +54,12 @@ async def test_a_charge_is_created_and_found_again(provider: Provider) -> None:
     assert (status.state, status.charge.qr_payload, status.report) == ("open", charge.qr_payload, None)
 
 
-async def test_a_charge_that_never_was_is_not_found(provider: Provider) -> None:
+async def test_a_charge_that_never_was_is_not_found(provider: SandboxProvider) -> None:
     assert await provider.query("ref_unknown") == ChargeStatus(reference="ref_unknown", state="not_found")
 
 
 async def test_a_query_tells_exactly_what_the_callback_tells(
-    provider: Provider, acquirer: httpx.AsyncClient, hub: Hub, until: Until
+    provider: SandboxProvider, acquirer: httpx.AsyncClient, hub: Hub, until: Until
 ) -> None:
     await provider.create(request())
     await acquirer.post("/v1/qr/ref_1/pay")
@@ -72,7 +72,9 @@ async def test_a_query_tells_exactly_what_the_callback_tells(
         provider.read_callback(headers, body + b" ", now_ms=time.time_ns() // 1_000_000)
 
 
-async def test_a_lost_answer_is_repeated_and_finds_the_charge(provider: Provider, acquirer: httpx.AsyncClient) -> None:
+async def test_a_lost_answer_is_repeated_and_finds_the_charge(
+    provider: SandboxProvider, acquirer: httpx.AsyncClient
+) -> None:
     await acquirer.put("/v1/faults", json={"lose_answers": 1})
 
     assert (await provider.create(request())).reference == "ref_1"
@@ -80,7 +82,7 @@ async def test_a_lost_answer_is_repeated_and_finds_the_charge(provider: Provider
 
 
 async def test_answers_that_stay_lost_leave_the_outcome_unknown_until_a_query(
-    provider: Provider, acquirer: httpx.AsyncClient
+    provider: SandboxProvider, acquirer: httpx.AsyncClient
 ) -> None:
     await acquirer.put("/v1/faults", json={"lose_answers": 2})
 
@@ -89,7 +91,9 @@ async def test_answers_that_stay_lost_leave_the_outcome_unknown_until_a_query(
     assert (await provider.query("ref_1")).state == "open"
 
 
-async def test_a_failing_acquirer_leaves_the_outcome_unknown(provider: Provider, acquirer: httpx.AsyncClient) -> None:
+async def test_a_failing_acquirer_leaves_the_outcome_unknown(
+    provider: SandboxProvider, acquirer: httpx.AsyncClient
+) -> None:
     await acquirer.put("/v1/faults", json={"create_failures": 2})
 
     with pytest.raises(ProviderUnknown):
@@ -110,7 +114,7 @@ async def test_an_answer_that_takes_too_long_leaves_the_outcome_unknown(
     await provider.aclose()
 
 
-async def test_a_no_is_a_no(provider: Provider) -> None:
+async def test_a_no_is_a_no(provider: SandboxProvider) -> None:
     await provider.create(request())
 
     with pytest.raises(ProviderRefused):
@@ -142,7 +146,7 @@ async def test_while_one_is_slow_the_others_are_refused_and_not_kept_waiting(
 
     # The first was on its way, the second waited in vain, the others found the waiting room full.
     kinds = [type(outcome) for outcome in outcomes]
-    assert kinds == [ProviderUnknown, ProviderRefused, ProviderRefused, ProviderRefused]
+    assert kinds == [ProviderUnknown, ProviderUnreachable, ProviderUnreachable, ProviderUnreachable]
     await provider.aclose()
 
 

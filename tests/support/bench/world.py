@@ -88,9 +88,9 @@ async def _insert(database: Database, some: Sequence[tuple[PlantedPayment, Plant
 
     async def work(tx: Statements) -> None:
         await tx.many(
-            "INSERT INTO payment (id, merchant_id, outlet_id, terminal_id, device_id, request_id, request_door, "
+            "INSERT INTO payment (id, merchant_id, outlet_id, terminal_id, device_id, request_id, source, "
             "qr_mode, amount, currency, state, late, expires_at_ms, created_at_ms, trace_id) "
-            "VALUES ($1, $2, $3, $4, $5, $6, 'http', 'dynamic', $7, 'IDR', 'awaiting_payment', $8, $9, $10, $11)",
+            "VALUES ($1, $2, $3, $4, $5, $6, 'device', 'dynamic', $7, 'IDR', 'awaiting_payment', $8, $9, $10, $11)",
             [
                 (payment.id, MERCHANT_ID, OUTLET_ID, box.terminal_id, box.device_id, new_id("req"), AMOUNT, False,
                  now_ms + QR_LIFE_MS, now_ms, new_id("trc"))

@@ -61,17 +61,19 @@ async def run(
         await stack.prepare()
         await stack.start_all("broker", "sandbox", "api")
         chosen = [audience for audience in AUDIENCES if only in (None, audience.name)]
+        box = await _activate(stack)  # before anybody changes its world
         return [
-            await _ask(stack, audience, examples=examples, seed=seed, home=home, phases=phases) for audience in chosen
+            await _ask(stack, audience, box=box, examples=examples, seed=seed, home=home, phases=phases)
+            for audience in chosen
         ]
 
 
 async def _ask(
-    stack: Stack, audience: Audience, *, examples: int, seed: int | None, home: Path, phases: str
+    stack: Stack, audience: Audience, *, box: str, examples: int, seed: int | None, home: Path, phases: str
 ) -> Figures:
     report = home / f"{audience.name}.json"
     config, tokens = home / "schemathesis.toml", home / f"{audience.name}.tokens"
-    tokens.write_text("\n".join(await _tokens(stack, audience, sessions=1_000 + 40 * examples)))
+    tokens.write_text("\n".join(await _tokens(stack, audience, box=box, sessions=1_000 + 40 * examples)))
     config.write_text(CONFIG)
     arguments = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{stack.url}/openapi.json",
@@ -97,11 +99,11 @@ async def _ask(
     )
 
 
-async def _tokens(stack: Stack, audience: Audience, *, sessions: int) -> list[str]:
+async def _tokens(stack: Stack, audience: Audience, *, box: str, sessions: int) -> list[str]:
     """This audience's bearer tokens; none for those who have none. `sessions` are for who asks each question afresh."""
     if audience.person:
         return await _let_in(stack, audience.person, sessions=sessions if audience.afresh else 1)
-    return [await _activate(stack)] if audience.box else []
+    return [box] if audience.box else []
 
 
 async def _let_in(stack: Stack, person_id: str, *, sessions: int) -> list[str]:

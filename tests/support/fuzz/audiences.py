@@ -24,15 +24,20 @@ _ONES_OWN = "^/(admin|merchant)/(logout|sessions|password|totp)"  # whoever asks
 AUDIENCES = (
     Audience(
         name="registry",
-        paths="^/admin/(merchants|outlets|terminals|account-changes|ledger-entries|audit-logs|alerts|exports|health)",
+        paths="^/admin/(merchants|outlets|terminals|static-qrs|account-changes|ledger-entries|audit-logs|alerts|exports|health)",
         person="per_demo_admin",
     ),
     Audience(
-        name="fleet", paths="^/admin/(devices|transactions|mails|organisations|people|api-keys|me)(/|$)",
+        name="fleet",
+        paths="^/admin/(devices|transactions|refunds|provider-reports|mails|organisations|people|api-keys|me)(/|$)",
         person="per_demo_admin",
     ),
     Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
+    Audience(name="pos", paths="^/api/(v1/pos|transactions)(/|$)", person="per_demo_owner"),
     Audience(name="box", paths="^/device/", but="^/device/provision/activate$", box=True),
     Audience(name="partner", paths="^/integrations/"),
-    Audience(name="nobody", paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/health"),
+    Audience(
+        name="nobody",
+        paths=f"^/(admin|merchant){_NOBODYS}|^/device/provision/activate$|^/(health|readyz|metrics)",
+    ),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 import requests
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis.engine import observations
 
 from soundbox_server.fields import VISIBLE
 from soundbox_server.idempotency import HEADER, KEY
@@ -42,7 +43,7 @@ class Bearer:
 
 
 class Signature(requests.auth.AuthBase):
-    """Signs the bytes that are sent. Of the other headers, one that is missing or malformed on purpose stays as it is."""
+    """Signs the bytes that are sent. Of the other headers, one that is missing or malformed on purpose stays so."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         headers = request.headers
@@ -96,3 +97,16 @@ if TOKENS:
     schemathesis.auth(refresh_interval=None)(Bearer)
 elif AUDIENCE == "partner":
     schemathesis.auth.set_from_requests(Signature())  # type: ignore[attr-defined]
+
+_path_of = observations._same_origin_path
+
+
+def _path_or_none(value: str, origin: tuple[str, str]) -> str | None:
+    """Schemathesis 4 looks for addresses in answers, and a text of ours that begins like one, and is none, ends it."""
+    try:
+        return _path_of(value, origin)
+    except ValueError:
+        return None
+
+
+observations._same_origin_path = _path_or_none
