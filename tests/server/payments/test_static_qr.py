@@ -29,7 +29,7 @@ from soundbox_server.payments import charging, qris
 from soundbox_server.payments.review import resolve
 from soundbox_server.payments.state import Outcome, StaticQrKind
 from soundbox_server.payments.static_qr import read_payload, retire
-from soundbox_server.providers.base import Charge, ChargeRequest, Provider
+from soundbox_server.providers.base import Charge, ChargeRequest, Gateway
 
 VECTORS = json.loads((Path(__file__).parents[2] / "fixtures/qris_vectors.json").read_text())["vectors"]
 RRN = "614210000123"
@@ -305,7 +305,7 @@ async def test_a_provider_that_issues_a_transfer_issued_nothing(shop: Shop) -> N
                 qr_payload=body + qris.crc16(body), expires_at_ms=request.expires_at_ms, body=b"{}",
             )  # fmt: skip
 
-    answered = await charging.ask_provider(cast(Provider, Issuer()), asked)
+    answered = await charging.ask_provider(cast(Gateway, Issuer()), asked)
 
     assert isinstance(answered.error, GatewayError)
     assert "transfer" in answered.error.message
