@@ -175,7 +175,7 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient) -> Non
     answer = await client.get("/readyz")
 
     assert answer.status_code == 200  # callbacks are stored while the broker is away
-    assert answer.json() == {"status": "degraded", "checks": {"database": "ok", "broker": "failing"}}
+    assert answer.json() == {"status": "degraded", "checks": {"database": "ok", "broker": "failing", "provider": "ok"}}
 
 
 async def test_the_figures_can_be_scraped(client: httpx.AsyncClient) -> None:
