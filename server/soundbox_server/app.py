@@ -53,6 +53,7 @@ from soundbox_server.payments.review_routes import router as review
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.portal.routes import router as portal
 from soundbox_server.providers.base import StaticIssuer
 from soundbox_server.providers.registry import Gateways, asked_for
 from soundbox_server.providers.routes import router as providers
@@ -107,7 +108,7 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        providers, portal, mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":

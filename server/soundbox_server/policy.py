@@ -166,6 +166,13 @@ POLICY: Policy = {
     ("GET", "/admin/provider-reports"): _STAFF,
     ("POST", "/admin/provider-reports/{report_id}/assign"): _FINANCE,
     ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
+    # Merchants' own people and programs: their shop, and nobody else's
+    ("GET", "/merchant/me"): _MERCHANTS,
+    ("GET", "/merchant/dashboard/summary"): _MERCHANTS,
+    ("GET", "/merchant/transactions"): _MERCHANTS,
+    ("GET", "/merchant/transactions/{transaction_id}"): _MERCHANTS,
+    ("GET", "/merchant/outlets"): _MERCHANTS,
+    ("GET", "/merchant/devices"): _MERCHANTS,
     # Merchants' own programs, in the words of reference 002 and reference 000
     ("POST", "/api/v1/pos/payments"): _MERCHANTS,
     ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
@@ -300,8 +307,18 @@ SCOPES: Scopes = {
     "exports:write": frozenset({("POST", "/admin/exports"), ("POST", "/admin/exports/{export_id}/cancel")}),
     "mails:read": frozenset({("GET", "/admin/mails")}),
     "health:read": frozenset({("GET", "/admin/health"), ("GET", "/admin/health/deep")}),
+    "shop:read": frozenset(
+        {
+            ("GET", "/merchant/me"),
+            ("GET", "/merchant/dashboard/summary"),
+            ("GET", "/merchant/outlets"),
+            ("GET", "/merchant/devices"),
+        }
+    ),
     "payments:read": frozenset(
         {
+            ("GET", "/merchant/transactions"),
+            ("GET", "/merchant/transactions/{transaction_id}"),
             ("GET", "/api/v1/pos/payments/{reference_id}"),
             ("GET", "/api/transactions"),
             ("GET", "/api/transactions/{transaction_id}"),

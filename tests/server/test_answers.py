@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openapi_schema_validator import OAS31Validator
 from support.hub import Hub, open_hub
+from support.merchant import give_to
 from support.registry import WHOLE
 from support.shop import execute, open_shop, report, take
 from support.staff import Staff
@@ -143,6 +144,24 @@ async def test_money_and_what_is_told_of_it(tour: Tour, database: Database) -> N
     assert len(again["announcements"]) == 2
     for path in ("/admin/transactions", "/admin/ledger-entries", "/admin/devices/{device_id}/notifications"):
         assert await tour.ask("GET", path)
+
+
+async def test_a_merchants_own_shop(tour: Tour, database: Database) -> None:
+    tour = replace(tour, staff=tour.staff.another("per_owner", "merchant_owner"))
+    shop = await open_shop(database)
+    await give_to(database, shop)
+    payment = await shop.payment(await shop.box())
+    await take(database, report(payment), now_ms=clock.now_ms())
+    tour.ids |= {"transaction_id": payment.payment_id}
+
+    told = await tour.ask("GET", "/merchant/transactions/{transaction_id}")
+
+    assert told["announcements"]
+    assert told["timeline"]
+    assert (await tour.ask("GET", "/merchant/me"))["merchants"]
+    assert (await tour.ask("GET", "/merchant/dashboard/summary"))["days"]
+    for path in ("transactions", "outlets", "devices"):
+        assert await tour.ask("GET", f"/merchant/{path}")
 
 
 async def test_people_and_programs(tour: Tour, database: Database) -> None:

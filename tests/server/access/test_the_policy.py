@@ -121,7 +121,7 @@ async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: s
 
 # For people alone: their own account, who gets in, and what somebody answers for.
 PEOPLES = re.compile(
-    r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/|/merchants/\{\w+\}/(approve|reject|suspend|"
+    r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/(logout|password|totp|sessions)\b|/merchants/\{\w+\}/(approve|reject|suspend|"
     r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
     r"/admin/transactions/\{\w+\}/resolve|/admin/provider-reports/\{\w+\}/(assign|reject)"
 )
