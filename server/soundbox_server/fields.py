@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -38,6 +38,13 @@ def _seen(text: str) -> str:
     return text
 
 
+def _real_day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError("no such day") from None
+
+
 def _moment_ms(value: object) -> object:
     """Milliseconds since 1970 of an RFC 3339 time. A time without a zone could mean two moments."""
     if not isinstance(value, str) or not re.fullmatch(_MOMENT, value):
@@ -62,6 +69,13 @@ Email = Annotated[str, StringConstraints(pattern=r"^[!-?A-~]{1,64}@[!-?A-~]{1,18
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 Search = Annotated[_Visible, Field(max_length=64, description="beginning of a code, number or name"), _STRIPPED]
+# On the calendar in Jakarta. The text itself: as such it is stored, and as such it is in order.
+Day = Annotated[
+    str,
+    StringConstraints(pattern=r"^(19[7-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}$"),
+    Field(json_schema_extra={"format": "date"}, examples=["2026-05-23"]),
+    AfterValidator(_real_day),
+]
 Moment = Annotated[
     int,
     BeforeValidator(_moment_ms),

@@ -27,6 +27,7 @@ from soundbox_server.errors import (
     PartnerTimeout,
     TransactionNotFound,
 )
+from soundbox_server.facades.mstore import qr_url
 from soundbox_server.fields import Id, Moment, Name
 from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.idempotency import Once
@@ -206,7 +207,8 @@ async def create_transaction(
 
     if asked.type == "QRIS":
         desk: ChargeDesk = request.app.state.charge_desk
-        return await desk.issue(order_of, show=lambda pending: _issued(pending, items), once=once)
+        base = request.app.state.public_url
+        return await desk.issue(order_of, show=lambda pending: _issued(pending, items, base), once=once)
 
     async def take(tx: Statements) -> Response:
         return await once.answer(tx, lambda: _take_cash(tx, asked, items, order_of))
@@ -255,13 +257,13 @@ async def _order(
     )
 
 
-def _issued(pending: Pending, items: Sequence[dict[str, Any]]) -> Response:
+def _issued(pending: Pending, items: Sequence[dict[str, Any]], base: str) -> Response:
     data = {
         "transactionId": pending.payment_id,
         "amount": pending.amount,
         "status": STATUS[pending.payment_state],
         "qrCode": pending.qr_payload,
-        "qrisUrl": pending.actions.get("qr_image_url"),
+        "qrisUrl": qr_url(pending, base),
         "expiredTime": rfc3339(pending.expires_at_ms),
         "productInfo": items,
     }

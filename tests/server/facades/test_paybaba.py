@@ -12,7 +12,7 @@ from support.shop import Shop, payment_row, report, rows, take, told
 from soundbox_server import clock
 from soundbox_server.db import Database
 from soundbox_server.facades.paybaba import STATUS
-from soundbox_server.payments import qris
+from soundbox_server.payments import pictures, qris
 from soundbox_server.payments.refunds import request_refund
 from soundbox_server.payments.state import PaymentState
 
@@ -38,7 +38,9 @@ async def test_a_qris_is_issued_and_its_payment_is_found_again(owner: Merchant, 
     created = await sell(owner)
 
     found = (await owner.get(f"{LIST}/{created['transactionId']}"))["data"]
+    picture = await owner.call("GET", created["qrisUrl"])
 
+    assert picture.content == (await pictures.picture(created["qrCode"], "png")).content
     assert qris.amount_idr(qris.decode(created["qrCode"])) == 50000
     assert (created["status"], created["amount"], created["productInfo"]) == ("Pending", 50000, PRODUCTS)
     assert found["qrCode"] == created["qrCode"]
