@@ -140,6 +140,7 @@ POLICY: Policy = {
     ("POST", "/admin/exports/{export_id}/cancel"): _OPERATORS | _FINANCE,
     ("GET", "/admin/exports/{export_id}/file"): _OPERATORS | _FINANCE,
     ("GET", "/admin/ledger-entries"): _STAFF,
+    ("GET", "/admin/revenue"): _STAFF,
     ("GET", "/admin/audit-logs"): _STAFF,
     ("POST", "/admin/devices/{device_id}/unbind/confirm"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/commands"): _OPERATORS,
@@ -173,9 +174,18 @@ POLICY: Policy = {
     ("GET", "/merchant/transactions/{transaction_id}"): _MERCHANTS,
     ("GET", "/merchant/outlets"): _MERCHANTS,
     ("GET", "/merchant/devices"): _MERCHANTS,
+    ("GET", "/merchant/settlements"): _MERCHANTS,
+    ("GET", "/merchant/settlements/{settlement_id}"): _MERCHANTS,
+    ("GET", "/merchant/settlements/{settlement_id}/items"): _MERCHANTS,
+    ("POST", "/merchant/exports"): _OWNERS,
+    ("GET", "/merchant/exports"): _OWNERS,
+    ("GET", "/merchant/exports/{export_id}"): _OWNERS,
+    ("POST", "/merchant/exports/{export_id}/cancel"): _OWNERS,
+    ("GET", "/merchant/exports/{export_id}/file"): _OWNERS,
     # Merchants' own programs, in the words of reference 002 and reference 000
     ("POST", "/api/v1/pos/payments"): _MERCHANTS,
     ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
+    ("GET", "/api/v1/pos/payments/{reference_id}/qr.png"): _MERCHANTS,
     ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): _MERCHANTS,
     ("POST", "/api/v1/pos/offline/batch-sync"): _MERCHANTS,
     ("GET", "/api/v1/pos/offline/conflicts"): _MERCHANTS,
@@ -292,6 +302,7 @@ SCOPES: Scopes = {
     "refunds:read": frozenset({("GET", "/admin/refunds"), ("GET", "/admin/refunds/{refund_id}")}),
     "refunds:write": frozenset({("POST", "/admin/transactions/{transaction_id}/refund")}),
     "ledger-entries:read": frozenset({("GET", "/admin/ledger-entries")}),
+    "revenue:read": frozenset({("GET", "/admin/revenue")}),
     "audit-logs:read": frozenset({("GET", "/admin/audit-logs")}),
     "alerts:read": frozenset({("GET", "/admin/alerts"), ("GET", "/admin/alerts/{alert_id}")}),
     "alerts:write": frozenset(
@@ -299,12 +310,22 @@ SCOPES: Scopes = {
     ),
     "exports:read": frozenset(
         {
+            ("GET", "/merchant/exports"),
+            ("GET", "/merchant/exports/{export_id}"),
+            ("GET", "/merchant/exports/{export_id}/file"),
             ("GET", "/admin/exports"),
             ("GET", "/admin/exports/{export_id}"),
             ("GET", "/admin/exports/{export_id}/file"),
         }
     ),
-    "exports:write": frozenset({("POST", "/admin/exports"), ("POST", "/admin/exports/{export_id}/cancel")}),
+    "exports:write": frozenset(
+        {
+            ("POST", "/admin/exports"),
+            ("POST", "/admin/exports/{export_id}/cancel"),
+            ("POST", "/merchant/exports"),
+            ("POST", "/merchant/exports/{export_id}/cancel"),
+        }
+    ),
     "mails:read": frozenset({("GET", "/admin/mails")}),
     "health:read": frozenset({("GET", "/admin/health"), ("GET", "/admin/health/deep")}),
     "shop:read": frozenset(
@@ -320,9 +341,17 @@ SCOPES: Scopes = {
             ("GET", "/merchant/transactions"),
             ("GET", "/merchant/transactions/{transaction_id}"),
             ("GET", "/api/v1/pos/payments/{reference_id}"),
+            ("GET", "/api/v1/pos/payments/{reference_id}/qr.png"),
             ("GET", "/api/transactions"),
             ("GET", "/api/transactions/{transaction_id}"),
             ("GET", "/api/transactions/{transaction_id}/check-status"),
+        }
+    ),
+    "settlements:read": frozenset(
+        {
+            ("GET", "/merchant/settlements"),
+            ("GET", "/merchant/settlements/{settlement_id}"),
+            ("GET", "/merchant/settlements/{settlement_id}/items"),
         }
     ),
     "offline:read": frozenset({("GET", "/api/v1/pos/offline/conflicts")}),
@@ -356,12 +385,14 @@ EXPORTS: Mapping[str, frozenset[str]] = {
     "transactions": _OPERATORS | _FINANCE,
     "refunds": _OPERATORS | _FINANCE,
     "ledger_entries": _FINANCE,
+    "revenue": _OPERATORS | _FINANCE,
     "merchants": _OPERATORS | _FINANCE,
     "outlets": _OPERATORS | _FINANCE,
     "terminals": _OPERATORS | _FINANCE,
     "devices": _OPERATORS,
     "heartbeats": _OPERATORS,
     "audit_logs": _ADMIN,
+    "statements": _OPERATORS | _FINANCE,
 }
 
 # A key that exports a list, or fetches the file, needs the scope that reads the list besides.
@@ -369,10 +400,12 @@ EXPORT_SCOPES: Mapping[str, str] = {
     "transactions": "transactions:read",
     "refunds": "refunds:read",
     "ledger_entries": "ledger-entries:read",
+    "revenue": "revenue:read",
     "merchants": "merchants:read",
     "outlets": "outlets:read",
     "terminals": "terminals:read",
     "devices": "devices:read",
     "heartbeats": "devices:read",
     "audit_logs": "audit-logs:read",
+    "statements": "settlements:read",
 }

@@ -11,6 +11,7 @@ from openapi_schema_validator import OAS31Validator
 from support.hub import Hub, open_hub
 from support.merchant import give_to
 from support.registry import WHOLE
+from support.settled import settle
 from support.shop import execute, open_shop, report, take
 from support.staff import Staff
 
@@ -142,8 +143,9 @@ async def test_money_and_what_is_told_of_it(tour: Tour, database: Database) -> N
 
     assert all(told[part] for part in ("attempts", "reports", "postings", "timeline", "announcements"))
     assert len(again["announcements"]) == 2
-    for path in ("/admin/transactions", "/admin/ledger-entries", "/admin/devices/{device_id}/notifications"):
-        assert await tour.ask("GET", path)
+    lists = ("transactions", "ledger-entries", "revenue", "devices/{device_id}/notifications")
+    for path in lists:
+        assert await tour.ask("GET", f"/admin/{path}")
 
 
 async def test_a_merchants_own_shop(tour: Tour, database: Database) -> None:
@@ -160,7 +162,15 @@ async def test_a_merchants_own_shop(tour: Tour, database: Database) -> None:
     assert told["timeline"]
     assert (await tour.ask("GET", "/merchant/me"))["merchants"]
     assert (await tour.ask("GET", "/merchant/dashboard/summary"))["days"]
-    for path in ("transactions", "outlets", "devices"):
+    tour.ids["settlement_id"] = await settle(database, shop)
+    assert (await tour.ask("GET", "/merchant/transactions/{transaction_id}"))["settlement"]
+    assert (await tour.ask("GET", "/merchant/dashboard/summary"))["settlements"]["last"]
+    assert (await tour.ask("GET", "/merchant/settlements/{settlement_id}"))["shares"]
+    statement = {"kind": "statements", "format": "pdf", "filters": {"settlement_id": tour.ids["settlement_id"]}}
+    tour.ids["export_id"] = (await tour.ask("POST", "/merchant/exports", statement, status=202))["id"]
+    await tour.ask("GET", "/merchant/exports/{export_id}")
+    await tour.ask("POST", "/merchant/exports/{export_id}/cancel")
+    for path in ("transactions", "outlets", "devices", "settlements", "settlements/{settlement_id}/items", "exports"):
         assert await tour.ask("GET", f"/merchant/{path}")
 
 

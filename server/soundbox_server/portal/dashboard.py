@@ -8,11 +8,14 @@ from sqlalchemy import BigInteger, Select, and_, case, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server.answers import Time, TypedDict
-from soundbox_server.clock import rfc3339
+from soundbox_server.clock import jakarta_day, rfc3339
 from soundbox_server.devices.models import DeviceBinding, DevicePresence
 from soundbox_server.merchants.models import Outlet, Terminal
+from soundbox_server.portal.settlements import SettlementView, settlement_view
 from soundbox_server.revenue.models import DailyRevenue
-from soundbox_server.revenue.service import CASH, SUMS, day_of
+from soundbox_server.revenue.service import CASH, SUMS
+from soundbox_server.settlements.models import Settlement
+from soundbox_server.settlements.state import SettlementState
 
 
 class TakingsView(TypedDict):
@@ -46,6 +49,14 @@ class BoxesView(TypedDict):
     offline: int
 
 
+class PayoutsView(TypedDict):
+    """`waiting_amount` was settled and is not paid out yet."""
+
+    waiting: int
+    waiting_amount: int
+    last: SettlementView | None
+
+
 class SummaryView(TypedDict):
     as_of: Time
     timezone: str
@@ -58,6 +69,7 @@ class SummaryView(TypedDict):
     days: list[DayView]
     outlets: list[OutletTakingsView]
     devices: BoxesView
+    settlements: PayoutsView
 
 
 Sums = dict[str, int]
@@ -70,7 +82,7 @@ async def summary(
 ) -> SummaryView:
     """The takings of these merchants, or of one of their outlets, on the last `days` days in Jakarta, today among
     them."""
-    today = date.fromisoformat(day_of(now_ms))
+    today = date.fromisoformat(jakarta_day(now_ms))
     first = today - timedelta(days=days - 1)
     from_day = min(first, today.replace(day=1), today - timedelta(days=1))
     kept = await _by_day(session, merchants, outlet_id, from_day=from_day, to_day=today)
@@ -87,6 +99,7 @@ async def summary(
         "days": [{"day": day, **_takings(kept, [day])} for day in period],
         "outlets": await _by_outlet(session, merchants, outlet_id, from_day=first, to_day=today),
         "devices": await _boxes(session, merchants, outlet_id),
+        "settlements": await _payouts(session, merchants),
     }
 
 
@@ -165,3 +178,20 @@ async def _boxes(session: AsyncSession, merchants: Sequence[str], outlet_id: str
         query = query.where(DeviceBinding.outlet_id == outlet_id)
     bound, online = (await session.execute(query)).one()
     return {"bound": bound, "online": online, "offline": bound - online}
+
+
+_WAITING = (SettlementState.CALCULATED.value, SettlementState.PAYING.value, SettlementState.FAILED.value)
+
+
+async def _payouts(session: AsyncSession, merchants: Sequence[str]) -> PayoutsView:
+    ours = Settlement.merchant_id.in_(merchants)
+    waits = await session.execute(
+        select(func.count(), cast(func.coalesce(func.sum(Settlement.net_amount), 0), BigInteger))
+        .where(ours, Settlement.state.in_(_WAITING))
+    )  # fmt: skip
+    waiting, amount = waits.one()
+    last = await session.scalar(
+        select(Settlement).where(ours, Settlement.state != SettlementState.OPEN.value)
+        .order_by(Settlement.id.desc()).limit(1)
+    )  # fmt: skip
+    return {"waiting": waiting, "waiting_amount": amount, "last": settlement_view(last) if last else None}

@@ -4,7 +4,6 @@ Whose they are comes from the caller's organisation and from nowhere else; what 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -12,26 +11,33 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
 from soundbox_server import clock
 from soundbox_server.access.auth import Caller
 from soundbox_server.access.models import Organisation, Person
 from soundbox_server.answers import answers, pages
-from soundbox_server.devices.listings import DEVICES, DeviceFilters
-from soundbox_server.devices.models import DeviceBinding
+from soundbox_server.devices.listings import DeviceFilters
 from soundbox_server.errors import NotFound, TransactionNotFound
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems
 from soundbox_server.merchants.models import AccountChange, Merchant, Outlet, Terminal
-from soundbox_server.merchants.place_routes import OUTLETS, OutletFilters
+from soundbox_server.merchants.place_routes import OutletFilters
 from soundbox_server.merchants.state import AccountChangeState
 from soundbox_server.outbox.models import OutboxMessage
-from soundbox_server.paging import Asked, Listing, Rows, page
-from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters
-from soundbox_server.payments.models import Payment, PaymentEvent, Refund
+from soundbox_server.paging import Page, page
+from soundbox_server.payments.listings import TransactionFilters
+from soundbox_server.payments.models import PaymentEvent, Refund
 from soundbox_server.payments.tenants import merchants_of, payment_of
 from soundbox_server.portal.dashboard import SummaryView, summary
+from soundbox_server.portal.scope import devices_of, outlets_of, settlements_of, transactions_of
+from soundbox_server.portal.settlements import (
+    SettlementFilters,
+    SettlementView,
+    WholeSettlementView,
+    settled_in,
+    settlement_view,
+    share_view,
+)
 from soundbox_server.portal.views import (
     MeView,
     OwnDeviceView,
@@ -40,27 +46,18 @@ from soundbox_server.portal.views import (
     OwnUserView,
     WholeOwnTransactionView,
     own_announcement_view,
-    own_device_view,
     own_merchant_view,
     own_refund_view,
     own_step_view,
     own_terminal_view,
     own_transaction_view,
 )
+from soundbox_server.statements.listings import ITEMS, ItemView, StatementFilters
+from soundbox_server.statements.service import settlement_of, shares_of
 
 router = APIRouter(tags=["merchants"])
 
 _WAITING = (AccountChangeState.REQUESTED.value, AccountChangeState.APPROVED.value)
-
-
-def theirs(listing: Listing[Asked], merchant_id: InstrumentedAttribute[Any], organisation_id: str) -> Listing[Asked]:
-    """The same list, of this organisation's merchants alone."""
-    ours = select(Merchant.id).where(Merchant.organisation_id == organisation_id)
-
-    def of_them(asked: Asked) -> Rows:
-        return listing.select(asked).where(merchant_id.in_(ours))
-
-    return replace(listing, select=of_them)
 
 
 @router.get("/merchant/me", responses=answers(MeView))
@@ -135,8 +132,7 @@ async def list_transactions(
     request: Request, session: Reader, caller: Caller, asked: Annotated[TransactionFilters, Query()]
 ) -> Response:
     """Payments, newest first, whatever door they came through."""
-    listing = replace(theirs(TRANSACTIONS, Payment.merchant_id, caller.organisation_id), show=own_transaction_view)
-    return await page(request, session, listing, asked)
+    return await page(request, session, transactions_of(caller.organisation_id), asked)
 
 
 @router.get(
@@ -159,6 +155,7 @@ async def get_transaction(request: Request, transaction_id: Id, session: Reader,
         request,
         own_transaction_view(payment)
         | {
+            "settlement": await settled_in(session, payment.id),
             "refunds": [own_refund_view(refund) for refund in refunds],
             "announcements": [own_announcement_view(message) for message in told],
             "timeline": [own_step_view(step) for step in steps],
@@ -181,8 +178,7 @@ async def list_outlets(
             found[terminal.outlet_id].append(own_terminal_view(terminal))
         return [{"terminals": found[outlet_id]} for outlet_id in ids]
 
-    listing = theirs(OUTLETS, Outlet.merchant_id, caller.organisation_id)
-    return await page(request, session, listing, asked, beside=terminals)
+    return await page(request, session, outlets_of(caller.organisation_id), asked, beside=terminals)
 
 
 @router.get("/merchant/devices", responses=pages(OwnDeviceView))
@@ -190,5 +186,30 @@ async def list_devices(
     request: Request, session: Reader, caller: Caller, asked: Annotated[DeviceFilters, Query()]
 ) -> Response:
     """Boxes that stand at the merchant's tills now, by id, each with what it last said."""
-    listing = replace(theirs(DEVICES, DeviceBinding.merchant_id, caller.organisation_id), show=own_device_view)
-    return await page(request, session, listing, asked)
+    return await page(request, session, devices_of(caller.organisation_id), asked)
+
+
+@router.get("/merchant/settlements", responses=pages(SettlementView))
+async def list_settlements(
+    request: Request, session: Reader, caller: Caller, asked: Annotated[SettlementFilters, Query()]
+) -> Response:
+    """Settlements, newest first."""
+    return await page(request, session, settlements_of(caller.organisation_id), asked)
+
+
+@router.get("/merchant/settlements/{settlement_id}", responses=answers(WholeSettlementView) | problems(NotFound))
+async def get_settlement(request: Request, settlement_id: Id, session: Reader, caller: Caller) -> Response:
+    """One settlement, and the part of it that came through each provider."""
+    settlement = await settlement_of(session, settlement_id, organisation_id=caller.organisation_id)
+    shares = [share_view(share) for share in await shares_of(session, settlement_id)]
+    return envelope(request, settlement_view(settlement) | {"shares": shares})
+
+
+@router.get("/merchant/settlements/{settlement_id}/items", responses=pages(ItemView) | problems(NotFound))
+async def list_settlement_items(
+    request: Request, settlement_id: Id, session: Reader, caller: Caller, asked: Annotated[Page, Query()]
+) -> Response:
+    """Every payment, refund and reversal that is in it, in the order in which they were booked."""
+    await settlement_of(session, settlement_id, organisation_id=caller.organisation_id)
+    of_this_one = StatementFilters.model_construct(**dict(asked), settlement_id=settlement_id)
+    return await page(request, session, ITEMS, of_this_one)

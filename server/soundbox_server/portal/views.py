@@ -19,6 +19,7 @@ from soundbox_server.payments.listings import transaction_view
 from soundbox_server.payments.methods import PaymentMethod
 from soundbox_server.payments.models import Payment, PaymentEvent, Refund
 from soundbox_server.payments.state import PaymentState, RefundState
+from soundbox_server.portal.settlements import SettledInView
 
 _LEGIBLE = 4
 
@@ -247,6 +248,13 @@ def own_transaction_view(payment: Payment) -> OwnTransactionView:
     }
 
 
+TRANSACTION_COLUMNS = (
+    "id", "created_at", "merchant_id", "outlet_id", "terminal_id", "device_id", "order_code", "description", "method",
+    "qr_mode", "amount", "currency", "status", "late", "paid_amount", "refunded_amount", "fee_amount", "net_amount",
+    "fee_bps", "issuer", "paid_at", "reversed_at",
+)  # fmt: skip
+
+
 class OwnRefundView(TypedDict):
     id: str
     amount: int
@@ -299,6 +307,7 @@ def own_step_view(step: PaymentEvent) -> OwnStepView:
 
 
 class WholeOwnTransactionView(OwnTransactionView):
+    settlement: SettledInView | None
     refunds: list[OwnRefundView]
     announcements: list[OwnAnnouncementView]
     timeline: list[OwnStepView]

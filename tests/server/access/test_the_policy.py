@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 from support.hub import Hub, open_hub, person_of
+from support.settled import settle
 from support.shop import execute, open_shop
 
 from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED
@@ -29,7 +30,7 @@ NOWHERE = {
     "static_qr_id": "sqr_nowhere",
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
     "refund_id": "rfd_nowhere", "report_id": "evt_nowhere", "credential_id": "pcr_nowhere", "route_id": "prt_nowhere",
-    "provider": "nobody", "partner": "nobody",
+    "settlement_id": "stl_nowhere", "provider": "nobody", "partner": "nobody",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
 BODIES: dict[tuple[str, str], object] = {
@@ -202,6 +203,7 @@ async def plant_world(database: Database, name: str) -> World:
     ids["reference_id"] = payment.payment_id
     ids["conflict_id"] = f"ofc_{name}"
     await execute(database, _CONFLICT, ids["conflict_id"], shop.merchant_id, shop.terminal_id)
+    ids["settlement_id"] = await settle(database, shop, state="carried")
     for kind, roles in ROLES_OF.items():
         ids["organisation_id"] = f"org_{name}_{kind}"
         await execute(
@@ -218,6 +220,8 @@ async def plant_world(database: Database, name: str) -> World:
                 ids["person_id"], ids["organisation_id"], kind, f"{role}@{name}.test", role,
             )  # fmt: skip
             await plant_session(database, sessions[role], ids["person_id"], at_ms)
+    ids["export_id"] = f"exp_{name}"
+    await execute(database, _EXPORT, ids["export_id"], f"org_{name}_merchant")
     ids["api_key_id"] = "key_platform_admin_devices:read"
     return World(ids, sessions)
 
@@ -226,6 +230,11 @@ _CONFLICT = (
     "INSERT INTO offline_conflict (id, merchant_id, terminal_id, kind, offline_reference, offline_id, conflict_type, "
     "reason, local_data, local_sha256, created_at_ms) "
     "VALUES ($1, $2, $3, 'void', 'POS01-20251013-1', 'x', 'constraint_violation', 'no such transaction', '{}', 'x', 1)"
+)
+_EXPORT = (
+    "INSERT INTO export_job (id, kind, format, with_bom, filters, state, requested_by, requested_at_ms, attempt, "
+    "lease_until_ms, rows_done, organisation_id) "
+    "VALUES ($1, 'transactions', 'csv', false, '{}', 'queued', 'per_nowhere', 1, 0, 0, 0, $2)"
 )
 
 

@@ -11,10 +11,10 @@ from support.hub import Hub
 from support.merchant import Merchant, a_stranger, give_to
 from support.shop import Shop, adjust, execute, open_shop, report, take
 
-from soundbox_server.clock import now_ms
+from soundbox_server.clock import DAY_MS, jakarta_day, now_ms
 from soundbox_server.db import Database
 from soundbox_server.portal.views import masked
-from soundbox_server.revenue.service import DAY_MS, Entry, add, day_of
+from soundbox_server.revenue.service import Entry, add
 
 
 async def a_payment(shop: Shop, amount: int = 50_000, *, paid: bool = True, at_ms: int | None = None) -> Any:
@@ -179,7 +179,7 @@ async def test_the_days_sums_are_those_of_the_wall_clock_in_jakarta(
 ) -> None:
     await another_shop(database)
     now = now_ms()
-    today = date.fromisoformat(day_of(now))
+    today = date.fromisoformat(jakarta_day(now))
     payment = await a_payment(shop, 100_000, at_ms=now)
     await adjust(database, adjustment(payment, "refunded", amount=30_000), now_ms=now)
     second = await shop.another_terminal()
