@@ -104,7 +104,7 @@ class SummaryAsked(BaseModel):
     outlet_id: Id | None = None
 
 
-@router.get("/merchant/dashboard/summary", responses=answers(SummaryView))
+@router.get("/merchant/dashboard/summary", responses=answers(SummaryView) | problems(NotFound))
 async def get_summary(
     request: Request, session: Reader, caller: Caller, asked: Annotated[SummaryAsked, Query()]
 ) -> Response:

@@ -252,8 +252,8 @@ class PdfForm:
         for amount, width in zip(amounts, numbers, strict=True):
             pages.put(width, half, rupiah(amount), size=7.5, right=True)
         pages.set_xy(left, top + half - 0.4)
-        where = " · ".join(part for part in (row["outlet_name"], row["order_code"]) if part)
-        pages.put(what, half, where, size=6.5, colour=_PALE)
+        about = " · ".join(part for part in (row["order_code"], row["outlet_name"]) if part)
+        pages.put(what + sum(numbers), half, about, size=6.5, colour=_PALE)
         pages.set_xy(_MARGIN_MM, top + _ROW_MM)
         self._sums = [so_far + amount for so_far, amount in zip(self._sums, amounts, strict=True)]
 
