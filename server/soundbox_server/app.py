@@ -54,9 +54,12 @@ from soundbox_server.payments.review_routes import router as review
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
 from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
+from soundbox_server.portal.export_routes import router as their_files
+from soundbox_server.portal.routes import router as portal
 from soundbox_server.providers.base import StaticIssuer
 from soundbox_server.providers.registry import Gateways, asked_for
 from soundbox_server.providers.routes import router as providers
+from soundbox_server.revenue.routes import router as revenue
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 from soundbox_server.settlements.calendar import read_calendar
@@ -110,7 +113,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        providers, fees, settlements, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        providers, fees, settlements, revenue, portal, their_files, mstore.router, mstore_offline.router,
+        paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -158,6 +162,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.passwords = parts.passwords(settings)
     state.limits = parts.limits(settings)
     state.trusted_proxies = settings.trusted_proxies
+    state.public_url = settings.public_url
     state.mail_desk = parts.mail_desk(settings, owner=owner)
     state.documents_folder = parts.documents_folder(settings)
     state.exports_folder = parts.exports_folder(settings)

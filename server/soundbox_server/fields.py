@@ -39,6 +39,13 @@ def _seen(text: str) -> str:
     return text
 
 
+def _real_day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError("no such day") from None
+
+
 def _moment_ms(value: object) -> object:
     """Milliseconds since 1970 of an RFC 3339 time. A time without a zone could mean two moments."""
     if not isinstance(value, str) or not re.fullmatch(_MOMENT, value):
@@ -47,14 +54,6 @@ def _moment_ms(value: object) -> object:
         return (datetime.fromisoformat(value.upper()) - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         raise ValueError("no such time") from None
-
-
-def _real_day(day: str) -> str:
-    try:
-        date.fromisoformat(day)
-    except ValueError:
-        raise ValueError("no such day") from None
-    return day
 
 
 # Spaces around it count for its length and go then: the description knows no length of what is left.
@@ -71,6 +70,7 @@ Email = Annotated[str, StringConstraints(pattern=r"^[!-?A-~]{1,64}@[!-?A-~]{1,18
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 Search = Annotated[_Visible, Field(max_length=64, description="beginning of a code, number or name"), _STRIPPED]
+# On the calendar in Jakarta. The text itself: as such it is stored, and as such it is in order.
 Day = Annotated[
     str,
     StringConstraints(pattern=_DAY),

@@ -22,6 +22,7 @@ CLOCK_SLACK_MS = 600_000  # a row's id and its time are made by the same process
 
 # A cursor is the key of a page's last row, each part behind a tilde, which no id holds.
 CURSOR = r"^~[A-Za-z0-9_.:-]{1,64}$"
+TRIPLE_CURSOR = r"^(~[A-Za-z0-9_.:-]{1,64}){3}$"
 NUMBERED_CURSOR = r"^~[A-Za-z0-9_.:-]{1,64}~[0-9]{1,9}$"
 
 Key = tuple[str | int, ...]

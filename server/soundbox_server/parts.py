@@ -23,33 +23,37 @@ from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.db import Database
 from soundbox_server.devices.listings import DEVICES, HEARTBEATS
 from soundbox_server.devices.provisioning import Granting
+from soundbox_server.exports.kinds import Kinds
 from soundbox_server.ledger.routes import LEDGER_ENTRIES
 from soundbox_server.mail.sinks import FileSink, Sink, SmtpSink
 from soundbox_server.merchants.place_routes import OUTLETS, TERMINALS
 from soundbox_server.merchants.routes import MERCHANTS
-from soundbox_server.paging import Listing
 from soundbox_server.payments.listings import TRANSACTIONS
 from soundbox_server.payments.methods import Lives
 from soundbox_server.payments.review_routes import REFUNDS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
 from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_callback
+from soundbox_server.revenue.routes import REVENUE
 from soundbox_server.settings import Settings
 from soundbox_server.settlements.listings import SETTLEMENT_ITEMS, SETTLEMENTS
+from soundbox_server.statements.report import statements
 
 # Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
-EXPORTABLE: Mapping[str, Listing[Any]] = {
+EXPORTABLE: Kinds = {
     "transactions": TRANSACTIONS,
     "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
     "settlements": SETTLEMENTS,
     "settlement_items": SETTLEMENT_ITEMS,
+    "revenue": REVENUE,
     "merchants": MERCHANTS,
     "outlets": OUTLETS,
     "terminals": TERMINALS,
     "devices": DEVICES,
     "heartbeats": HEARTBEATS,
     "audit_logs": AUDIT_LOGS,
+    "statements": statements(),
 }
 
 

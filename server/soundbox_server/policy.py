@@ -140,6 +140,7 @@ POLICY: Policy = {
     ("POST", "/admin/exports/{export_id}/cancel"): _OPERATORS | _FINANCE,
     ("GET", "/admin/exports/{export_id}/file"): _OPERATORS | _FINANCE,
     ("GET", "/admin/ledger-entries"): _STAFF,
+    ("GET", "/admin/revenue"): _STAFF,
     ("GET", "/admin/audit-logs"): _STAFF,
     ("POST", "/admin/devices/{device_id}/unbind/confirm"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/commands"): _OPERATORS,
@@ -174,9 +175,25 @@ POLICY: Policy = {
     ("POST", "/admin/fees/profiles/{fee_profile_id}/versions"): _FINANCE,
     ("POST", "/admin/provider-reports/{report_id}/assign"): _FINANCE,
     ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
+    # Merchants' own people and programs: their shop, and nobody else's
+    ("GET", "/merchant/me"): _MERCHANTS,
+    ("GET", "/merchant/dashboard/summary"): _MERCHANTS,
+    ("GET", "/merchant/transactions"): _MERCHANTS,
+    ("GET", "/merchant/transactions/{transaction_id}"): _MERCHANTS,
+    ("GET", "/merchant/outlets"): _MERCHANTS,
+    ("GET", "/merchant/devices"): _MERCHANTS,
+    ("GET", "/merchant/settlements"): _MERCHANTS,
+    ("GET", "/merchant/settlements/{settlement_id}"): _MERCHANTS,
+    ("GET", "/merchant/settlements/{settlement_id}/items"): _MERCHANTS,
+    ("POST", "/merchant/exports"): _OWNERS,
+    ("GET", "/merchant/exports"): _OWNERS,
+    ("GET", "/merchant/exports/{export_id}"): _OWNERS,
+    ("POST", "/merchant/exports/{export_id}/cancel"): _OWNERS,
+    ("GET", "/merchant/exports/{export_id}/file"): _OWNERS,
     # Merchants' own programs, in the words of reference 002 and reference 000
     ("POST", "/api/v1/pos/payments"): _MERCHANTS,
     ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
+    ("GET", "/api/v1/pos/payments/{reference_id}/qr.png"): _MERCHANTS,
     ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): _MERCHANTS,
     ("POST", "/api/v1/pos/offline/batch-sync"): _MERCHANTS,
     ("GET", "/api/v1/pos/offline/conflicts"): _MERCHANTS,
@@ -302,6 +319,7 @@ SCOPES: Scopes = {
     "settlements:write": frozenset({("POST", "/admin/settlements/run")}),
     "fees:read": frozenset({("GET", "/admin/fees/profiles"), ("GET", "/admin/fees/profiles/{fee_profile_id}")}),
     "ledger-entries:read": frozenset({("GET", "/admin/ledger-entries")}),
+    "revenue:read": frozenset({("GET", "/admin/revenue")}),
     "audit-logs:read": frozenset({("GET", "/admin/audit-logs")}),
     "alerts:read": frozenset({("GET", "/admin/alerts"), ("GET", "/admin/alerts/{alert_id}")}),
     "alerts:write": frozenset(
@@ -309,20 +327,48 @@ SCOPES: Scopes = {
     ),
     "exports:read": frozenset(
         {
+            ("GET", "/merchant/exports"),
+            ("GET", "/merchant/exports/{export_id}"),
+            ("GET", "/merchant/exports/{export_id}/file"),
             ("GET", "/admin/exports"),
             ("GET", "/admin/exports/{export_id}"),
             ("GET", "/admin/exports/{export_id}/file"),
         }
     ),
-    "exports:write": frozenset({("POST", "/admin/exports"), ("POST", "/admin/exports/{export_id}/cancel")}),
+    "exports:write": frozenset(
+        {
+            ("POST", "/admin/exports"),
+            ("POST", "/admin/exports/{export_id}/cancel"),
+            ("POST", "/merchant/exports"),
+            ("POST", "/merchant/exports/{export_id}/cancel"),
+        }
+    ),
     "mails:read": frozenset({("GET", "/admin/mails")}),
     "health:read": frozenset({("GET", "/admin/health"), ("GET", "/admin/health/deep")}),
+    "shop:read": frozenset(
+        {
+            ("GET", "/merchant/me"),
+            ("GET", "/merchant/dashboard/summary"),
+            ("GET", "/merchant/outlets"),
+            ("GET", "/merchant/devices"),
+        }
+    ),
     "payments:read": frozenset(
         {
+            ("GET", "/merchant/transactions"),
+            ("GET", "/merchant/transactions/{transaction_id}"),
             ("GET", "/api/v1/pos/payments/{reference_id}"),
+            ("GET", "/api/v1/pos/payments/{reference_id}/qr.png"),
             ("GET", "/api/transactions"),
             ("GET", "/api/transactions/{transaction_id}"),
             ("GET", "/api/transactions/{transaction_id}/check-status"),
+        }
+    ),
+    "settlements:read": frozenset(
+        {
+            ("GET", "/merchant/settlements"),
+            ("GET", "/merchant/settlements/{settlement_id}"),
+            ("GET", "/merchant/settlements/{settlement_id}/items"),
         }
     ),
     "offline:read": frozenset({("GET", "/api/v1/pos/offline/conflicts")}),
@@ -358,12 +404,14 @@ EXPORTS: Mapping[str, frozenset[str]] = {
     "ledger_entries": _FINANCE,
     "settlements": _OPERATORS | _FINANCE,
     "settlement_items": _FINANCE,
+    "revenue": _OPERATORS | _FINANCE,
     "merchants": _OPERATORS | _FINANCE,
     "outlets": _OPERATORS | _FINANCE,
     "terminals": _OPERATORS | _FINANCE,
     "devices": _OPERATORS,
     "heartbeats": _OPERATORS,
     "audit_logs": _ADMIN,
+    "statements": _OPERATORS | _FINANCE,
 }
 
 # A key that exports a list, or fetches the file, needs the scope that reads the list besides.
@@ -373,10 +421,12 @@ EXPORT_SCOPES: Mapping[str, str] = {
     "ledger_entries": "ledger-entries:read",
     "settlements": "settlements:read",
     "settlement_items": "settlements:read",
+    "revenue": "revenue:read",
     "merchants": "merchants:read",
     "outlets": "outlets:read",
     "terminals": "terminals:read",
     "devices": "devices:read",
     "heartbeats": "devices:read",
     "audit_logs": "audit-logs:read",
+    "statements": "settlements:read",
 }

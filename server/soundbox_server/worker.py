@@ -45,6 +45,7 @@ from soundbox_server.outbox import service as outbox
 from soundbox_server.payments.inquiry import Inquiry
 from soundbox_server.payments.jobs import Inquirer, Matcher, QrIssuer, Refunder, end_unpaid
 from soundbox_server.payments.mqtt import QrRequests
+from soundbox_server.portal.scope import files_of
 from soundbox_server.providers.base import PaymentReport
 from soundbox_server.providers.registry import asked_for
 from soundbox_server.settings import Settings
@@ -131,7 +132,9 @@ class Worker:
             owner=self._owner,
         )
         self._provisioning = ProvisionDesk(database, parts.granting(settings), publish=self._publisher.publish)
-        self._exporter = Exporter(database, parts.EXPORTABLE, folder=parts.exports_folder(settings), owner=self._owner)
+        self._exporter = Exporter(
+            database, parts.EXPORTABLE, theirs=files_of, folder=parts.exports_folder(settings), owner=self._owner
+        )
         self._settler = Settler(
             database, read_calendar(settings.settlement_calendar), folder=parts.lock_folder(settings)
         )

@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openapi_schema_validator import OAS31Validator
 from support.hub import Hub, open_hub
+from support.merchant import give_to
 from support.registry import WHOLE
+from support.settled import settle
 from support.shop import execute, open_shop, report, take
 from support.staff import Staff
 
@@ -141,8 +143,35 @@ async def test_money_and_what_is_told_of_it(tour: Tour, database: Database) -> N
 
     assert all(told[part] for part in ("attempts", "reports", "postings", "timeline", "announcements"))
     assert len(again["announcements"]) == 2
-    for path in ("/admin/transactions", "/admin/ledger-entries", "/admin/devices/{device_id}/notifications"):
-        assert await tour.ask("GET", path)
+    lists = ("transactions", "ledger-entries", "revenue", "devices/{device_id}/notifications")
+    for path in lists:
+        assert await tour.ask("GET", f"/admin/{path}")
+
+
+async def test_a_merchants_own_shop(tour: Tour, database: Database) -> None:
+    tour = replace(tour, staff=tour.staff.another("per_owner", "merchant_owner"))
+    shop = await open_shop(database)
+    await give_to(database, shop)
+    payment = await shop.payment(await shop.box())
+    await take(database, report(payment), now_ms=clock.now_ms())
+    tour.ids |= {"transaction_id": payment.payment_id}
+
+    told = await tour.ask("GET", "/merchant/transactions/{transaction_id}")
+
+    assert told["announcements"]
+    assert told["timeline"]
+    assert (await tour.ask("GET", "/merchant/me"))["merchants"]
+    assert (await tour.ask("GET", "/merchant/dashboard/summary"))["days"]
+    tour.ids["settlement_id"] = await settle(database, shop)
+    assert (await tour.ask("GET", "/merchant/transactions/{transaction_id}"))["settlement"]
+    assert (await tour.ask("GET", "/merchant/dashboard/summary"))["settlements"]["last"]
+    assert (await tour.ask("GET", "/merchant/settlements/{settlement_id}"))["shares"]
+    statement = {"kind": "statements", "format": "pdf", "filters": {"settlement_id": tour.ids["settlement_id"]}}
+    tour.ids["export_id"] = (await tour.ask("POST", "/merchant/exports", statement, status=202))["id"]
+    await tour.ask("GET", "/merchant/exports/{export_id}")
+    await tour.ask("POST", "/merchant/exports/{export_id}/cancel")
+    for path in ("transactions", "outlets", "devices", "settlements", "settlements/{settlement_id}/items", "exports"):
+        assert await tour.ask("GET", f"/merchant/{path}")
 
 
 async def test_what_is_settled_and_what_it_costs(tour: Tour, database: Database) -> None:

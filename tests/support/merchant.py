@@ -1,12 +1,14 @@
-"""A merchant's own people and programs at their doors."""
+"""A merchant's own people and programs at their doors. A conftest imports the fixtures that its tests want."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
-from support.hub import Hub
-from support.shop import Shop, execute
+import pytest
+from support.hub import Hub, open_hub
+from support.shop import Shop, execute, open_shop
 
 from soundbox_server.clock import now_ms
 from soundbox_server.db import Database
@@ -34,6 +36,25 @@ class Merchant:
 def _read(answer: httpx.Response, status: int) -> Any:
     assert answer.status_code == status, answer.text
     return answer.json()
+
+
+@pytest.fixture
+async def hub(database_url: str, tmp_path: Path) -> AsyncIterator[Hub]:
+    async with open_hub(database_url, tmp_path / "home") as hub:
+        yield hub
+
+
+@pytest.fixture
+async def shop(hub: Hub, database: Database) -> Shop:
+    """The shop of `owner`."""
+    shop = await open_shop(database)
+    await give_to(database, shop)
+    return shop
+
+
+@pytest.fixture
+def owner(hub: Hub, shop: Shop) -> Merchant:
+    return Merchant(hub)
 
 
 async def give_to(database: Database, shop: Shop, organisation_id: str = "org_test_merchant") -> None:

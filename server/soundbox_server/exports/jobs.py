@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from sqlalchemy import func, select
 from soundbox_server import clock
 from soundbox_server.db import Database, reading
 from soundbox_server.exports import service
+from soundbox_server.exports.kinds import Kind, Kinds, listing_of, open_form
 from soundbox_server.exports.service import Claimed
-from soundbox_server.exports.writing import FileWriter, beginning, lines
+from soundbox_server.exports.writing import FileWriter
 from soundbox_server.paging import Key, Listing, Page, key_of, read, show
 
 log = structlog.get_logger()
@@ -26,11 +27,21 @@ LEFT_BEHIND_S = 24 * 3_600
 
 
 class Exporter:
-    """Writes the exports of these lists into the folder, one at a time."""
+    """Writes the exports of these kinds into the folder, one at a time. `theirs` are the kinds that an organisation
+    may ask for of itself."""
 
-    def __init__(self, database: Database, listings: Mapping[str, Listing[Any]], *, folder: Path, owner: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        kinds: Kinds,
+        *,
+        theirs: Callable[[str], Kinds] | None = None,
+        folder: Path,
+        owner: str,
+    ) -> None:
         self._database = database
-        self._listings = listings
+        self._kinds = kinds
+        self._theirs = theirs
         self._folder = folder
         self._owner = owner
 
@@ -69,20 +80,24 @@ class Exporter:
 
     async def _write_rows(self, job: Claimed, writer: FileWriter) -> bool:
         """Whether the file is whole; False when the export was cancelled or another writer has it."""
-        listing = self._listings[job.kind]
+        kind = self._kind(job)
+        listing = listing_of(kind)
         asked = listing.asked.model_validate(orjson.loads(job.filters))
+        async with reading(self._database) as session:
+            form = await open_form(kind, session, asked, job.format, with_bom=job.with_bom)
         total, done, after = await self._count(listing, asked), 0, None
-        await asyncio.to_thread(writer.write, beginning(job.format, listing.columns, with_bom=job.with_bom))
+        await asyncio.to_thread(_write, writer, form.beginning)
         while True:
             rows, after = await self._read(listing, asked, after)
-            content = lines(job.format, listing.columns, [show(listing, row) for row in rows])
-            await asyncio.to_thread(writer.write, content)
+            shown = [show(listing, row) for row in rows]
+            await asyncio.to_thread(_write, writer, form.rows, shown)
             done += len(rows)
             on = partial(service.go_on, job=job, rows_done=done, rows_total=total, now_ms=clock.now_ms())
             if not await self._database.write(on):
                 return False
             if len(rows) < TOGETHER:
                 break
+        await asyncio.to_thread(_write, writer, form.end)
         sha256 = await asyncio.to_thread(writer.finish)
         finish = partial(
             service.finish, job=job, rows_done=done, size_bytes=writer.size_bytes, sha256=sha256, now_ms=clock.now_ms()
@@ -90,6 +105,13 @@ class Exporter:
         finished = await self._database.write(finish)
         log.info("export.written", export_id=job.id, kind=job.kind, rows=done)
         return finished
+
+    def _kind(self, job: Claimed) -> Kind:
+        if job.organisation_id is None:
+            return self._kinds[job.kind]
+        if self._theirs is None:
+            raise LookupError(f"Nobody but staff asks for {job.kind} here.")
+        return self._theirs(job.organisation_id)[job.kind]
 
     async def _count(self, listing: Listing[Any], asked: Page) -> int | None:
         async with reading(self._database) as session:
@@ -101,6 +123,10 @@ class Exporter:
         async with reading(self._database) as session:
             rows = await read(session, listing, asked, after=after, limit=TOGETHER)
         return rows, key_of(listing, rows[-1]) if rows else after
+
+
+def _write(writer: FileWriter, make: Callable[..., bytes], *rows: Sequence[Any]) -> None:
+    writer.write(make(*rows))
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:

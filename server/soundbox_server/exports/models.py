@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
@@ -6,6 +6,7 @@ from soundbox_server.exports.state import UNFINISHED, ExportState
 
 _STATES = ", ".join(f"'{state}'" for state in ExportState)
 _UNFINISHED = text(f"state IN ({', '.join(repr(state.value) for state in UNFINISHED)})")
+_THEIRS = text("organisation_id IS NOT NULL")
 
 
 class ExportJob(Base):
@@ -14,8 +15,9 @@ class ExportJob(Base):
     __tablename__ = "export_job"
     __table_args__ = (
         CheckConstraint(f"state IN ({_STATES})", name="export_state_known"),
-        CheckConstraint("format IN ('csv', 'jsonl')", name="export_format"),
+        CheckConstraint("format IN ('csv', 'jsonl', 'pdf')", name="export_format"),
         CheckConstraint("state <> 'done' OR (sha256 IS NOT NULL AND expires_at_ms IS NOT NULL)", name="export_whole"),
+        Index("export_of_organisation", "organisation_id", "id", sqlite_where=_THEIRS, postgresql_where=_THEIRS),
         Index("export_unfinished", "id", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
     )
 
@@ -26,6 +28,7 @@ class ExportJob(Base):
     filters: Mapped[str]  # JSON, as they were asked
     state: Mapped[str]
     requested_by: Mapped[str]
+    organisation_id: Mapped[str | None] = mapped_column(ForeignKey("organisation.id"))  # that asked of itself
     requested_at_ms: Mapped[int] = mapped_column(BigInteger)
     owner: Mapped[str | None]
     attempt: Mapped[int]

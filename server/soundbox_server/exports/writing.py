@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -21,7 +21,7 @@ from soundbox_server.files import sync_folder
 
 JAKARTA = ZoneInfo("Asia/Jakarta")
 BOM = b"\xef\xbb\xbf"
-MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
+MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl", "pdf": "application/pdf"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -54,6 +54,32 @@ class FileWriter:
     def give_up(self) -> None:
         self._file.close()
         self._unfinished.unlink(missing_ok=True)
+
+
+class Form(Protocol):
+    """How rows become a file, piece by piece. What it does may take long: call it in a thread."""
+
+    def beginning(self) -> bytes: ...
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> bytes: ...
+
+    def end(self) -> bytes: ...
+
+
+class ListForm:
+    """A list's rows as they are, in its columns."""
+
+    def __init__(self, format_: str, columns: Sequence[str], *, with_bom: bool) -> None:
+        self._format, self._columns, self._with_bom = format_, columns, with_bom
+
+    def beginning(self) -> bytes:
+        return beginning(self._format, self._columns, with_bom=self._with_bom)
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+        return lines(self._format, self._columns, rows)
+
+    def end(self) -> bytes:
+        return b""
 
 
 def beginning(format_: str, columns: Sequence[str], *, with_bom: bool) -> bytes:

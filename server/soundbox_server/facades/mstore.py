@@ -32,6 +32,8 @@ from soundbox_server.payments.charging import Order, Pending, find_charge, place
 from soundbox_server.payments.desk import ChargeDesk
 from soundbox_server.payments.methods import CEILING_IDR, MOST_IDR, Payer, PaymentMethod
 from soundbox_server.payments.models import Payment
+from soundbox_server.payments.pictures import USUAL_PX
+from soundbox_server.payments.qr_routes import IfNoneMatch, Size, drawn, show_picture, waiting_payload
 from soundbox_server.payments.state import OPEN
 from soundbox_server.payments.tenants import payment_of
 
@@ -180,7 +182,8 @@ async def create_payment(
         taken: Response = await request.app.state.database.write(take)
         return taken
     desk: ChargeDesk = request.app.state.charge_desk
-    return await desk.issue(order_of, show=_created, once=once)
+    base = request.app.state.public_url
+    return await desk.issue(order_of, show=lambda pending: _created(pending, base), once=once)
 
 
 async def _order(tx: Statements, asked: NewPayment, *, organisation_id: str, actor: Actor, trace_id: str) -> Order:
@@ -234,7 +237,13 @@ async def _take_cash(tx: Statements, order_of: Any) -> Response:
     )
 
 
-def _created(pending: Pending) -> Response:
+def qr_url(pending: Pending, base: str) -> str | None:
+    """Where the payer's QR is to be seen: at the provider's, else at ours, for whoever may see the payment."""
+    ours = f"{base}/api/v1/pos/payments/{pending.payment_id}/qr.png" if pending.qr_payload else None
+    return pending.actions.get("qr_image_url") or ours
+
+
+def _created(pending: Pending, base: str) -> Response:
     given = pending.actions
     shown = {
         "reference_id": pending.payment_id,
@@ -248,7 +257,7 @@ def _created(pending: Pending) -> Response:
         "channel_code": _channel(pending.method),
         "expires_at": rfc3339(pending.expires_at_ms),
         "qr_string": given.get("qr_payload"),
-        "qr_url": given.get("qr_image_url"),
+        "qr_url": qr_url(pending, base),
         "checkout_url": given.get("checkout_url") or given.get("deeplink"),
         "va_number": given.get("va_number"),
         "biller_code": given.get("biller_code"),
@@ -299,6 +308,18 @@ async def get_payment(reference_id: Id, caller: Caller, session: Reader) -> Resp
     """Where a payment stands: what we know by now, without asking the provider."""
     payment = await payment_of(session, reference_id, organisation_id=caller.organisation_id)
     return _ok(_status(payment))
+
+
+@router.get(
+    "/api/v1/pos/payments/{reference_id}/qr.png", response_class=Response,
+    responses=drawn("image/png") | problems(TransactionNotFound, Conflict),
+)  # fmt: skip
+async def get_qr_picture(
+    reference_id: Id, caller: Caller, session: Reader, size: Size = USUAL_PX, if_none_match: IfNoneMatch = None
+) -> Response:
+    """What the customer scans, for as long as the payment waits for them."""
+    payment = await payment_of(session, reference_id, organisation_id=caller.organisation_id)
+    return await show_picture(await waiting_payload(session, payment.id), "png", size, if_none_match)
 
 
 def _status(payment: Payment) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy import ColumnElement, Select, and_, func, select
 
 from soundbox_server import clock, db
@@ -27,6 +27,7 @@ from soundbox_server.errors import (
     PartnerTimeout,
     TransactionNotFound,
 )
+from soundbox_server.facades.mstore import qr_url
 from soundbox_server.fields import Id, Moment, Name
 from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.idempotency import Once
@@ -77,6 +78,20 @@ ERRORS = ErrorForm(
 )
 
 
+def _storable(value: JsonValue) -> JsonValue:
+    """An integer beyond 64 bits becomes what the reference's programs, which know doubles alone, would have read.
+    ValueError for half a character."""
+    if isinstance(value, dict):
+        return {str(_storable(name)): _storable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_storable(inner) for inner in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return float(value) if abs(value) < 2**1023 else None
+    if isinstance(value, str):
+        value.encode()
+    return value
+
+
 class Product(BaseModel):
     """One line of what was sold; `price` and `unitPrice` are two names of the same."""
 
@@ -88,7 +103,7 @@ class Product(BaseModel):
     quantity: Annotated[int, Field(ge=1, le=1_000_000, examples=[2])]
     price: Annotated[int | None, Field(ge=0, le=MOST_IDR)] = None
     unitPrice: Annotated[int | None, Field(ge=0, le=MOST_IDR, examples=[25000])] = None  # noqa: N815
-    details: JsonValue = None
+    details: Annotated[JsonValue, AfterValidator(_storable)] = None
 
 
 class NewTransaction(BaseModel):
@@ -206,7 +221,8 @@ async def create_transaction(
 
     if asked.type == "QRIS":
         desk: ChargeDesk = request.app.state.charge_desk
-        return await desk.issue(order_of, show=lambda pending: _issued(pending, items), once=once)
+        base = request.app.state.public_url
+        return await desk.issue(order_of, show=lambda pending: _issued(pending, items, base), once=once)
 
     async def take(tx: Statements) -> Response:
         return await once.answer(tx, lambda: _take_cash(tx, asked, items, order_of))
@@ -255,13 +271,13 @@ async def _order(
     )
 
 
-def _issued(pending: Pending, items: Sequence[dict[str, Any]]) -> Response:
+def _issued(pending: Pending, items: Sequence[dict[str, Any]], base: str) -> Response:
     data = {
         "transactionId": pending.payment_id,
         "amount": pending.amount,
         "status": STATUS[pending.payment_state],
         "qrCode": pending.qr_payload,
-        "qrisUrl": pending.actions.get("qr_image_url"),
+        "qrisUrl": qr_url(pending, base),
         "expiredTime": rfc3339(pending.expires_at_ms),
         "productInfo": items,
     }

@@ -224,7 +224,8 @@ Size = Annotated[
 IfNoneMatch = Annotated[str | None, Header(description="the ETag of the picture that is there already")]
 
 
-def _drawn(media_type: str) -> dict[int | str, dict[str, Any]]:
+def drawn(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """What a door of pictures answers, for its description."""
     picture = {media_type: {"schema": {"type": "string", "format": "binary"}}}
     return {
         200: {"description": "The picture", "content": picture},
@@ -233,39 +234,40 @@ def _drawn(media_type: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-@router.get("/admin/static-qrs/{static_qr_id}/qr.png", response_class=Response, responses=_drawn("image/png"))
+@router.get("/admin/static-qrs/{static_qr_id}/qr.png", response_class=Response, responses=drawn("image/png"))
 async def static_qr_as_png(
     static_qr_id: Id, session: Reader, size: Size = pictures.USUAL_PX, if_none_match: IfNoneMatch = None
 ) -> Response:
     """What hangs at the terminal, to be printed."""
-    return await _picture(await _hanging_payload(session, static_qr_id), "png", size, if_none_match)
+    return await show_picture(await _hanging_payload(session, static_qr_id), "png", size, if_none_match)
 
 
-@router.get("/admin/static-qrs/{static_qr_id}/qr.svg", response_class=Response, responses=_drawn("image/svg+xml"))
+@router.get("/admin/static-qrs/{static_qr_id}/qr.svg", response_class=Response, responses=drawn("image/svg+xml"))
 async def static_qr_as_svg(
     static_qr_id: Id, session: Reader, size: Size = pictures.USUAL_PX, if_none_match: IfNoneMatch = None
 ) -> Response:
     """What hangs at the terminal, to be printed."""
-    return await _picture(await _hanging_payload(session, static_qr_id), "svg", size, if_none_match)
+    return await show_picture(await _hanging_payload(session, static_qr_id), "svg", size, if_none_match)
 
 
-@router.get("/admin/transactions/{transaction_id}/qr.png", response_class=Response, responses=_drawn("image/png"))
+@router.get("/admin/transactions/{transaction_id}/qr.png", response_class=Response, responses=drawn("image/png"))
 async def transaction_qr_as_png(
     transaction_id: Id, session: Reader, size: Size = pictures.USUAL_PX, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The QR of a transaction that waits to be paid."""
-    return await _picture(await _waiting_payload(session, transaction_id), "png", size, if_none_match)
+    return await show_picture(await waiting_payload(session, transaction_id), "png", size, if_none_match)
 
 
-@router.get("/admin/transactions/{transaction_id}/qr.svg", response_class=Response, responses=_drawn("image/svg+xml"))
+@router.get("/admin/transactions/{transaction_id}/qr.svg", response_class=Response, responses=drawn("image/svg+xml"))
 async def transaction_qr_as_svg(
     transaction_id: Id, session: Reader, size: Size = pictures.USUAL_PX, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The QR of a transaction that waits to be paid."""
-    return await _picture(await _waiting_payload(session, transaction_id), "svg", size, if_none_match)
+    return await show_picture(await waiting_payload(session, transaction_id), "svg", size, if_none_match)
 
 
-async def _picture(payload: str, form: Form, size_px: int, known: str | None) -> Response:
+async def show_picture(payload: str, form: Form, size_px: int, known: str | None) -> Response:
+    """The picture of this payload, or that it is still the `known` one."""
     drawn = await pictures.picture(payload, form, size_px=size_px)
     headers = {
         "ETag": drawn.etag,
@@ -295,7 +297,7 @@ async def _hanging_payload(session: AsyncSession, static_qr_id: str) -> str:
     return found.qr_payload
 
 
-async def _waiting_payload(session: AsyncSession, transaction_id: str) -> str:
+async def waiting_payload(session: AsyncSession, transaction_id: str) -> str:
     """Raises TransactionNotFound, NotFound without a QR, Conflict for one that should not be scanned any more."""
     payment = await session.get(Payment, transaction_id)
     if payment is None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 from support.hub import Hub, open_hub, person_of
+from support.settled import settle
 from support.shop import execute, open_shop
 
 from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED
@@ -122,7 +123,7 @@ async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: s
 
 # For people alone: their own account, who gets in, and what somebody answers for.
 PEOPLES = re.compile(
-    r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/|/merchants/\{\w+\}/(approve|reject|suspend|"
+    r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/(logout|password|totp|sessions)\b|/merchants/\{\w+\}/(approve|reject|suspend|"
     r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
     r"/admin/fees/profiles/\{\w+\}/versions|/admin/transactions/\{\w+\}/resolve|/admin/provider-reports/\{\w+\}/(assign|reject)"
 )
@@ -204,6 +205,7 @@ async def plant_world(database: Database, name: str) -> World:
     ids["reference_id"] = payment.payment_id
     ids["conflict_id"] = f"ofc_{name}"
     await execute(database, _CONFLICT, ids["conflict_id"], shop.merchant_id, shop.terminal_id)
+    ids["settlement_id"] = await settle(database, shop, state="carried")
     for kind, roles in ROLES_OF.items():
         ids["organisation_id"] = f"org_{name}_{kind}"
         await execute(
@@ -220,6 +222,8 @@ async def plant_world(database: Database, name: str) -> World:
                 ids["person_id"], ids["organisation_id"], kind, f"{role}@{name}.test", role,
             )  # fmt: skip
             await plant_session(database, sessions[role], ids["person_id"], at_ms)
+    ids["export_id"] = f"exp_{name}"
+    await execute(database, _EXPORT, ids["export_id"], f"org_{name}_merchant")
     ids["api_key_id"] = "key_platform_admin_devices:read"
     return World(ids, sessions)
 
@@ -228,6 +232,11 @@ _CONFLICT = (
     "INSERT INTO offline_conflict (id, merchant_id, terminal_id, kind, offline_reference, offline_id, conflict_type, "
     "reason, local_data, local_sha256, created_at_ms) "
     "VALUES ($1, $2, $3, 'void', 'POS01-20251013-1', 'x', 'constraint_violation', 'no such transaction', '{}', 'x', 1)"
+)
+_EXPORT = (
+    "INSERT INTO export_job (id, kind, format, with_bom, filters, state, requested_by, requested_at_ms, attempt, "
+    "lease_until_ms, rows_done, organisation_id) "
+    "VALUES ($1, 'transactions', 'csv', false, '{}', 'queued', 'per_nowhere', 1, 0, 0, 0, $2)"
 )
 
 

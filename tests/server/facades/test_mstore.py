@@ -13,7 +13,7 @@ from support.staff import audited
 
 from soundbox_server.db import Database
 from soundbox_server.facades.mstore import METHODS, STATUS
-from soundbox_server.payments import qris
+from soundbox_server.payments import pictures, qris
 from soundbox_server.payments.methods import PaymentMethod
 from soundbox_server.payments.state import PaymentState
 
@@ -59,6 +59,29 @@ async def test_a_qris_payment_is_asked_for_paid_and_announced(owner: Merchant, s
     assert [one["recipient_id"] for one in await told(database, data["reference_id"])] == [box]
     assert (await check_books(database)).captured == {data["reference_id"]: 1}
     assert len(await audited(database, "transaction.simulated")) == 1
+
+
+async def test_the_picture_that_the_answer_names_shows_the_same_qr_to_its_own_merchant_alone(
+    owner: Merchant, hub: Hub, shop: Shop, database: Database
+) -> None:
+    data = (await owner.post(PAYMENTS, order()))["data"]
+    path = f"{PAYMENTS}/{data['reference_id']}/qr.png"
+
+    shown = await owner.call("GET", data["qr_url"])
+    kept = await hub.http.get(path, headers=hub.as_role("merchant_owner") | {"if-none-match": shown.headers["etag"]})
+    small = await owner.call("GET", path, params={"size": 256})
+    strange = await (await a_stranger(hub)).get(path, status=404)
+    nobody = await hub.http.get(path)
+    await owner.post(f"{PAYMENTS}/{data['reference_id']}/simulate", {})
+    await paid(owner, data["reference_id"])
+    over = await owner.get(path, status=409)
+
+    assert data["qr_url"] == hub.app.state.settings.public_url + path
+    assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
+    assert shown.content == (await pictures.picture(data["qr_string"], "png")).content
+    assert (kept.status_code, kept.content) == (304, b"")
+    assert small.content != shown.content
+    assert (strange["error"], nobody.status_code, over["error"]) == ("TRANSACTION_NOT_FOUND", 401, "CONFLICT")
 
 
 async def test_an_order_code_stands_for_one_payment(owner: Merchant, database: Database) -> None:

@@ -12,7 +12,7 @@ from support.shop import Shop, payment_row, report, rows, take, told
 from soundbox_server import clock
 from soundbox_server.db import Database
 from soundbox_server.facades.paybaba import STATUS
-from soundbox_server.payments import qris
+from soundbox_server.payments import pictures, qris
 from soundbox_server.payments.refunds import request_refund
 from soundbox_server.payments.state import PaymentState
 
@@ -38,7 +38,9 @@ async def test_a_qris_is_issued_and_its_payment_is_found_again(owner: Merchant, 
     created = await sell(owner)
 
     found = (await owner.get(f"{LIST}/{created['transactionId']}"))["data"]
+    picture = await owner.call("GET", created["qrisUrl"])
 
+    assert picture.content == (await pictures.picture(created["qrCode"], "png")).content
     assert qris.amount_idr(qris.decode(created["qrCode"])) == 50000
     assert (created["status"], created["amount"], created["productInfo"]) == ("Pending", 50000, PRODUCTS)
     assert found["qrCode"] == created["qrCode"]
@@ -48,6 +50,23 @@ async def test_a_qris_is_issued_and_its_payment_is_found_again(owner: Merchant, 
     assert found["productInfo"] == PRODUCTS
     row = await payment_row(database, created["transactionId"])
     assert (row["source"], row["merchant_id"], row["terminal_id"]) == ("api", shop.merchant_id, shop.terminal_id)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_a_product_tells_of_itself_is_kept_however_large_its_numbers(
+    owner: Merchant, shop: Shop, database: Database
+) -> None:
+    details = {"small": -(2**63), "large": [2**64, -(10**30)], "beyond": 10**400, "text": "\x00é", "none": None}
+
+    created = await sell(owner, type="CASH", productInfo=[{"name": "Kopi", "quantity": 1, "details": details}])
+    found = (await owner.get(f"{LIST}/{created['transactionId']}"))["data"]
+
+    kept = {"small": -(2**63), "large": [2.0**64, -1e30], "beyond": None, "text": "\x00é", "none": None}
+    assert created["productInfo"][0]["details"] == found["productInfo"][0]["details"] == kept
+    for half in ('{"\\ud800":1}', '["\\udc00"]'):
+        body = f'{{"type":"CASH","amount":1,"productInfo":[{{"name":"a","quantity":1,"details":{half}}}]}}'
+        headers = owner.hub.as_role("merchant_owner") | {"content-type": "application/json"}
+        assert (await owner.hub.http.post(CREATE, content=body, headers=headers)).status_code == 400
 
 
 async def test_cash_is_settled_at_once(owner: Merchant, shop: Shop, database: Database) -> None:

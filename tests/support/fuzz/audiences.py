@@ -24,7 +24,7 @@ _ONES_OWN = "^/(admin|merchant)/(logout|sessions|password|totp)"  # whoever asks
 AUDIENCES = (
     Audience(
         name="registry",
-        paths="^/admin/(merchants|outlets|terminals|static-qrs|account-changes|ledger-entries|audit-logs|alerts|exports|health)",
+        paths="^/admin/(merchants|outlets|terminals|static-qrs|account-changes|ledger-entries|revenue|audit-logs|alerts|exports|health)",
         person="per_demo_admin",
     ),
     Audience(
@@ -33,7 +33,11 @@ AUDIENCES = (
         person="per_demo_admin",
     ),
     Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
-    Audience(name="pos", paths="^/api/(v1/pos|transactions)(/|$)", person="per_demo_owner"),
+    Audience(
+        name="shop",
+        paths="^/api/(v1/pos|transactions)(/|$)|^/merchant/(me|dashboard|transactions|settlements|outlets|devices|exports)(/|$)",
+        person="per_demo_owner",
+    ),
     Audience(name="box", paths="^/device/", but="^/device/provision/activate$", box=True),
     Audience(name="partner", paths="^/integrations/"),
     Audience(
