@@ -56,6 +56,8 @@ from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, PO
 from soundbox_server.providers.base import StaticIssuer
 from soundbox_server.providers.registry import Gateways, asked_for
 from soundbox_server.providers.routes import router as providers
+from soundbox_server.reconciliation.routes import LARGEST_FILE as LARGEST_STATEMENT
+from soundbox_server.reconciliation.routes import router as reconciliation
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
 
@@ -79,6 +81,7 @@ DAY_MS = 24 * 3_600_000
 LARGER_BODIES = {
     "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
     "/admin/devices/bulk": LARGEST_LIST,
+    "/admin/reconciliation/statements": LARGEST_STATEMENT,
     mstore_offline.SYNC: mstore_offline.LARGEST_BATCH,
 }
 
@@ -107,7 +110,7 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        reconciliation, providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":

@@ -34,6 +34,7 @@ from soundbox_server.payments.review_routes import REFUNDS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
 from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_callback
+from soundbox_server.reconciliation.routes import DIFFERENCES, TOTALS
 from soundbox_server.settings import Settings
 
 # Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
@@ -41,6 +42,8 @@ EXPORTABLE: Mapping[str, Listing[Any]] = {
     "transactions": TRANSACTIONS,
     "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
+    "differences": DIFFERENCES,
+    "daily_totals": TOTALS,
     "merchants": MERCHANTS,
     "outlets": OUTLETS,
     "terminals": TERMINALS,

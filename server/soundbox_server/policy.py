@@ -166,6 +166,16 @@ POLICY: Policy = {
     ("GET", "/admin/provider-reports"): _STAFF,
     ("POST", "/admin/provider-reports/{report_id}/assign"): _FINANCE,
     ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
+    ("GET", "/admin/reconciliation/mappings"): _STAFF,
+    ("PUT", "/admin/reconciliation/mappings/{provider}"): _FINANCE,
+    ("POST", "/admin/reconciliation/statements"): _FINANCE,
+    ("GET", "/admin/reconciliation/statements"): _STAFF,
+    ("GET", "/admin/reconciliation/statements/{statement_id}"): _STAFF,
+    ("GET", "/admin/reconciliation/differences"): _STAFF,
+    ("POST", "/admin/reconciliation/differences/{difference_id}/settle"): _FINANCE,
+    ("GET", "/admin/reconciliation/report"): _STAFF,
+    ("GET", "/admin/reconciliation/totals"): _STAFF,
+    ("GET", "/admin/reconciliation/ledger-checks"): _STAFF,
     # Merchants' own programs, in the words of reference 002 and reference 000
     ("POST", "/api/v1/pos/payments"): _MERCHANTS,
     ("GET", "/api/v1/pos/payments/{reference_id}"): _MERCHANTS,
@@ -285,6 +295,23 @@ SCOPES: Scopes = {
     "refunds:read": frozenset({("GET", "/admin/refunds"), ("GET", "/admin/refunds/{refund_id}")}),
     "refunds:write": frozenset({("POST", "/admin/transactions/{transaction_id}/refund")}),
     "ledger-entries:read": frozenset({("GET", "/admin/ledger-entries")}),
+    "reconciliation:read": frozenset(
+        {
+            ("GET", "/admin/reconciliation/mappings"),
+            ("GET", "/admin/reconciliation/statements"),
+            ("GET", "/admin/reconciliation/statements/{statement_id}"),
+            ("GET", "/admin/reconciliation/differences"),
+            ("GET", "/admin/reconciliation/report"),
+            ("GET", "/admin/reconciliation/totals"),
+            ("GET", "/admin/reconciliation/ledger-checks"),
+        }
+    ),
+    "reconciliation:write": frozenset(
+        {
+            ("PUT", "/admin/reconciliation/mappings/{provider}"),
+            ("POST", "/admin/reconciliation/statements"),
+        }
+    ),
     "audit-logs:read": frozenset({("GET", "/admin/audit-logs")}),
     "alerts:read": frozenset({("GET", "/admin/alerts"), ("GET", "/admin/alerts/{alert_id}")}),
     "alerts:write": frozenset(
@@ -339,6 +366,8 @@ EXPORTS: Mapping[str, frozenset[str]] = {
     "transactions": _OPERATORS | _FINANCE,
     "refunds": _OPERATORS | _FINANCE,
     "ledger_entries": _FINANCE,
+    "differences": _FINANCE,
+    "daily_totals": _FINANCE,
     "merchants": _OPERATORS | _FINANCE,
     "outlets": _OPERATORS | _FINANCE,
     "terminals": _OPERATORS | _FINANCE,
@@ -352,6 +381,8 @@ EXPORT_SCOPES: Mapping[str, str] = {
     "transactions": "transactions:read",
     "refunds": "refunds:read",
     "ledger_entries": "ledger-entries:read",
+    "differences": "reconciliation:read",
+    "daily_totals": "reconciliation:read",
     "merchants": "merchants:read",
     "outlets": "outlets:read",
     "terminals": "terminals:read",

@@ -47,6 +47,7 @@ from soundbox_server.payments.jobs import Inquirer, Matcher, QrIssuer, Refunder,
 from soundbox_server.payments.mqtt import QrRequests
 from soundbox_server.providers.base import PaymentReport
 from soundbox_server.providers.registry import asked_for
+from soundbox_server.reconciliation.jobs import check_books
 from soundbox_server.settings import Settings
 
 log = structlog.get_logger()
@@ -172,6 +173,7 @@ class Worker:
                     self._repeat(self._matcher.tick, MATCH_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
+                    self._repeat(self._check_books, TIDY_EVERY_S),
                     self._repeat(self._beat, beats.EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
@@ -315,6 +317,9 @@ class Worker:
         await apply_account_changes(self._database)
         await purge_keys(self._database)
         await self._exporter.purge()
+
+    async def _check_books(self) -> None:
+        await check_books(self._database)
 
     async def _link_audit_log(self) -> None:
         await link_entries(self._database)

@@ -29,7 +29,7 @@ NOWHERE = {
     "static_qr_id": "sqr_nowhere",
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
     "refund_id": "rfd_nowhere", "report_id": "evt_nowhere", "credential_id": "pcr_nowhere", "route_id": "prt_nowhere",
-    "provider": "nobody", "partner": "nobody",
+    "provider": "nobody", "partner": "nobody", "statement_id": "sta_nowhere", "difference_id": "dif_nowhere",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
 BODIES: dict[tuple[str, str], object] = {
@@ -123,7 +123,8 @@ async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: s
 PEOPLES = re.compile(
     r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/|/merchants/\{\w+\}/(approve|reject|suspend|"
     r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
-    r"/admin/transactions/\{\w+\}/resolve|/admin/provider-reports/\{\w+\}/(assign|reject)"
+    r"/admin/transactions/\{\w+\}/resolve|/admin/provider-reports/\{\w+\}/(assign|reject)|"
+    r"/admin/reconciliation/differences/\{\w+\}/settle"
 )
 
 
