@@ -32,9 +32,11 @@ from soundbox_server.facades import mstore, mstore_offline, paybaba
 from soundbox_server.gateways import (
     MIDTRANS_WEBHOOK,
     PAYLABS_WEBHOOK,
+    PAYOUT_CALLBACK,
     SNAP_NOTIFY,
     SNAP_TOKEN,
     XENDIT_WEBHOOK,
+    open_bank,
     open_gateways,
     snap_token_key,
 )
@@ -52,6 +54,9 @@ from soundbox_server.payments.qr_routes import router as qrs
 from soundbox_server.payments.review_routes import router as review
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
+from soundbox_server.payouts.routes import CALLBACK_OPERATION as PAYOUT_OPERATION
+from soundbox_server.payouts.routes import payout_callback
+from soundbox_server.payouts.routes import router as payouts
 from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.providers.base import StaticIssuer
 from soundbox_server.providers.registry import Gateways, asked_for
@@ -67,6 +72,7 @@ log = structlog.get_logger()
 LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
+    PAYOUT_CALLBACK: (payout_callback, PAYOUT_OPERATION),
     XENDIT_WEBHOOK: (notify.xendit_webhook, notify.XENDIT_OPERATION),
     MIDTRANS_WEBHOOK: (notify.midtrans_webhook, notify.MIDTRANS_OPERATION),
     PAYLABS_WEBHOOK: (notify.paylabs_webhook, notify.PAYLABS_OPERATION),
@@ -110,7 +116,7 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        reconciliation, providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        reconciliation, payouts, providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -176,6 +182,9 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.charge_desk = ChargeDesk(database, gateways, desk.take, lives=parts.lives(settings))
     state.static_issuer = next((one for one in gateways.accounts.values() if isinstance(one, StaticIssuer)), None)
     state.simulator = gateways.accounts.get("sandbox")
+    bank = open_bank(settings)
+    state.bank_name = None if bank is None else bank.name
+    state.bank_callbacks = {} if bank is None else {bank.name: bank}
     state.late_report_ms = settings.late_report_s * 1000
     state.payment_gateways = lambda: gateways.accounts
     state.inquiry = Inquiry(database, state.payment_gateways, desk.take)
@@ -205,6 +214,8 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
         await heartbeats.drain()
         await parts.cancel([connecting, fresh])
         await gateways.aclose()
+        if bank is not None:
+            await bank.aclose()
         log.info("api.stopped")
 
 

@@ -109,6 +109,12 @@ class FeeRuleMissing(Conflict):
     code = "FEE_RULE_MISSING"
 
 
+class MerchantPayoutNotConfigured(Conflict):
+    """Nobody has said which account the merchant is paid to, or no bank pays it."""
+
+    code = "MERCHANT_PAYOUT_NOT_CONFIGURED"
+
+
 class IdempotencyKeyReused(SoundboxError):
     code = "IDEMPOTENCY_KEY_REUSED"
     status = 422

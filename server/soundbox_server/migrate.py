@@ -21,10 +21,12 @@ import soundbox_server.ledger.models
 import soundbox_server.merchants.models
 import soundbox_server.outbox.models
 import soundbox_server.payments.models
+import soundbox_server.payouts.models
 import soundbox_server.pos.models
 import soundbox_server.providers.models
 import soundbox_server.reconciliation.models
-import soundbox_server.revenue.models  # noqa: F401 - each import puts its tables into Base.metadata
+import soundbox_server.revenue.models
+import soundbox_server.settlements.models  # noqa: F401 - each import puts its tables into Base.metadata
 from soundbox_server.db import Base, Database
 
 _ADVISORY_LOCK = 7_265_102  # PostgreSQL: two processes that start together must not both migrate

@@ -32,6 +32,7 @@ from soundbox_server.payments.listings import TRANSACTIONS
 from soundbox_server.payments.methods import Lives
 from soundbox_server.payments.review_routes import REFUNDS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
+from soundbox_server.payouts.routes import PAYOUTS, TRANSFERS
 from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_callback
 from soundbox_server.reconciliation.routes import DIFFERENCES, TOTALS
@@ -42,6 +43,8 @@ EXPORTABLE: Mapping[str, Listing[Any]] = {
     "transactions": TRANSACTIONS,
     "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
+    "payouts": PAYOUTS,
+    "transfers": TRANSFERS,
     "differences": DIFFERENCES,
     "daily_totals": TOTALS,
     "merchants": MERCHANTS,

@@ -120,11 +120,6 @@ async def _plant(tx: Statements, hashed: str, boxes: int, now_ms: int) -> list[d
         "password_hash, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, 'active', 'id', $7, $8) ON CONFLICT DO NOTHING",
         [(person, org, kinds[org], email, name, role, hashed, now_ms) for person, org, email, name, role in USERS],
     )
-    await tx.execute(
-        "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ('fee_basic', 1, 70, $1) "
-        "ON CONFLICT DO NOTHING",
-        now_ms,
-    )
     await _plant_merchant(tx, now_ms)
     await tx.many(
         "INSERT INTO terminal (id, outlet_id, merchant_id, terminal_code, qr_mode, status, is_default, created_at_ms) "

@@ -4,14 +4,17 @@ import pytest
 
 from soundbox_server.db import Database, Statements, statements, transaction
 
-INSERT = "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ($1, 1, $2, $3) ON CONFLICT DO NOTHING"
-ROWS = [(f"fee_{n}", n, 7) for n in range(3)]
+INSERT = (
+    "INSERT INTO fee_profile (id, name, version_id, version, created_at_ms) VALUES ($1, 'x', 'y', $2, $3) "
+    "ON CONFLICT DO NOTHING"
+)
+ROWS = [(f"fee_{n}", n + 1, 7) for n in range(3)]
 
 
-async def _basis_points(database: Database) -> dict[str, int]:
+async def _versions(database: Database) -> dict[str, int]:
     async def work(tx: Statements) -> dict[str, int]:
-        rows = await tx.fetch("SELECT id, bps FROM fee_profile WHERE created_at_ms = 7")
-        return {row["id"]: row["bps"] for row in rows}
+        rows = await tx.fetch("SELECT id, version FROM fee_profile WHERE created_at_ms = 7")
+        return {row["id"]: row["version"] for row in rows}
 
     return await database.read(work)
 
@@ -26,7 +29,7 @@ async def test_many_rows_and_single_rows_arrive_whole_and_once(database: Databas
 
     await database.write(work)
 
-    assert await _basis_points(database) == {"fee_0": 0, "fee_1": 1, "fee_2": 2, "fee_alone": 50}
+    assert await _versions(database) == {"fee_0": 1, "fee_1": 2, "fee_2": 3, "fee_alone": 50}
 
 
 async def test_a_later_read_sees_what_was_written_before_it(database: Database) -> None:
@@ -43,13 +46,13 @@ async def test_a_forbidden_row_takes_its_companions_with_it(database: Database) 
         tx.independent_writes = True
         await tx.execute(INSERT, "fee_fine", 50, 7)
         await tx.execute(
-            "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ('fee_bad', 1, $1, 7)", 10_001
+            "INSERT INTO fee_profile (id, name, version_id, version, created_at_ms) VALUES ('bad', 'x', 'y', $1, 7)", 0
         )
 
-    with pytest.raises(Exception, match=r"fee_profile_bps|CHECK"):
+    with pytest.raises(Exception, match=r"fee_profile_counts_from_one|CHECK"):
         await database.write(work)
 
-    assert await _basis_points(database) == {}
+    assert await _versions(database) == {}
 
 
 async def test_a_sessions_writes_never_wait(database: Database) -> None:
@@ -58,7 +61,7 @@ async def test_a_sessions_writes_never_wait(database: Database) -> None:
         tx.independent_writes = True
         await tx.many(INSERT, ROWS)
 
-    assert len(await _basis_points(database)) == len(ROWS)
+    assert len(await _versions(database)) == len(ROWS)
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -70,9 +73,9 @@ async def test_many_locked_rows_are_each_updated_with_their_own_values(database:
             f"SELECT id FROM fee_profile WHERE id {tx.among(1)} {tx.lock('fee_profile')}", ["fee_0", "fee_2"]
         )
         await tx.many(
-            "UPDATE fee_profile SET bps = $2 + bps WHERE id = $1", [("fee_2", 40), ("fee_0", 20)], locked=True
+            "UPDATE fee_profile SET version = $2 + version WHERE id = $1", [("fee_2", 40), ("fee_0", 20)], locked=True
         )
 
     await database.write(work)
 
-    assert await _basis_points(database) == {"fee_0": 20, "fee_1": 1, "fee_2": 42}
+    assert await _versions(database) == {"fee_0": 21, "fee_1": 2, "fee_2": 43}

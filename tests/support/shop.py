@@ -31,6 +31,7 @@ LIFE_MS = 60_000
 QR_LIFE_MS = 300_000
 LATE_REPORT_MS = 600_000
 PROVIDERS = ("sandbox", "acme")
+DAILY = {"name": "daily", "cutoff": "23:59", "settle_after_days": 1}
 TELLING = Telling(key_of=partial(seal.announcement_key, MASTER), owner="test", life_ms=LIFE_MS)
 
 
@@ -111,6 +112,21 @@ class Shop:
         return await self.database.write(issue)
 
 
+async def flat_profile(tx: Statements, fee_profile_id: str, bps: int, *, version: int = 1) -> None:
+    """A fee profile at one rate for everybody, whatever the day. A later `version` takes the place of the first."""
+    version_id = new_id("fev")
+    await tx.execute(
+        "INSERT INTO fee_profile (id, name, version, version_id, created_at_ms) VALUES ($1, $1, $2, $3, $4) "
+        "ON CONFLICT (id) DO UPDATE SET version = excluded.version, version_id = excluded.version_id",
+        fee_profile_id, version, version_id, NOW,
+    )  # fmt: skip
+    await tx.execute(
+        "INSERT INTO fee_version (fee_profile_id, version, id, effective_from, rules, windows, created_at_ms) "
+        "VALUES ($1, $2, $3, '1970-01-01', $4, $5, $6)",
+        fee_profile_id, version, version_id, json.dumps([{"bps": bps}]), json.dumps([DAILY]), NOW,
+    )  # fmt: skip
+
+
 async def open_shop(database: Database, *, bps: int = 70, brand_name: str = "Warung Sari") -> Shop:
     """An approved merchant whose payments cost so many basis points."""
     org, fees, merchant, outlet, terminal = (new_id(kind) for kind in ("org", "fee", "mer", "out", "term"))
@@ -120,9 +136,7 @@ async def open_shop(database: Database, *, bps: int = 70, brand_name: str = "War
             "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ($1, 'merchant', $2, $3)",
             org, brand_name, NOW,
         )  # fmt: skip
-        await tx.execute(
-            "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ($1, 1, $2, $3)", fees, bps, NOW
-        )
+        await flat_profile(tx, fees, bps)
         await tx.execute(
             "INSERT INTO merchant (id, organisation_id, merchant_code, legal_name, brand_name, city, postal_code, mcc, "
             "nmid, criteria, fee_profile_id, payout_mode, status, created_at_ms) "

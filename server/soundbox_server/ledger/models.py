@@ -8,7 +8,7 @@ _CAPTURE = text("kind = 'capture'")
 _SUSPENSE = text("kind = 'suspense'")
 _LATER = text("kind NOT IN ('capture', 'suspense')")
 _KEYED = text("money_key IS NOT NULL")
-KINDS = ("capture", "suspense", "refund", "release", "reversal")
+KINDS = ("capture", "suspense", "refund", "release", "reversal", "settlement", "payout", "payout_reversal")
 
 
 class Journal(Base):

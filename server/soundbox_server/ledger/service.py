@@ -4,7 +4,7 @@ Accounts are named by what they are: provider_receivable:<provider>, merchant_pa
 suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>. A balance is what came in less what went out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -101,6 +101,24 @@ def reversal(
         postings=tuple(back),
         money_key=f"reversal:{payment_id}",
     )
+
+
+def payout(settlement_id: str, shares: Mapping[str, int], *, payout_id: str, by_hand: bool) -> Journal:
+    """A settlement's money reached the merchant: through each provider its share, or from whoever paid by hand."""
+    clearing = f"clearing:{settlement_id}"
+    ends = {"manual_payout": sum(shares.values())} if by_hand else {_receivable(p): shares[p] for p in sorted(shares)}
+    postings = tuple(Posting(clearing, end, amount) for end, amount in ends.items() if amount)
+    return Journal(kind="payout", postings=postings, money_key=f"payout:{payout_id}")
+
+
+def payout_reversal(paid: Journal, *, payout_id: str) -> Journal:
+    """The inverse of a payout: its bank sent the money back, and it waits in clearing again."""
+    back = tuple(Posting(one.destination, one.source, one.amount) for one in paid.postings)
+    return Journal(kind="payout_reversal", postings=back, money_key=f"payout_reversal:{payout_id}")
+
+
+def _receivable(provider: str) -> str:
+    return f"provider_receivable:{provider}"
 
 
 async def captured_by(tx: Statements, payment_id: str) -> tuple[Posting, ...]:

@@ -43,6 +43,10 @@ PostalCode = Annotated[str, StringConstraints(pattern=r"^[0-9]{5,10}$")]
 Mcc = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$")]
 Nmid = Annotated[str, StringConstraints(pattern=r"^ID[0-9]{13}$")]
 Criteria = Literal["UMI", "UKE", "UME", "UBE", "URE"]
+Category = Annotated[
+    Literal["education", "SPBU", "BLU", "PSO", "G2P", "P2G", "nonprofit_donation"],
+    Field(description="merchants whom the rule book gives a rate of their own, whatever their criteria"),
+]
 PayoutMode = Literal["merchant_direct", "manual"]
 LatePolicy = Annotated[
     Literal["accept", "refund"], Field(description="of money that comes after its QR has ended: kept, or given back")
@@ -67,6 +71,7 @@ class NewMerchant(Body):
     mcc: Mcc | None = None
     nmid: Nmid | None = None
     criteria: Criteria | None = None
+    fee_category: Category | None = None
 
 
 class MerchantChanges(Body):
@@ -86,6 +91,7 @@ class MerchantChanges(Body):
     mcc: Mcc = Field(default_factory=unchanged)
     nmid: Nmid = Field(default_factory=unchanged)
     criteria: Criteria = Field(default_factory=unchanged)
+    fee_category: Category | None = None
 
 
 class MerchantFilters(Page):
@@ -115,7 +121,7 @@ def _select(asked: MerchantFilters) -> Rows:
 
 _COLUMNS = (
     "id", "merchant_code", "legal_name", "brand_name", "owner_email", "city", "postal_code", "mcc", "nmid", "criteria",
-    "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode",
+    "fee_category", "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode",
     "late_policy", "status", "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
 )  # fmt: skip
 MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view, columns=_COLUMNS)
@@ -176,7 +182,9 @@ async def _places(session: AsyncSession, merchant_id: str) -> PlacesView:
     }
 
 
-@router.patch("/admin/merchants/{merchant_id}", responses=answers(ChangedMerchantView) | problems(Conflict))
+@router.patch(
+    "/admin/merchants/{merchant_id}", responses=answers(ChangedMerchantView) | problems(Conflict, FeeRuleMissing)
+)
 async def change_merchant(
     request: Request, merchant_id: Id, wanted: MerchantChanges, session: Session, actor: Acting
 ) -> Response:

@@ -8,15 +8,18 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from soundbox_server import clock
 from soundbox_server.access.models import Organisation
 from soundbox_server.db import KEY_STAYS, violated
 from soundbox_server.errors import Conflict, FeeRuleMissing, MerchantIncomplete, NotFound
-from soundbox_server.fees.service import has_rule
+from soundbox_server.fees import service as fees
+from soundbox_server.fees.terms import Payee
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Merchant, Outlet, Terminal
 from soundbox_server.merchants.state import MerchantState, PlaceState, require_merchant
 
 QR_NEEDS = ("city", "postal_code", "mcc", "nmid", "criteria")
+_PRICED_BY = {"fee_profile_id", "fee_category", "criteria"}
 _CODE_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -86,7 +89,7 @@ async def _organisation(session: AsyncSession, organisation_id: str | None, *, n
 
 
 async def _require_fee_profile(session: AsyncSession, fee_profile_id: str | None) -> None:
-    if fee_profile_id is not None and not await has_rule(session, fee_profile_id):
+    if fee_profile_id is not None and not await fees.exists(session, fee_profile_id):
         raise NotFound("No such fee profile.", field="fee_profile_id")
 
 
@@ -122,11 +125,19 @@ def apply(row: Any, changes: Mapping[str, Any], *, now_ms: int) -> Changed:
 
 async def change(session: AsyncSession, merchant: Merchant, changes: Mapping[str, Any], *, now_ms: int) -> Changed:
     """Facts of a locked merchant, columns by name. Raises NotFound for an unknown fee profile, Conflict when its new
-    code is taken."""
+    code is taken, FeeRuleMissing where an approved one would have no rate."""
     await _require_fee_profile(session, changes.get("fee_profile_id"))
     changed = apply(merchant, changes, now_ms=now_ms)
+    if merchant.status == MerchantState.APPROVED and _PRICED_BY & changed.after.keys():
+        await _require_fee_rule(session, merchant, now_ms=now_ms)
     await flush(session, "merchant_code")
     return changed
+
+
+async def _require_fee_rule(session: AsyncSession, merchant: Merchant, *, now_ms: int) -> None:
+    payee = Payee(merchant.id, merchant.fee_category, merchant.criteria)
+    if not await fees.has_rule(session, merchant.fee_profile_id, payee, day=clock.jakarta_day(now_ms)):
+        raise FeeRuleMissing("No fee rule applies to this merchant: give it a fee profile.", field="fee_profile_id")
 
 
 async def approve(session: AsyncSession, merchant_id: str, *, now_ms: int) -> Merchant:
@@ -135,8 +146,7 @@ async def approve(session: AsyncSession, merchant_id: str, *, now_ms: int) -> Me
     status = require_merchant(merchant.status, MerchantState.APPROVED)
     if lacking := [name for name in missing(merchant) if name in QR_NEEDS]:
         raise MerchantIncomplete("Facts are missing that every QR of this merchant carries.", missing=lacking)
-    if not await has_rule(session, merchant.fee_profile_id):
-        raise FeeRuleMissing("No fee rule applies to this merchant: give it a fee profile.", field="fee_profile_id")
+    await _require_fee_rule(session, merchant, now_ms=now_ms)
     _move(merchant, status, None, now_ms)
     merchant.approved_at_ms = merchant.approved_at_ms or now_ms
     return merchant

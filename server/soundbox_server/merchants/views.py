@@ -6,6 +6,7 @@ from pydantic import WithJsonSchema
 
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.fees.state import FeeCategory
 from soundbox_server.merchants.models import AccountChange, Merchant, MerchantDocument, Outlet, Terminal
 from soundbox_server.merchants.service import missing
 from soundbox_server.merchants.state import AccountChangeState, DocumentState, MerchantState, PlaceState
@@ -23,6 +24,7 @@ class MerchantView(TypedDict):
     mcc: str | None
     nmid: str | None
     criteria: str | None
+    fee_category: Annotated[str, among(FeeCategory)] | None
     fee_profile_id: str | None
     settlement_account_reference: str | None
     settlement_account_type: str | None
@@ -50,6 +52,7 @@ def merchant_view(merchant: Merchant) -> MerchantView:
         "mcc": merchant.mcc,
         "nmid": merchant.nmid,
         "criteria": merchant.criteria,
+        "fee_category": merchant.fee_category,
         "fee_profile_id": merchant.fee_profile_id,
         "settlement_account_reference": merchant.settlement_account_reference,
         "settlement_account_type": merchant.settlement_account_type,

@@ -76,6 +76,7 @@ class TransactionView(TypedDict):
     net_amount: int | None
     fee_bps: int | None
     fee_version: str | None
+    fee_rounding: str | None
     issuer: str | None
     created_at: Time
     expires_at: Time
@@ -110,6 +111,7 @@ def transaction_view(payment: Payment) -> TransactionView:
         "net_amount": _net(payment),
         "fee_bps": payment.fee_bps,
         "fee_version": payment.fee_version,
+        "fee_rounding": payment.fee_rounding,
         "issuer": payment.issuer,
         "created_at": rfc3339(payment.created_at_ms),
         "expires_at": rfc3339(payment.expires_at_ms),
@@ -130,7 +132,8 @@ def _net(payment: Payment) -> int | None:
 COLUMNS = (
     "id", "created_at", "merchant_id", "outlet_id", "terminal_id", "device_id", "request_id", "order_code", "method",
     "qr_mode", "amount", "currency", "status", "late", "review_reason", "resolution", "paid_amount", "refunded_amount",
-    "fee_amount", "net_amount", "fee_bps", "fee_version", "issuer", "paid_at", "captured_at", "reversed_at", "trace_id",
+    "fee_amount", "net_amount", "fee_bps", "fee_version", "fee_rounding", "issuer", "paid_at", "captured_at",
+    "reversed_at", "trace_id",
 )  # fmt: skip
 TRANSACTIONS = Listing(
     asked=TransactionFilters, key=(Payment.id,), select=_select, show=transaction_view, columns=COLUMNS

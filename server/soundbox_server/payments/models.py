@@ -105,6 +105,7 @@ class Payment(Base):
     refunded_amount: Mapped[int] = mapped_column(BigInteger, server_default="0")  # that went back; of suspense, none
     resolution: Mapped[str | None]
     reversed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    fee_rounding: Mapped[str | None]
 
 
 class PaymentAttempt(Base):

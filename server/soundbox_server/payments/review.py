@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 from soundbox_server.announcements.service import Announced, Telling, queue_payment_announcement
+from soundbox_server.clock import jakarta_day
 from soundbox_server.db import Row, Statements
-from soundbox_server.errors import Conflict, IllegalTransition
-from soundbox_server.fees.service import fee
+from soundbox_server.errors import Conflict, FeeRuleMissing, IllegalTransition
+from soundbox_server.fees.service import terms_of
+from soundbox_server.fees.terms import ROUNDING, Payee, Rate, fee
 from soundbox_server.ledger import service as ledger
 from soundbox_server.payments import suspense
 from soundbox_server.payments.adjustments import pending_from_suspense, reverse
@@ -103,8 +105,8 @@ async def _accept(
     provider, gross = _only(kept)
     report = await _last_report(tx, payment["id"])
     at_ms = now_ms if report is None else paid_at(report, now_ms)[0]
-    bps = payment["bps"]
-    cost = fee(gross, bps)
+    rate = await _rate(tx, payment, gross=gross, at_ms=at_ms)
+    cost = fee(gross, rate.bps)
     await suspense.release(
         tx, payment["id"], provider=provider, amount=gross, key=f"accepted:{payment['id']}", now_ms=now_ms
     )
@@ -119,10 +121,10 @@ async def _accept(
     await ledger.post(tx, [journal], now_ms=now_ms)
     await tx.execute(
         "UPDATE payment SET state = $2, review_reason = NULL, resolution = 'accepted', paid_amount = $3, "
-        "fee_amount = $4, fee_bps = $5, fee_version = $6, paid_at_ms = $7, captured_at_ms = $8, "
-        "rrn = coalesce($9, rrn), issuer = coalesce($10, issuer) WHERE id = $1",
-        payment["id"], state.value, gross, cost, bps, f"{payment['fee_profile_id']}/{payment['version']}", at_ms,
-        now_ms, report.rrn if report else None, report.issuer if report else None,
+        "fee_amount = $4, fee_bps = $5, fee_version = $6, fee_rounding = $7, paid_at_ms = $8, captured_at_ms = $9, "
+        "rrn = coalesce($10, rrn), issuer = coalesce($11, issuer) WHERE id = $1",
+        payment["id"], state.value, gross, cost, rate.bps, rate.version, ROUNDING, at_ms, now_ms,
+        report.rrn if report else None, report.issuer if report else None,
     )  # fmt: skip
     await _mark_attempt(tx, payment["id"], provider)
     await step(tx, payment["id"], "payment.accepted", state, source=by or "system", detail=reason, now_ms=now_ms)
@@ -146,6 +148,16 @@ async def _accept(
         fee_amount=cost,
     )
     await revenue.add(tx, [earned])
+
+
+async def _rate(tx: Statements, payment: Row, *, gross: int, at_ms: int) -> Rate:
+    """What it costs, by the day it was paid on. Raises FeeRuleMissing."""
+    terms = await terms_of(tx, [payment["version_id"]])
+    payee = Payee(payment["merchant_id"], payment["fee_category"], payment["criteria"])
+    rate = terms[payment["version_id"]].rate(payee, day=jakarta_day(at_ms), amount=gross)
+    if rate is None:
+        raise FeeRuleMissing("No fee rule applies to this payment.", transaction_id=payment["id"])
+    return rate
 
 
 async def _last_report(tx: Statements, payment_id: str) -> PaymentReport | None:

@@ -22,8 +22,10 @@ from soundbox_server.announcements.service import (
     queue_for_listeners,
     queue_payment_announcement,
 )
+from soundbox_server.clock import jakarta_day
 from soundbox_server.db import Query, Row, Statements
-from soundbox_server.fees.service import fee
+from soundbox_server.fees.service import terms_of
+from soundbox_server.fees.terms import ROUNDING, Payee, Rate, Terms, fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
 from soundbox_server.payments import figures, static_payments, suspense
@@ -45,6 +47,9 @@ from soundbox_server.providers.base import PaymentReport
 from soundbox_server.revenue import service as revenue
 
 NOT_APPROVED = "merchant_not_approved"
+NO_RATE = "fee_rule_missing"
+# What is raised about merchants whose money had to be put aside: somebody must decide about them.
+_ALERTS = {NOT_APPROVED: "merchant.paid_unapproved", NO_RATE: "merchant.paid_without_fee_rule"}
 CLOCK_AHEAD_MS = 5 * 60_000  # a paid_at further ahead than this is the provider's clock, not the customer's
 
 
@@ -66,8 +71,10 @@ class _Locked:
     merchant_name: str
     merchant_approved: bool
     terminal_id: str
-    fee_bps: int
-    fee_version: str
+    terms: Terms
+    payee: Payee
+    fee_bps: int | None
+    fee_version: str | None
     rrn: str | None
     trace_id: str
     qr_mode: str = "dynamic"
@@ -84,7 +91,7 @@ class _Locked:
     attempts: dict[str, str] = field(default_factory=dict)  # their ids by provider and reference
 
     @classmethod
-    def of(cls, row: Row) -> "_Locked":
+    def of(cls, row: Row, terms: Mapping[str, Terms]) -> "_Locked":
         return cls(
             id=row["id"],
             state=PaymentState(row["state"]),
@@ -93,9 +100,10 @@ class _Locked:
             merchant_name=row["brand_name"],
             merchant_approved=row["merchant_status"] == "approved",
             terminal_id=row["terminal_id"],
-            # What a paid payment cost stays, whatever its merchant's profile says today.
-            fee_bps=row["bps"] if row["fee_bps"] is None else row["fee_bps"],
-            fee_version=row["fee_version"] or f"{row['fee_profile_id']}/{row['version']}",
+            terms=terms[row["version_id"]],
+            payee=Payee(row["merchant_id"], row["fee_category"], row["criteria"]),
+            fee_bps=row["fee_bps"],
+            fee_version=row["fee_version"],
             rrn=row["rrn"],
             trace_id=row["trace_id"],
             qr_mode=row["qr_mode"],
@@ -116,11 +124,15 @@ class _Locked:
         """Its money was booked as the merchant's, whatever became of it since."""
         return self.paid_at_ms is not None
 
+    def rate(self, at_ms: int) -> Rate | None:
+        """What it costs when it is paid at that moment."""
+        return self.terms.rate(self.payee, day=jakarta_day(at_ms), amount=self.amount)
+
     def row(self) -> tuple[object, ...]:
         priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.captured else (None,) * 3
         return (
             self.id, self.state.value, self.late, self.review_reason, *priced, self.issuer, self.rrn, self.paid_at_ms,
-            self.captured_at_ms, self.paid_amount, self.current_attempt_id,
+            self.captured_at_ms, self.paid_amount, self.current_attempt_id, ROUNDING if self.captured else None,
         )  # fmt: skip
 
 
@@ -173,7 +185,7 @@ _LOCKED = """
 SELECT p.id, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late, p.review_reason, p.paid_at_ms,
        p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode, p.paid_amount, p.resolution,
        p.current_attempt_id, a.id AS attempt_id, a.reference, m.brand_name, m.status AS merchant_status, m.late_policy,
-       m.fee_profile_id, f.bps, f.version
+       m.criteria, m.fee_category, f.version_id
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
 JOIN merchant m ON m.id = p.merchant_id
@@ -190,9 +202,10 @@ async def _lock_payments(
     asked for twice, at two providers say, is one payment under two references."""
     references = sorted({report.partner_reference for report in reports})
     rows = await tx.fetch(_LOCK.format(among=tx.among(2), lock=tx.lock("p")), provider, references)
+    terms = await terms_of(tx, {row["version_id"] for row in rows})
     known = {payment.id: payment for payment in payments.values()}
     for row in rows:
-        payment = known.setdefault(row["id"], _Locked.of(row))
+        payment = known.setdefault(row["id"], _Locked.of(row, terms))
         key = f"{provider}:{row['reference']}"
         payment.attempts[key] = row["attempt_id"]
         payments[key] = payment
@@ -226,10 +239,10 @@ async def take_found(
     """A stored report whose payment was found by now: taken as if it had just come, only that its money is there
     already, kept apart. The outcome and why."""
     rows = await tx.fetch(_LOCK_FOUND.format(lock=tx.lock("p")), received.report.provider, payment_id)
-    payment = _Locked.of(rows[0])
+    payment = _Locked.of(rows[0], await terms_of(tx, {rows[0]["version_id"]}))
     group = _Group(now_ms=now_ms, payments={}, taken={})
     attempt_id = rows[0]["attempt_id"]
-    outcome, reason = _decide(payment, attempt_id, received.report)
+    outcome, reason = _decide(payment, attempt_id, received.report, now_ms)
     _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
     group.journals = [journal for journal in group.journals if journal.kind == "capture"]
     if group.journals:
@@ -275,7 +288,7 @@ def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
         )
     else:
         attempt_id = payment.attempts[spoken_of]
-        outcome, reason = _decide(payment, attempt_id, report)
+        outcome, reason = _decide(payment, attempt_id, report, group.now_ms)
         taken = Taken(outcome=outcome, payment_id=payment.id)
         kept = outcome is Outcome.NEEDS_REVIEW
         group.events.append(_event_row(event_id, received, taken, reason, kept=kept))
@@ -284,7 +297,7 @@ def _take(group: _Group, received: Received, late_report_ms: int) -> Taken:
     return taken
 
 
-def _decide(payment: _Locked, attempt_id: str, report: PaymentReport) -> tuple[Outcome, str | None]:
+def _decide(payment: _Locked, attempt_id: str, report: PaymentReport, now_ms: int) -> tuple[Outcome, str | None]:
     """The outcome and why, without changing anything."""
     another = payment.current_attempt_id is not None and payment.current_attempt_id != attempt_id
     if report.status == "pending":
@@ -306,6 +319,8 @@ def _decide(payment: _Locked, attempt_id: str, report: PaymentReport) -> tuple[O
         return Outcome.NEEDS_REVIEW, "qris_transfer"
     if not payment.merchant_approved:
         return Outcome.NEEDS_REVIEW, NOT_APPROVED
+    if payment.rate(paid_at(report, now_ms)[0]) is None:
+        return Outcome.NEEDS_REVIEW, NO_RATE
     return Outcome.APPLIED, None
 
 
@@ -346,7 +361,10 @@ def _pay(
     payment.paid_at_ms, clock_note = paid_at(report, group.now_ms)
     payment.captured_at_ms = group.now_ms
     payment.paid_amount = payment.amount
-    payment.fee_amount = fee(payment.amount, payment.fee_bps)
+    rate = payment.rate(payment.paid_at_ms)
+    assert rate is not None  # or it would have been put aside
+    payment.fee_bps, payment.fee_version = rate.bps, rate.version
+    payment.fee_amount = fee(payment.amount, rate.bps)
     payment.issuer, payment.rrn = report.issuer, report.rrn
     group.changed[payment.id] = payment
     if payment.current_attempt_id is not None:
@@ -466,7 +484,7 @@ ON CONFLICT (provider, event_key, body_sha256) DO NOTHING
 _UPDATE_PAYMENT = """
 UPDATE payment SET state = $2, late = $3, review_reason = $4, fee_amount = $5, fee_bps = $6, fee_version = $7,
                    issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11, paid_amount = $12,
-                   current_attempt_id = $13
+                   current_attempt_id = $13, fee_rounding = $14
 WHERE id = $1
 """
 
@@ -495,11 +513,9 @@ async def _write(tx: Statements, group: _Group) -> None:
 
 async def _alert(tx: Statements, group: _Group) -> None:
     """Money came for merchants that may not take any: somebody must decide about them."""
-    unapproved = {p.merchant_id for p in group.changed.values() if p.review_reason == NOT_APPROVED}
-    for merchant_id in sorted(unapproved):
-        await raise_alert(
-            tx, "merchant.paid_unapproved", ("merchant", merchant_id), severity=Severity.WARNING, now_ms=group.now_ms
-        )
+    found = {(p.merchant_id, _ALERTS[p.review_reason]) for p in group.changed.values() if p.review_reason in _ALERTS}
+    for merchant_id, kind in sorted(found):
+        await raise_alert(tx, kind, ("merchant", merchant_id), severity=Severity.WARNING, now_ms=group.now_ms)
 
 
 _EXPIRE = """

@@ -28,6 +28,7 @@ async def check(tx: Statements) -> list[Finding]:
     return [
         *await _balances(tx),
         *await _captures(tx),
+        *await _settlements(tx),
         *await _never_negative(tx),
         *await _empty(tx),
     ]
@@ -103,7 +104,23 @@ SELECT 'suspense:' || provider AS account, amount AS expected FROM ({kept}) k
 UNION ALL
 SELECT 'provider_receivable:' || provider, -amount FROM ({kept}) k
 """
-_CHECKED = ("provider_receivable:", "fees:", "merchant_payable:", "cash_sales:", "cash_drawer:", "suspense:")
+# What a settlement's net left, where it waits, and where it went once it was paid.
+_OF_SETTLEMENTS = """
+SELECT 'merchant_payable:' || merchant_id AS account, -net_amount AS expected FROM settlement WHERE net_amount > 0
+UNION ALL
+SELECT 'clearing:' || id, net_amount FROM settlement WHERE net_amount > 0
+UNION ALL
+SELECT 'clearing:' || settlement_id, -amount FROM payout WHERE state = 'succeeded'
+UNION ALL
+SELECT 'provider_receivable:' || s.provider, s.net_amount FROM payout p
+JOIN settlement_share s ON s.settlement_id = p.settlement_id WHERE p.state = 'succeeded' AND p.mode = 'merchant_direct'
+UNION ALL
+SELECT 'manual_payout', amount FROM payout WHERE state = 'succeeded' AND mode = 'manual'
+"""
+_CHECKED = (
+    "provider_receivable:", "fees:", "merchant_payable:", "cash_sales:", "cash_drawer:", "suspense:", "clearing:",
+    "manual_payout",
+)  # fmt: skip
 
 
 def _member(tx: Statements, name: str) -> str:
@@ -119,7 +136,7 @@ def _expected(tx: Statements) -> str:
         rrn=_member(tx, "rrn"),
     )  # fmt: skip
     kept = _KEPT_APART.format(came=_CAME.format(told=told))
-    return f"{_OF_PAYMENTS} UNION ALL {_OF_SUSPENSE.format(kept=kept)}"
+    return f"{_OF_PAYMENTS} UNION ALL {_OF_SUSPENSE.format(kept=kept)} UNION ALL {_OF_SETTLEMENTS}"
 
 
 async def _balances(tx: Statements) -> list[Finding]:
@@ -147,6 +164,22 @@ async def _captures(tx: Statements) -> list[Finding]:
         f"ORDER BY 1 LIMIT {MOST}"
     )
     return _found("capture", rows)
+
+
+async def _settlements(tx: Statements) -> list[Finding]:
+    """A batch is the sum of its items, and its shares are the batch."""
+    rows = await tx.fetch(
+        "SELECT id AS account, 'IDR' AS unit, CAST(sum(booked) AS BIGINT) AS booked, "
+        "CAST(sum(expected) AS BIGINT) AS expected FROM ("
+        "SELECT id, gross_amount - fee_amount + adjustment_amount AS booked, 0 AS expected, net_amount AS net "
+        "FROM settlement WHERE state <> 'open' UNION ALL "
+        "SELECT s.id, 0, i.gross_amount - i.fee_amount, 0 FROM settlement s "
+        "JOIN settlement_item i ON i.settlement_id = s.id WHERE s.state <> 'open' UNION ALL "
+        "SELECT s.id, 0, 0, -h.net_amount FROM settlement s "
+        "JOIN settlement_share h ON h.settlement_id = s.id WHERE s.state <> 'open'"
+        f") b GROUP BY id HAVING sum(booked) <> sum(expected) OR sum(net) <> 0 ORDER BY 1 LIMIT {MOST}"
+    )
+    return _found("settlement", rows)
 
 
 async def _never_negative(tx: Statements) -> list[Finding]:

@@ -7,9 +7,9 @@ import orjson
 
 from soundbox_server.alerts.service import clear, raise_alert
 from soundbox_server.alerts.state import Severity
+from soundbox_server.clock import JAKARTA_AHEAD_MS, jakarta_day
 from soundbox_server.db import Row, Statements
 from soundbox_server.reconciliation.books import Finding
-from soundbox_server.revenue.service import JAKARTA_AHEAD_MS, day_of
 
 FROM_HOUR = 2  # in Jakarta: the shops are closed, and yesterday's late callbacks have come
 LEASE_MS = 3_600_000
@@ -22,7 +22,7 @@ async def claim(tx: Statements, *, now_ms: int) -> str | None:
     hour = (now_ms + JAKARTA_AHEAD_MS) // 3_600_000 % 24
     if hour < FROM_HOUR:
         return None
-    day = day_of(now_ms)
+    day = jakarta_day(now_ms)
     rows = await tx.fetch(
         "INSERT INTO ledger_check (day, started_at_ms) VALUES ($1, $2) ON CONFLICT (day) DO UPDATE SET "
         "started_at_ms = excluded.started_at_ms WHERE ledger_check.findings IS NULL "
@@ -51,5 +51,5 @@ async def is_due(tx: Statements, *, now_ms: int) -> bool:
     """A look before the claim, which locks: nearly always there is nothing to do."""
     if (now_ms + JAKARTA_AHEAD_MS) // 3_600_000 % 24 < FROM_HOUR:
         return False
-    rows: Sequence[Row] = await tx.fetch("SELECT findings FROM ledger_check WHERE day = $1", day_of(now_ms))
+    rows: Sequence[Row] = await tx.fetch("SELECT findings FROM ledger_check WHERE day = $1", jakarta_day(now_ms))
     return not rows or rows[0]["findings"] is None

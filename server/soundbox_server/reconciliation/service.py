@@ -7,7 +7,6 @@ and is paid again and again, by the QR's name with the payment's retrieval refer
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from itertools import islice
 from typing import BinaryIO
 
@@ -16,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server.alerts.service import clear, raise_alert
 from soundbox_server.alerts.state import Severity
+from soundbox_server.clock import DAY_MS, jakarta_day, jakarta_ms
 from soundbox_server.db import KEY_STAYS, Statements, statements
 from soundbox_server.errors import NotFound
 from soundbox_server.ids import lowest_id, new_id
 from soundbox_server.reconciliation.models import Difference, ProviderStatement, StatementMapping
 from soundbox_server.reconciliation.reading import Columns, Line, read
 from soundbox_server.reconciliation.state import DifferenceState, Settlement, require
-from soundbox_server.revenue.service import DAY_MS, JAKARTA_AHEAD_MS
 
 AT_ONCE = 2_000  # lines in one statement
 # A payment's capture is booked at most so long before the time that its provider says it was paid at.
@@ -193,8 +192,7 @@ def _day(at_ms: int | None, upload: Upload) -> str:
     """The day in Jakarta that a line is counted on: its own, within the statement's."""
     if at_ms is None:
         return upload.day_to
-    day = date.fromordinal(date(1970, 1, 1).toordinal() + (at_ms + JAKARTA_AHEAD_MS) // DAY_MS).isoformat()
-    return min(max(day, upload.day_from), upload.day_to)
+    return min(max(jakarta_day(at_ms), upload.day_from), upload.day_to)
 
 
 # What we booked in these days, and no statement of anybody has told so far. Captures are found by their journals' ids,
@@ -226,7 +224,7 @@ async def _miss(tx: Statements, statement_id: str, upload: Upload, columns: Colu
             f"(SELECT l.{of}_id FROM provider_statement_line l WHERE l.statement_id = $1 AND l.kind = '{of}')",
             statement_id, now_ms,
         )  # fmt: skip
-    from_ms, to_ms = _begins_ms(upload.day_from), _begins_ms(upload.day_to) + DAY_MS
+    from_ms, to_ms = jakarta_ms(upload.day_from), jakarta_ms(upload.day_to) + DAY_MS
     born = lowest_id("jrn", from_ms - _BOOKED_EARLY_MS)
     missed = list(await tx.fetch(_MISSED_PAYMENTS, upload.provider, from_ms, to_ms, born))
     if columns.refunds:  # a statement that never tells of refunds misses none
@@ -243,10 +241,6 @@ async def _miss(tx: Statements, statement_id: str, upload: Upload, columns: Colu
             for row in missed
         ],
     )  # fmt: skip
-
-
-def _begins_ms(day: str) -> int:
-    return (date.fromisoformat(day).toordinal() - date(1970, 1, 1).toordinal()) * DAY_MS - JAKARTA_AHEAD_MS
 
 
 async def _sum_up(tx: Statements, statement_id: str) -> None:

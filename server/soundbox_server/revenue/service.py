@@ -4,18 +4,14 @@ Rows are added to after the payments' and the boxes' locks, in the order of thei
 """
 
 from collections.abc import Sequence
-from datetime import date
-from functools import lru_cache
 
 import msgspec
 
+from soundbox_server.clock import JAKARTA_AHEAD_MS, jakarta_day
 from soundbox_server.db import Row, Statements
 
-DAY_MS = 86_400_000
-JAKARTA_AHEAD_MS = 7 * 3_600_000  # all year round, since 1964
 CASH = "cash"  # what stands for a provider where there is none
 
-_EPOCH_DAY = date(1970, 1, 1).toordinal()
 SUMS = (
     "payments", "gross_amount", "fee_amount", "refunds", "refunded_amount", "reversals", "reversed_amount",
     "fee_returned",
@@ -39,16 +35,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     fee_returned: int = 0
 
 
-def day_of(at_ms: int) -> str:
-    """The day in Jakarta, as 2026-05-23."""
-    return _day((at_ms + JAKARTA_AHEAD_MS) // DAY_MS)
-
-
-@lru_cache(maxsize=64)
-def _day(days: int) -> str:
-    return date.fromordinal(_EPOCH_DAY + days).isoformat()
-
-
 _COLUMNS = f"(day, terminal_id, provider, merchant_id, {', '.join(SUMS)})"
 _ADD = "ON CONFLICT (day, terminal_id, provider) DO UPDATE SET " + ", ".join(
     f"{name} = daily_revenue.{name} + excluded.{name}" for name in SUMS
@@ -66,7 +52,8 @@ async def add(tx: Statements, entries: Sequence[Entry]) -> None:
     """Add the events to their days; each row is written once, in the order of the keys."""
     days: dict[tuple[str, str, str, str], list[int]] = {}
     for entry in entries:
-        sums = days.setdefault((day_of(entry.at_ms), entry.terminal_id, entry.provider, entry.merchant_id), [0] * 8)
+        key = (jakarta_day(entry.at_ms), entry.terminal_id, entry.provider, entry.merchant_id)
+        sums = days.setdefault(key, [0] * 8)
         for n, name in enumerate(SUMS):
             sums[n] += getattr(entry, name)
     rows = [[*key, *sums] for key, sums in sorted(days.items())]

@@ -29,7 +29,8 @@ NOWHERE = {
     "static_qr_id": "sqr_nowhere",
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
     "refund_id": "rfd_nowhere", "report_id": "evt_nowhere", "credential_id": "pcr_nowhere", "route_id": "prt_nowhere",
-    "provider": "nobody", "partner": "nobody", "statement_id": "sta_nowhere", "difference_id": "dif_nowhere",
+    "provider": "nobody", "partner": "nobody", "statement_id": "sta_nowhere", "payout_id": "pyt_nowhere",
+    "settlement_id": "stl_nowhere", "difference_id": "dif_nowhere",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
 BODIES: dict[tuple[str, str], object] = {
@@ -124,7 +125,8 @@ PEOPLES = re.compile(
     r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/|/merchants/\{\w+\}/(approve|reject|suspend|"
     r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
     r"/admin/transactions/\{\w+\}/resolve|/admin/provider-reports/\{\w+\}/(assign|reject)|"
-    r"/admin/reconciliation/differences/\{\w+\}/settle"
+    r"/admin/reconciliation/differences/\{\w+\}/settle|"
+    r"/admin/settlements/\{\w+\}/mark-paid|/admin/payouts/\{\w+\}/mark-returned"
 )
 
 

@@ -7,7 +7,7 @@ from support.books import check_books
 from support.shop import NOW, Shop, execute, open_shop, report, rows, take
 
 from soundbox_server.db import Database
-from soundbox_server.fees.service import fee
+from soundbox_server.fees.terms import fee
 from soundbox_server.ledger import service as ledger
 from soundbox_server.ledger.service import Journal, Posting
 

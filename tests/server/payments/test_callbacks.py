@@ -13,6 +13,7 @@ from support.shop import (
     TELLING,
     Shop,
     execute,
+    flat_profile,
     open_shop,
     payment_row,
     report,
@@ -271,7 +272,7 @@ async def test_a_transfer_told_again_in_other_words_is_kept_apart_once(database:
 async def test_what_a_payment_cost_stays_what_it_cost(database: Database, shop: Shop) -> None:
     payment = await shop.payment(await shop.box(), 50_000)
     await take(database, report(payment, rrn="111111111111"))
-    await execute(database, "UPDATE fee_profile SET bps = 200, version = 2 WHERE id = $1", shop.fee_profile_id)
+    await database.write(lambda tx: flat_profile(tx, shop.fee_profile_id, 200, version=2))
 
     await take(database, report(payment, rrn="222222222222"))
 

@@ -11,10 +11,10 @@ from support.hub import Hub
 from support.shop import NOW, Shop, adjust, execute, report, rows, static_report, take
 from support.staff import Staff, audited
 
+from soundbox_server.clock import DAY_MS
 from soundbox_server.db import Database
 from soundbox_server.ids import new_id
 from soundbox_server.payments.charging import Pending
-from soundbox_server.revenue.service import DAY_MS
 
 COLUMNS = {
     "amount": "Gross", "reference": "Order", "provider_reference": "ID", "rrn": "RRN", "fee": "Fee", "at": "At",

@@ -9,8 +9,9 @@ from support.acquirer import adjustment
 from support.books import check_books
 from support.shop import NOW, Shop, adjust, execute, open_shop, report, rows, take
 
+from soundbox_server.clock import DAY_MS, jakarta_day
 from soundbox_server.db import Database
-from soundbox_server.revenue.service import DAY_MS, Entry, add, day_of, differences, rebuild
+from soundbox_server.revenue.service import Entry, add, differences, rebuild
 
 MIDNIGHT = 1_779_555_600_000  # 2026-05-24 00:00 in Jakarta
 
@@ -25,7 +26,7 @@ async def shop(database: Database) -> Shop:
     [(MIDNIGHT - 1, "2026-05-23"), (MIDNIGHT, "2026-05-24"), (0, "1970-01-01"), (NOW, "2026-05-23")],
 )
 def test_a_day_begins_at_midnight_in_jakarta(at_ms: int, day: str) -> None:
-    assert day_of(at_ms) == day
+    assert jakarta_day(at_ms) == day
 
 
 async def kept(database: Database) -> Sequence[dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""Providers' statements, where they and our books disagree, and the nightly look at the books."""
+"""Merchants' money on its way to their banks; providers' statements; the nightly look at the books."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0013"
-down_revision = "0010"
+down_revision = "0012"
 
 _REASONS = (
     "reason IN ('not_in_statement', 'reference_unknown', 'twice_in_statement', 'amount', 'fee', 'kept_apart', "
@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.CheckConstraint("(findings IS NULL) = (finished_at_ms IS NULL)", name="ledger_check_done_is_whole"),
         sa.PrimaryKeyConstraint("day"),
     )
+    _payouts()
     _statements()
     _differences()
 
@@ -137,3 +138,85 @@ def _differences() -> None:
     op.create_index(
         "reconciliation_difference_open", "reconciliation_difference", ["id"], sqlite_where=still_open, postgresql_where=still_open
     )
+
+
+def _payouts() -> None:
+    op.create_table(
+        "payout",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("settlement_id", sa.String(), nullable=False),
+        sa.Column("merchant_id", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("bank", sa.String(), nullable=True),
+        sa.Column("rail", sa.String(), nullable=True),
+        sa.Column("reference", sa.String(), nullable=False),
+        sa.Column("bank_payout_id", sa.String(), nullable=True),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("account_reference", sa.String(), nullable=True),
+        sa.Column("account_type", sa.String(), nullable=True),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("error_code", sa.String(), nullable=True),
+        sa.Column("paid_reference", sa.String(), nullable=True),
+        sa.Column("note", sa.String(), nullable=True),
+        sa.Column("requested_by", sa.String(), nullable=True),
+        sa.Column("marked_by", sa.String(), nullable=True),
+        sa.Column("asks", sa.Integer(), nullable=False),
+        sa.Column("ask_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("lease_until_ms", sa.BigInteger(), nullable=False),
+        sa.Column("raw_response", sa.LargeBinary(), nullable=True),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("submitted_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("finished_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("reversed_at_ms", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint(
+            "state IN ('created', 'submitted', 'unknown', 'succeeded', 'failed', 'reversed')", name="payout_state_known"
+        ),
+        sa.CheckConstraint("mode IN ('merchant_direct', 'manual')", name="payout_mode_known"),
+        sa.CheckConstraint("rail IN ('bi_fast', 'skn', 'rtgs')", name="payout_rail_known"),
+        sa.CheckConstraint("amount > 0", name="payout_amount_positive"),
+        sa.CheckConstraint("(mode = 'manual') = (bank IS NULL)", name="payout_by_a_bank_or_by_hand"),
+        sa.CheckConstraint("mode <> 'manual' OR state NOT IN ('submitted', 'unknown')", name="payout_by_hand_is_known"),
+        sa.CheckConstraint(
+            "(state IN ('succeeded', 'failed', 'reversed')) = (finished_at_ms IS NOT NULL)", name="payout_ended_has_a_time"
+        ),
+        sa.CheckConstraint("(state = 'reversed') = (reversed_at_ms IS NOT NULL)", name="payout_reversed_has_a_time"),
+        sa.CheckConstraint(
+            "mode <> 'manual' OR state NOT IN ('succeeded', 'reversed') "
+            "OR (paid_reference IS NOT NULL AND note IS NOT NULL AND marked_by IS NOT NULL)",
+            name="payout_by_hand_is_somebodys",
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("reference", name="payout_reference"),
+        sa.UniqueConstraint("settlement_id", "number", name="payout_number"),
+        sa.ForeignKeyConstraint(["settlement_id"], ["settlement.id"]),
+        sa.ForeignKeyConstraint(["merchant_id"], ["merchant.id"]),
+    )
+    lives = sa.text("state IN ('created', 'submitted', 'unknown', 'succeeded')")
+    op.create_index(
+        "payout_one_at_a_time", "payout", ["settlement_id"], unique=True, sqlite_where=lives, postgresql_where=lives
+    )
+    due = sa.text("ask_at_ms IS NOT NULL")
+    op.create_index("payout_due", "payout", ["ask_at_ms"], sqlite_where=due, postgresql_where=due)
+    op.create_index("payout_by_merchant", "payout", ["merchant_id", "id"])
+    op.create_table(
+        "payout_event",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("bank", sa.String(), nullable=False),
+        sa.Column("event_key", sa.String(), nullable=False),
+        sa.Column("body_sha256", sa.String(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("outcome", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("payout_id", sa.String(), nullable=True),
+        sa.Column("reference", sa.String(), nullable=False),
+        sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("received_at_ms", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "outcome IN ('applied', 'duplicate', 'ignored', 'needs_review', 'orphan')", name="payout_event_outcome_known"
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("bank", "event_key", "body_sha256", name="payout_event_once"),
+        sa.ForeignKeyConstraint(["payout_id"], ["payout.id"]),
+    )
+    op.create_index("payout_event_of", "payout_event", ["payout_id", "id"])
