@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 from support.acquirer import adjustment
+from support.bank import settlement
 from support.hub import open_hub
 from support.registry import WHOLE
-from support.shop import adjust, execute, open_shop, report, row, rows, take
+from support.shop import NOW, adjust, execute, open_shop, report, row, rows, take
 from support.staff import Staff, audited
 
 from soundbox_server import clock, parts, policy
@@ -27,6 +28,7 @@ from soundbox_server.exports.jobs import Exporter
 from soundbox_server.exports.service import ATTEMPTS, KEPT_MS, LEASE_MS, WAITING_PER_PERSON
 from soundbox_server.exports.state import TRANSITIONS, ExportState, require
 from soundbox_server.exports.writing import beginning, lines
+from soundbox_server.payouts.service import begin_due
 
 
 @pytest.fixture
@@ -139,6 +141,10 @@ async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Ex
         payment.device_id, json.dumps(box).encode(),
     )  # fmt: skip
 
+    await settlement(shop, mode="manual")
+    await database.write(lambda tx: begin_due(tx, bank=None, now_ms=NOW, limit=1))
+    await differ(database, payment.payment_id)
+
     for kind in parts.EXPORTABLE:
         for format_ in ("csv", "jsonl"):
             export_id = await ask(admin, kind=kind, format=format_)
@@ -150,6 +156,23 @@ async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Ex
             written = list(csv.reader(io.StringIO(content.decode(), newline=""))) if format_ == "csv" else []
             assert len(written or content.splitlines()) == done["rows"] + bool(written), kind
             assert len({len(line) for line in written}) <= 1, kind
+
+
+async def differ(database: Database, payment_id: str) -> None:
+    """A statement that lacks a payment."""
+    await execute(
+        database,
+        "INSERT INTO provider_statement (id, provider, day_from, day_to, sha256, size_bytes, columns, payments, "
+        "paid_amount, refunds, refunded_amount, matched, imported_by, imported_at_ms) VALUES ('sta_1', 'sandbox', "
+        "'2026-05-23', '2026-05-23', 'x', 1, '{}', 0, 0, 0, 0, 0, 'per_1', 1)",
+    )
+    await execute(
+        database,
+        "INSERT INTO reconciliation_difference (id, statement_id, provider, day, kind, reason, payment_id, state, "
+        "created_at_ms) VALUES ('dif_1', 'sta_1', 'sandbox', '2026-05-23', 'missing', 'not_in_statement', $1, 'open', "
+        "1)",
+        payment_id,
+    )
 
 
 def test_whoever_may_export_is_said_of_every_kind() -> None:
