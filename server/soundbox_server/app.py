@@ -33,9 +33,11 @@ from soundbox_server.fees.routes import router as fees
 from soundbox_server.gateways import (
     MIDTRANS_WEBHOOK,
     PAYLABS_WEBHOOK,
+    PAYOUT_CALLBACK,
     SNAP_NOTIFY,
     SNAP_TOKEN,
     XENDIT_WEBHOOK,
+    open_bank,
     open_gateways,
     snap_token_key,
 )
@@ -53,12 +55,17 @@ from soundbox_server.payments.qr_routes import router as qrs
 from soundbox_server.payments.review_routes import router as review
 from soundbox_server.payments.routes import CALLBACK_OPERATION, qris_callback
 from soundbox_server.payments.routes import router as payments
+from soundbox_server.payouts.routes import CALLBACK_OPERATION as PAYOUT_OPERATION
+from soundbox_server.payouts.routes import payout_callback
+from soundbox_server.payouts.routes import router as payouts
 from soundbox_server.policy import EXPORT_SCOPES, EXPORTS, OPEN_WITHOUT_TOTP, POLICY, SCOPES
 from soundbox_server.portal.export_routes import router as their_files
 from soundbox_server.portal.routes import router as portal
 from soundbox_server.providers.base import StaticIssuer
 from soundbox_server.providers.registry import Gateways, asked_for
 from soundbox_server.providers.routes import router as providers
+from soundbox_server.reconciliation.routes import LARGEST_FILE as LARGEST_STATEMENT
+from soundbox_server.reconciliation.routes import router as reconciliation
 from soundbox_server.revenue.routes import router as revenue
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
@@ -71,6 +78,7 @@ log = structlog.get_logger()
 LEAN = {
     "/integrations/qris/callback": (qris_callback, CALLBACK_OPERATION),
     "/device/heartbeat": (heartbeat, HEARTBEAT_OPERATION),
+    PAYOUT_CALLBACK: (payout_callback, PAYOUT_OPERATION),
     XENDIT_WEBHOOK: (notify.xendit_webhook, notify.XENDIT_OPERATION),
     MIDTRANS_WEBHOOK: (notify.midtrans_webhook, notify.MIDTRANS_OPERATION),
     PAYLABS_WEBHOOK: (notify.paylabs_webhook, notify.PAYLABS_OPERATION),
@@ -85,6 +93,7 @@ DAY_MS = 24 * 3_600_000
 LARGER_BODIES = {
     "/admin/merchants/{merchant_id}/documents/file": LARGEST_DOCUMENT,
     "/admin/devices/bulk": LARGEST_LIST,
+    "/admin/reconciliation/statements": LARGEST_STATEMENT,
     mstore_offline.SYNC: mstore_offline.LARGEST_BATCH,
 }
 
@@ -113,8 +122,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        providers, fees, settlements, revenue, portal, their_files, mstore.router, mstore_offline.router,
-        paybaba.router, health.router,
+        providers, fees, settlements, payouts, reconciliation, revenue, portal, their_files, mstore.router,
+        mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -182,6 +191,9 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.static_issuer = next((one for one in gateways.accounts.values() if isinstance(one, StaticIssuer)), None)
     state.simulator = gateways.accounts.get("sandbox")
     state.calendar = read_calendar(settings.settlement_calendar)
+    bank = open_bank(settings)
+    state.bank_name = None if bank is None else bank.name
+    state.bank_callbacks = {} if bank is None else {bank.name: bank}
     state.late_report_ms = settings.late_report_s * 1000
     state.payment_gateways = lambda: gateways.accounts
     state.inquiry = Inquiry(database, state.payment_gateways, desk.take)
@@ -211,6 +223,8 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
         await heartbeats.drain()
         await parts.cancel([connecting, fresh])
         await gateways.aclose()
+        if bank is not None:
+            await bank.aclose()
         log.info("api.stopped")
 
 

@@ -30,6 +30,8 @@ audit = typer.Typer(no_args_is_help=True, help="Prove that the audit log is whol
 app.add_typer(audit, name="audit")
 revenue = typer.Typer(no_args_is_help=True, help="What each till took on each day: compare and rebuild.")
 app.add_typer(revenue, name="revenue")
+ledger = typer.Typer(no_args_is_help=True, help="The books, against what the payments say.")
+app.add_typer(ledger, name="ledger")
 keys = typer.Typer(no_args_is_help=True, help="The keys that seal secrets in the database.")
 app.add_typer(keys, name="keys")
 
@@ -331,6 +333,18 @@ def rebuild_revenue() -> None:
     typer.echo(f"Rebuilt: {asyncio.run(_rebuild_revenue(_settings()))} days of tills.")
 
 
+@ledger.command("check")
+def check_ledger(as_json: AsJson = False) -> None:
+    """Compare every account with what payments, refunds and providers say. Exit code 1 when anything is wrong."""
+    found = asyncio.run(_check_ledger(_settings()))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo("\n".join(map(_finding_told, found)) or "The books are as the payments say.")
+    if found:
+        raise typer.Exit(1)
+
+
 # QRIS
 
 
@@ -534,6 +548,21 @@ async def _check_revenue(settings: "Settings") -> list[dict[str, Any]]:
 def _difference_told(found: dict[str, Any]) -> str:
     sums = ", ".join(f"{name} {value:+}" for name, value in found.items() if isinstance(value, int) and value)
     return f"{found['day']} {found['terminal_id']} {found['provider']}: kept less said is {sums}"
+
+
+async def _check_ledger(settings: "Settings") -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from soundbox_server.reconciliation.books import check
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return [asdict(finding) for finding in await database.read_at_leisure(check)]
+
+
+def _finding_told(found: dict[str, Any]) -> str:
+    held = f"{found['booked']} {found['unit']} booked, {found['expected']} expected"
+    return f"{found['check']} {found['subject']}: {held}"
 
 
 async def _rebuild_revenue(settings: "Settings") -> int:

@@ -116,7 +116,7 @@ class SettlementNotEligible(Conflict):
 
 
 class MerchantPayoutNotConfigured(Conflict):
-    """Nobody knows where to pay this merchant."""
+    """Nobody has said which account the merchant is paid to, or no bank pays it."""
 
     code = "MERCHANT_PAYOUT_NOT_CONFIGURED"
 

@@ -9,6 +9,7 @@ from typing import Any
 from soundbox_server import seal
 from soundbox_server.errors import PaymentsClosed
 from soundbox_server.providers import snap_tokens
+from soundbox_server.providers.banks import Bank
 from soundbox_server.providers.base import Gateway, Method
 from soundbox_server.providers.profiles import (
     SNAP_MAY,
@@ -22,12 +23,14 @@ from soundbox_server.providers.profiles import (
 )
 from soundbox_server.providers.registry import Gateways
 from soundbox_server.providers.sandbox import SandboxProvider
+from soundbox_server.providers.sandbox_bank import SandboxBank
 from soundbox_server.providers.service import Route
 from soundbox_server.settings import Settings
 
 XENDIT_WEBHOOK = "/api/v1/webhook/xendit"
 MIDTRANS_WEBHOOK = "/api/v1/webhook/midtrans"
 PAYLABS_WEBHOOK = "/api/webhook/paylabs"
+PAYOUT_CALLBACK = "/integrations/bank/payout-callback"
 SNAP_NOTIFY = "/integrations/snap/{partner}/v1.0/qr/qr-mpm-notify"
 SNAP_TOKEN = "/integrations/snap/{partner}/v1.0/access-token/b2b"  # noqa: S105 - an address
 
@@ -47,6 +50,21 @@ def open_gateways(settings: Settings) -> Gateways:
     if unknown := sorted(set(by_method) - {method.value for method in Method}):
         raise PaymentsClosed(f"SOUNDBOX_PROVIDER_ROUTES: no such method: {', '.join(unknown)}.")
     return Gateways(known, default=default, by_method=by_method)
+
+
+def open_bank(settings: Settings) -> Bank | None:
+    """Whoever pays out to merchants; None where people do. Raises ValueError for a bank that nobody knows."""
+    if not settings.payout_bank:
+        return None
+    if settings.payout_bank != "sandbox":
+        raise ValueError(f"SOUNDBOX_PAYOUT_BANK: no such bank: {settings.payout_bank}. Known: sandbox.")
+    return SandboxBank(
+        base_url=settings.sandbox_url,
+        api_key=settings.sandbox_api_key,
+        secrets=settings.secrets_of("sandbox"),
+        callback_url=f"{settings.public_url}{PAYOUT_CALLBACK}",
+        total_timeout_s=settings.provider_timeout_s,
+    )
 
 
 def route_of(names: list[str]) -> Route:

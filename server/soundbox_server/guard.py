@@ -157,6 +157,8 @@ def _providers(settings: Settings) -> Iterator[Problem]:
         elif urlsplit(known[name].base_url).scheme != "https":
             what = f"{name} is reached at {known[name].base_url}: keys would travel in the open"
             yield Problem("provider", what, "Set its https:// address.")
+    if settings.payout_bank == "sandbox":
+        yield Problem("payouts", "SOUNDBOX_PAYOUT_BANK is sandbox: play money", "Leave it empty, and pay by hand.")
     yield from _test_accounts(settings)
     path = settings.snap_partners
     if path is not None and path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:

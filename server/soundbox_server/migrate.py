@@ -21,8 +21,10 @@ import soundbox_server.ledger.models
 import soundbox_server.merchants.models
 import soundbox_server.outbox.models
 import soundbox_server.payments.models
+import soundbox_server.payouts.models
 import soundbox_server.pos.models
 import soundbox_server.providers.models
+import soundbox_server.reconciliation.models
 import soundbox_server.revenue.models
 import soundbox_server.settlements.models  # noqa: F401 - each import puts its tables into Base.metadata
 from soundbox_server.db import Base, Database

@@ -32,8 +32,10 @@ from soundbox_server.payments.listings import TRANSACTIONS
 from soundbox_server.payments.methods import Lives
 from soundbox_server.payments.review_routes import REFUNDS
 from soundbox_server.payments.routes import CallbackDesk, CallbackReader
+from soundbox_server.payouts.routes import PAYOUTS, TRANSFERS
 from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_callback
+from soundbox_server.reconciliation.routes import DIFFERENCES, TOTALS
 from soundbox_server.revenue.routes import REVENUE
 from soundbox_server.settings import Settings
 from soundbox_server.settlements.listings import SETTLEMENT_ITEMS, SETTLEMENTS
@@ -47,6 +49,10 @@ EXPORTABLE: Kinds = {
     "settlements": SETTLEMENTS,
     "settlement_items": SETTLEMENT_ITEMS,
     "revenue": REVENUE,
+    "payouts": PAYOUTS,
+    "transfers": TRANSFERS,
+    "differences": DIFFERENCES,
+    "daily_totals": TOTALS,
     "merchants": MERCHANTS,
     "outlets": OUTLETS,
     "terminals": TERMINALS,

@@ -190,6 +190,9 @@ class Settings(BaseSettings):
         {}, "callback secrets by partner: name=secret,next_secret;name=…; the sandbox's derive from the master key",
         references="XENDIT_WEBHOOK_TOKEN, MIDTRANS_SERVER_KEY, PRIVATE_KEY", secret=True,
     )  # fmt: skip
+    payout_bank: str = _setting(
+        "", "who pays settlements out: sandbox, or nobody but people; default: the sandbox in development, else nobody"
+    )
     sandbox_host: str = _setting("127.0.0.1", "address of the acquirer simulator")
     sandbox_port: int = _setting(8082, "port of the acquirer simulator")
     sandbox_url: str = _setting("", "where the hub reaches the acquirer simulator; default: its host and port")
@@ -217,6 +220,8 @@ class Settings(BaseSettings):
         self.home = self.home.absolute()
         self.database_url = self.database_url or f"sqlite:///{self.home / 'soundbox.db'}"
         self.public_url = (self.public_url or f"http://{self.http_host}:{self.http_port}").rstrip("/")
+        if self.environment == "development" and "payout_bank" not in self.model_fields_set:
+            self.payout_bank = "sandbox"
         self.sandbox_url = (self.sandbox_url or f"http://{self.sandbox_host}:{self.sandbox_port}").rstrip("/")
         self.broker_public_host = self.broker_public_host or self.broker_host
         self.broker_public_port = self.broker_public_port or self.broker_tls_port or self.broker_port

@@ -35,7 +35,7 @@ from soundbox_server.devices.credential_mqtt import CredentialRequests
 from soundbox_server.devices.provision_mqtt import ProvisionDesk
 from soundbox_server.devices.service import online_among
 from soundbox_server.exports.jobs import Exporter
-from soundbox_server.gateways import open_gateways
+from soundbox_server.gateways import open_bank, open_gateways
 from soundbox_server.idempotency import purge_keys
 from soundbox_server.ids import new_id
 from soundbox_server.mail.jobs import Postman
@@ -45,9 +45,11 @@ from soundbox_server.outbox import service as outbox
 from soundbox_server.payments.inquiry import Inquiry
 from soundbox_server.payments.jobs import Inquirer, Matcher, QrIssuer, Refunder, end_unpaid
 from soundbox_server.payments.mqtt import QrRequests
+from soundbox_server.payouts.jobs import Payer
 from soundbox_server.portal.scope import files_of
 from soundbox_server.providers.base import PaymentReport
 from soundbox_server.providers.registry import asked_for
+from soundbox_server.reconciliation.jobs import check_books
 from soundbox_server.settings import Settings
 from soundbox_server.settlements.calendar import read_calendar
 from soundbox_server.settlements.jobs import Settler
@@ -124,6 +126,8 @@ class Worker:
             late_report_ms=settings.late_report_s * 1000,
             publish=self._publisher.publish,
         )
+        self._bank = open_bank(settings)
+        self._payer = Payer(database, lambda: self._bank, is_open=read_calendar().is_open)
         self._postman = Postman(
             database,
             parts.mail_sink(settings),
@@ -162,6 +166,8 @@ class Worker:
             server.should_exit = True
             await asyncio.wait([status])
             await self._gateways.aclose()
+            if self._bank is not None:
+                await self._bank.aclose()
             log.info("worker.stopped")
 
     async def _work(self) -> None:
@@ -178,10 +184,12 @@ class Worker:
                     self._repeat(self._jobs, JOBS_EVERY_S),
                     self._repeat(self._refunder.tick, JOBS_EVERY_S),
                     self._repeat(self._inquirer.tick, JOBS_EVERY_S),
+                    self._repeat(self._payer.tick, JOBS_EVERY_S),
                     self._repeat(self._matcher.tick, MATCH_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
                     self._repeat(self._settler.tick, SETTLE_EVERY_S),
+                    self._repeat(self._check_books, TIDY_EVERY_S),
                     self._repeat(self._beat, beats.EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
@@ -325,6 +333,9 @@ class Worker:
         await apply_account_changes(self._database)
         await purge_keys(self._database)
         await self._exporter.purge()
+
+    async def _check_books(self) -> None:
+        await check_books(self._database)
 
     async def _link_audit_log(self) -> None:
         await link_entries(self._database)

@@ -5,7 +5,7 @@ suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>, clearing:<se
 less what went out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -108,6 +108,24 @@ def settlement(*, settlement_id: str, merchant_id: str, net: int) -> Journal:
     """What a batch pays out is no longer owed to the merchant: it is on its way."""
     posting = Posting(f"merchant_payable:{merchant_id}", f"clearing:{settlement_id}", net)
     return Journal(kind="settlement", postings=(posting,), money_key=f"settlement:{settlement_id}")
+
+
+def payout(settlement_id: str, shares: Mapping[str, int], *, payout_id: str, by_hand: bool) -> Journal:
+    """A settlement's money reached the merchant: through each provider its share, or from whoever paid by hand."""
+    clearing = f"clearing:{settlement_id}"
+    ends = {"manual_payout": sum(shares.values())} if by_hand else {_receivable(p): shares[p] for p in sorted(shares)}
+    postings = tuple(Posting(clearing, end, amount) for end, amount in ends.items() if amount)
+    return Journal(kind="payout", postings=postings, money_key=f"payout:{payout_id}")
+
+
+def payout_reversal(paid: Journal, *, payout_id: str) -> Journal:
+    """The inverse of a payout: its bank sent the money back, and it waits in clearing again."""
+    back = tuple(Posting(one.destination, one.source, one.amount) for one in paid.postings)
+    return Journal(kind="payout_reversal", postings=back, money_key=f"payout_reversal:{payout_id}")
+
+
+def _receivable(provider: str) -> str:
+    return f"provider_receivable:{provider}"
 
 
 async def captured_by(tx: Statements, payment_id: str) -> tuple[Posting, ...]:

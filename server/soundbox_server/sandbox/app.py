@@ -12,6 +12,9 @@ POST /v1/qr/{reference}/refunds    give a part or all of it back; a known refund
 GET  /v1/refunds/{refund_reference}
 POST /v1/qr/{reference}/reverse    the customer's bank takes the money back
 POST /v1/qr/{reference}/dispute    the customer's bank asks about it
+POST /v1/transfers             the bank pays out to an account; a known reference is answered again
+GET  /v1/transfers/{reference}
+POST /v1/transfers/{reference}/reverse    the receiving bank sends it back
 GET, PUT /v1/faults            what shall go wrong
 """
 
@@ -50,7 +53,7 @@ from soundbox_server.payments import qris
 from soundbox_server.providers.base import MerchantIdentity
 from soundbox_server.providers.hmac_scheme import MAX_AMOUNT_IDR, read_time
 from soundbox_server.providers.strict_json import read_as
-from soundbox_server.sandbox import charges, static
+from soundbox_server.sandbox import charges, static, transfers
 from soundbox_server.sandbox.callbacks import Sender
 from soundbox_server.sandbox.faults import Faults
 from soundbox_server.sandbox.store import Store, open_store, read_faults, take_fault, write_faults
@@ -97,6 +100,16 @@ class _Refund(msgspec.Struct):
     refund_reference: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,64}\Z")]
     amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT_IDR)]
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+class _Transfer(msgspec.Struct):
+    reference: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,64}\Z")]
+    amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT_IDR)]
+    account: Text
+    beneficiary: Text
+    rail: Literal["bi_fast", "skn", "rtgs"]
+    callback_url: Annotated[str, msgspec.Meta(max_length=500)]
+    account_type: Text | None = None
 
 
 class _Scan(_Paying, kw_only=True):
@@ -164,6 +177,9 @@ def create_app(
             Route("/v1/refunds/{refund_reference}", _guarded(show_refund), methods=["GET"]),
             Route("/v1/qr/{reference}/reverse", _guarded(reverse), methods=["POST"]),
             Route("/v1/qr/{reference}/dispute", _guarded(dispute), methods=["POST"]),
+            Route("/v1/transfers", _guarded(send_transfer), methods=["POST"]),
+            Route("/v1/transfers/{reference}", _guarded(show_transfer), methods=["GET"]),
+            Route("/v1/transfers/{reference}/reverse", _guarded(give_transfer_back), methods=["POST"]),
             Route("/v1/faults", _guarded(show_faults), methods=["GET"]),
             Route("/v1/faults", _guarded(set_faults), methods=["PUT"]),
         ],
@@ -320,6 +336,28 @@ async def dispute(request: Request) -> Response:
     return await _take_back(request, "disputed")
 
 
+async def send_transfer(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    said = read_as(_Transfer, await read_body(request))
+    if not _is_web_address(said.callback_url):
+        raise ValidationFailed("callback_url is a web address.")
+    faults = await acquirer.store.run(read_faults)
+    await asyncio.sleep(faults.transfer_delay_ms / 1000)
+    if await acquirer.store.run(partial(take_fault, counter="transfer_failures")):
+        raise Overloaded("The bank fails, as it was told to.")
+    made, new, lost = await acquirer.store.run(partial(_send, said=said, now_ms=acquirer.now()))
+    acquirer.sender.wake()
+    return LostAnswer() if lost else _json(made, 201 if new else 200)
+
+
+async def show_transfer(request: Request) -> Response:
+    return await _about_transfer(request, transfers.find)
+
+
+async def give_transfer_back(request: Request) -> Response:
+    return await _about_transfer(request, transfers.give_back)
+
+
 async def show_faults(request: Request) -> Response:
     acquirer: _Acquirer = request.app.state.acquirer
     return _json(msgspec.to_builtins(await acquirer.store.run(read_faults)))
@@ -359,6 +397,29 @@ async def _pay(request: Request, reference: str, paying: _Paying) -> Response:
     await acquirer.store.run(partial(charges.pay, reference=reference, paying=wish, now_ms=now_ms))
     acquirer.sender.wake()
     return _json(await acquirer.store.run(partial(_shown, reference=reference, now_ms=now_ms)))
+
+
+async def _about_transfer(request: Request, verb: Callable[..., dict[str, Any]]) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    reference = request.path_params["reference"]
+    found = await acquirer.store.run(partial(verb, reference=reference, now_ms=acquirer.now()))
+    acquirer.sender.wake()
+    return _json(found)
+
+
+def _send(connection: sqlite3.Connection, *, said: _Transfer, now_ms: int) -> tuple[dict[str, Any], bool, bool]:
+    """The transfer, whether it is new, and whether its answer shall get lost."""
+    order = transfers.Order(
+        reference=said.reference,
+        amount_idr=said.amount,
+        account=said.account,
+        account_type=said.account_type,
+        beneficiary=said.beneficiary,
+        rail=said.rail,
+        callback_url=said.callback_url,
+    )
+    made, new = transfers.send(connection, order, now_ms=now_ms)
+    return made, new, take_fault(connection, "lose_transfer_answers")
 
 
 async def _take_back(request: Request, kind: Literal["reversed", "disputed"]) -> Response:

@@ -24,9 +24,14 @@ _log = structlog.get_logger()
 @dataclass(frozen=True)
 class Due:
     event_id: str
+    told_of: str  # payment or payout
     status: str
     body: bytes
     url: str
+
+    @property
+    def table(self) -> str:
+        return "callback" if self.told_of == "payment" else "transfer_event"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +127,7 @@ class Sender:
             del signed[hmac_scheme.SIGNATURE]
         return signed | {
             "content-type": "application/json",
-            "x-partner-event": f"payment.{due.status}",
+            "x-partner-event": f"{due.told_of}.{due.status}",
             "idempotency-key": due.event_id,
         }
 
@@ -131,11 +136,11 @@ class Sender:
         now_ms = self._now()
         last = next((status for status in answers if status is not None and 200 <= status < 300), answers[-1])
         delivered = last is not None and 200 <= last < 300
-        row = connection.execute("SELECT * FROM callback WHERE event_id = ?", (due.event_id,)).fetchone()
+        row = connection.execute(f"SELECT * FROM {due.table} WHERE event_id = ?", (due.event_id,)).fetchone()
         pause_ms = min(LONGEST_PAUSE_MS, self._first_pause_ms * 2 ** min(row["attempts"], 20))
         gives_up = now_ms - row["created_at_ms"] > GIVE_UP_AFTER_MS
         connection.execute(
-            "UPDATE callback SET attempts = attempts + 1, last_answer = ?, delivered_at_ms = ?, due_at_ms = ?"
+            f"UPDATE {due.table} SET attempts = attempts + 1, last_answer = ?, delivered_at_ms = ?, due_at_ms = ?"
             " WHERE event_id = ?",
             (
                 last,
@@ -149,19 +154,22 @@ class Sender:
 def _due(connection: sqlite3.Connection, *, now_ms: int, newest_first: bool, under_way: frozenset[str]) -> list[Due]:
     """What is due and not under way. With reordering the young ones come along as soon as one of them is due."""
     rows = connection.execute(
-        "SELECT event_id, status, body, callback_url, due_at_ms, attempts FROM callback JOIN charge USING (reference)"
-        " WHERE due_at_ms <= :until ORDER BY due_at_ms LIMIT :limit",
+        "SELECT 'payment' AS told_of, event_id, status, body, callback_url, due_at_ms FROM callback"
+        " JOIN charge USING (reference) WHERE due_at_ms <= :until"
+        " UNION ALL SELECT 'payout', event_id, e.status, body, callback_url, due_at_ms FROM transfer_event e"
+        " JOIN transfer USING (reference) WHERE due_at_ms <= :until ORDER BY due_at_ms LIMIT :limit",
         {"until": now_ms + (charges.REORDER_HOLD_MS if newest_first else 0), "limit": AT_ONCE + len(under_way)},
     ).fetchall()
     free = [row for row in rows if row["event_id"] not in under_way][: AT_ONCE - len(under_way)]
     if newest_first:
         free = free[::-1] if any(row["due_at_ms"] <= now_ms for row in free) else []
-    return [Due(row["event_id"], row["status"], row["body"], row["callback_url"]) for row in free]
+    return [Due(row["event_id"], row["told_of"], row["status"], row["body"], row["callback_url"]) for row in free]
 
 
 def _next_at_ms(connection: sqlite3.Connection, *, after_ms: int) -> int | None:
     row = connection.execute(
         "SELECT min(at_ms) FROM (SELECT min(due_at_ms) AS at_ms FROM callback WHERE due_at_ms > :now_ms"
+        " UNION ALL SELECT min(due_at_ms) FROM transfer_event WHERE due_at_ms > :now_ms"
         " UNION ALL SELECT min(pays_itself_at_ms) FROM charge WHERE paid_at_ms IS NULL)",
         {"now_ms": after_ms},
     ).fetchone()

@@ -9,7 +9,8 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=600_000)]
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Counters (`create_failures`, `lose_answers`, `drop_callbacks` and those of refunds) count down as they strike."""
+    """Counters (`create_failures`, `lose_answers`, `drop_callbacks` and those of refunds
+    and transfers) count down as they strike."""
 
     create_delay_ms: Milliseconds = 0
     create_failures: Count = 0  # the next so many creates answer 503 and record nothing
@@ -24,4 +25,10 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lose_refund_answers: Count = 0  # the next so many refunds are made, but the connection closes without an answer
     refuse_refunds: bool = False
     slow_refunds: bool = False  # refunds stay pending, until one is asked about after this was switched off
+    transfer_delay_ms: Milliseconds = 0
+    transfer_failures: Count = 0  # the next so many transfers answer 503 and record nothing
+    lose_transfer_answers: Count = 0  # the next so many are made, but the connection closes without an answer
+    refuse_transfers: bool = False
+    fail_transfers: bool = False  # they are taken on, and fail then
+    slow_transfers: bool = False  # transfers stay pending, until one is asked about after this was switched off
     callback_signature: Literal["good", "bad", "stale", "missing"] = "good"

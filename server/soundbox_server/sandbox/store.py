@@ -67,6 +67,30 @@ CREATE TABLE IF NOT EXISTS refund (
     created_at_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS refund_of_charge ON refund (reference);
+CREATE TABLE IF NOT EXISTS transfer (
+    reference TEXT PRIMARY KEY,
+    transfer_id TEXT NOT NULL UNIQUE,
+    amount_idr INTEGER NOT NULL CHECK (amount_idr > 0),
+    account TEXT NOT NULL,
+    account_type TEXT,
+    beneficiary TEXT NOT NULL,
+    rail TEXT NOT NULL,
+    callback_url TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'succeeded', 'failed', 'reversed')),
+    created_at_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS transfer_event (
+    event_id TEXT PRIMARY KEY,
+    reference TEXT NOT NULL REFERENCES transfer (reference),
+    status TEXT NOT NULL,
+    body BLOB NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    due_at_ms INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    last_answer INTEGER,
+    delivered_at_ms INTEGER
+);
+CREATE INDEX IF NOT EXISTS transfer_event_due ON transfer_event (due_at_ms) WHERE due_at_ms IS NOT NULL;
 CREATE TABLE IF NOT EXISTS faults (id INTEGER PRIMARY KEY CHECK (id = 1), switches BLOB NOT NULL);
 """
 

@@ -30,8 +30,8 @@ NOWHERE = {
     "static_qr_id": "sqr_nowhere",
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
     "refund_id": "rfd_nowhere", "report_id": "evt_nowhere", "credential_id": "pcr_nowhere", "route_id": "prt_nowhere",
-    "settlement_id": "stl_nowhere", "fee_profile_id": "fee_nowhere",
-    "provider": "nobody", "partner": "nobody",
+    "settlement_id": "stl_nowhere", "fee_profile_id": "fee_nowhere", "statement_id": "sta_nowhere",
+    "payout_id": "pyt_nowhere", "difference_id": "dif_nowhere", "provider": "nobody", "partner": "nobody",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
 BODIES: dict[tuple[str, str], object] = {
@@ -125,7 +125,9 @@ async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: s
 PEOPLES = re.compile(
     r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/(logout|password|totp|sessions)\b|/merchants/\{\w+\}/(approve|reject|suspend|"
     r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
-    r"/admin/fees/profiles/\{\w+\}/versions|/admin/transactions/\{\w+\}/resolve|/admin/provider-reports/\{\w+\}/(assign|reject)"
+    r"/admin/fees/profiles/\{\w+\}/versions|/admin/transactions/\{\w+\}/resolve|"
+    r"/admin/provider-reports/\{\w+\}/(assign|reject)|/admin/reconciliation/differences/\{\w+\}/settle|"
+    r"/admin/settlements/\{\w+\}/mark-paid|/admin/payouts/\{\w+\}/mark-returned"
 )
 
 

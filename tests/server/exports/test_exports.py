@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 from support.acquirer import adjustment
+from support.bank import settlement
 from support.hub import open_hub
 from support.registry import WHOLE
 from support.settled import settle
-from support.shop import adjust, execute, open_shop, report, row, rows, take
+from support.shop import NOW, adjust, execute, open_shop, report, row, rows, take
 from support.staff import Staff, audited
 
 from soundbox_server import clock, parts, policy
@@ -29,6 +30,7 @@ from soundbox_server.exports.kinds import formats_of
 from soundbox_server.exports.service import ATTEMPTS, KEPT_MS, LEASE_MS, WAITING_PER_PERSON
 from soundbox_server.exports.state import TRANSITIONS, ExportState, require
 from soundbox_server.exports.writing import beginning, lines
+from soundbox_server.payouts.service import begin_due
 
 
 @pytest.fixture
@@ -142,6 +144,10 @@ async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Ex
     )  # fmt: skip
 
     filters = {"statements": {"settlement_id": await settle(database, shop)}}
+    await settlement(shop, mode="manual")
+    await database.write(lambda tx: begin_due(tx, bank=None, now_ms=NOW, limit=1))
+    await differ(database, payment.payment_id)
+
     for kind, exported in parts.EXPORTABLE.items():
         for format_ in formats_of(exported):
             export_id = await ask(admin, kind=kind, format=format_, filters=filters.get(kind, {}))
@@ -157,6 +163,23 @@ async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Ex
             beside = 1 if kind == "statements" else 0  # its sum
             assert len(written or content.splitlines()) == done["rows"] + bool(written) + beside, kind
             assert len({len(line) for line in written}) <= 1, kind
+
+
+async def differ(database: Database, payment_id: str) -> None:
+    """A statement that lacks a payment."""
+    await execute(
+        database,
+        "INSERT INTO provider_statement (id, provider, day_from, day_to, sha256, size_bytes, columns, payments, "
+        "paid_amount, refunds, refunded_amount, matched, imported_by, imported_at_ms) VALUES ('sta_1', 'sandbox', "
+        "'2026-05-23', '2026-05-23', 'x', 1, '{}', 0, 0, 0, 0, 0, 'per_1', 1)",
+    )
+    await execute(
+        database,
+        "INSERT INTO reconciliation_difference (id, statement_id, provider, day, kind, reason, payment_id, state, "
+        "created_at_ms) VALUES ('dif_1', 'sta_1', 'sandbox', '2026-05-23', 'missing', 'not_in_statement', $1, 'open', "
+        "1)",
+        payment_id,
+    )
 
 
 def test_whoever_may_export_is_said_of_every_kind() -> None:

@@ -1,0 +1,214 @@
+"""The ledger against sums of another origin: payments, refunds and what providers told us.
+
+Every journal sums to zero by its form, so that alone proves nothing. Each check is one statement, which sees one moment
+of the database; what is committed meanwhile is in both of its halves or in none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from soundbox_server.db import Row, Statements
+
+MOST = 100  # findings of one check: whoever has more has one reason for them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What the books hold of something, and what they should: `booked` less `expected` is what is wrong."""
+
+    check: str
+    subject: str  # an account, or a payment
+    unit: str
+    booked: int
+    expected: int
+
+
+async def check(tx: Statements) -> list[Finding]:
+    """Everything that is wrong with the books; empty when all is well."""
+    return [
+        *await _balances(tx),
+        *await _captures(tx),
+        *await _settlements(tx),
+        *await _never_negative(tx),
+        *await _empty(tx),
+    ]
+
+
+_BALANCES = """
+SELECT source AS account, unit, -amount AS booked, 0 AS expected FROM posting
+UNION ALL
+SELECT destination, unit, amount, 0 FROM posting
+"""
+
+# Who took a payment's money, what came back of it, and what of that came back after the bank had taken all of it.
+_PAID = """
+SELECT p.id, p.merchant_id, p.paid_amount, p.fee_amount, p.state,
+       (SELECT a.provider FROM payment_attempt a WHERE a.payment_id = p.id AND a.state = 'succeeded') AS provider,
+       coalesce((SELECT sum(r.amount) FROM refund r WHERE r.payment_id = p.id AND r.state = 'done'
+                 AND NOT r.from_suspense), 0) AS returned,
+       coalesce((SELECT sum(r.fee_returned) FROM refund r WHERE r.payment_id = p.id AND r.state = 'done'
+                 AND NOT r.from_suspense), 0) AS fee_returned,
+       coalesce((SELECT sum(r.amount) FROM refund r WHERE r.payment_id = p.id AND r.state = 'done'
+                 AND NOT r.from_suspense AND r.finished_at_ms > p.reversed_at_ms), 0) AS returned_twice
+FROM payment p WHERE p.paid_at_ms IS NOT NULL
+"""
+# What is left of each payment's money and fee. Of a reversed one nothing is, or less, where it was refunded besides.
+_LEFT = f"""
+SELECT id, merchant_id, provider,
+       CASE WHEN state = 'reversed' THEN -returned_twice ELSE paid_amount - returned END AS gross,
+       CASE WHEN state = 'reversed' THEN 0 ELSE fee_amount - fee_returned END AS fee
+FROM ({_PAID}) paid
+"""
+_OF_PAYMENTS = f"""
+SELECT 'provider_receivable:' || provider AS account, -gross AS expected FROM ({_LEFT}) l WHERE provider IS NOT NULL
+UNION ALL
+SELECT 'fees:' || provider, fee FROM ({_LEFT}) l WHERE provider IS NOT NULL
+UNION ALL
+SELECT 'merchant_payable:' || merchant_id, gross - fee FROM ({_LEFT}) l WHERE provider IS NOT NULL
+UNION ALL
+SELECT 'cash_sales:' || merchant_id, gross FROM ({_LEFT}) l WHERE provider IS NULL
+UNION ALL
+SELECT 'cash_drawer:' || merchant_id, -gross FROM ({_LEFT}) l WHERE provider IS NULL
+"""
+
+# Money that fitted no payment when it came, as its report was kept. One transfer is known by its retrieval reference,
+# or else by its event, and counts once however often it is told; what its payment was captured by is not here, unless
+# it was kept apart before an operator accepted it.
+_TOLD = """
+SELECT e.provider, e.outcome, e.event_key, e.received_at_ms, e.id, p.rrn AS captured_rrn, p.resolution,
+       {status} AS status, {currency} AS currency, {amount} AS amount, {rrn} AS rrn
+FROM provider_event e LEFT JOIN payment p ON p.id = e.payment_id WHERE e.report IS NOT NULL
+"""
+_CAME = """
+SELECT provider, amount FROM (
+  SELECT provider, amount,
+         row_number() OVER (PARTITION BY provider, coalesce('rrn:' || rrn, 'event:' || event_key)
+                            ORDER BY received_at_ms, id) AS telling
+  FROM ({told}) t
+  WHERE status = 'paid' AND currency = 'IDR' AND amount > 0
+    AND (rrn IS NULL OR captured_rrn IS NULL OR rrn <> captured_rrn OR outcome <> 'needs_review'
+         OR coalesce(resolution, '') = 'accepted')
+) c WHERE telling = 1
+"""
+# It leaves by a refund, or by a decision, of which the ledger's own journal is the only sum there is.
+_KEPT_APART = """
+SELECT provider, amount FROM ({came}) came
+UNION ALL
+SELECT r.provider, -r.amount FROM refund r WHERE r.state = 'done' AND r.from_suspense
+UNION ALL
+SELECT substr(o.source, 10), -o.amount FROM posting o JOIN journal j ON j.id = o.journal_id
+WHERE j.kind = 'release' AND o.source LIKE 'suspense:%'
+"""
+_OF_SUSPENSE = """
+SELECT 'suspense:' || provider AS account, amount AS expected FROM ({kept}) k
+UNION ALL
+SELECT 'provider_receivable:' || provider, -amount FROM ({kept}) k
+"""
+# What a settlement's net left, where it waits, and where it went once it was paid.
+_OF_SETTLEMENTS = """
+SELECT 'merchant_payable:' || merchant_id AS account, -net_amount AS expected FROM settlement WHERE net_amount > 0
+UNION ALL
+SELECT 'clearing:' || id, net_amount FROM settlement WHERE net_amount > 0
+UNION ALL
+SELECT 'clearing:' || settlement_id, -amount FROM payout WHERE state = 'succeeded'
+UNION ALL
+SELECT 'provider_receivable:' || s.provider, s.net_amount FROM payout p
+JOIN settlement_share s ON s.settlement_id = p.settlement_id WHERE p.state = 'succeeded' AND p.mode = 'merchant_direct'
+UNION ALL
+SELECT 'manual_payout', amount FROM payout WHERE state = 'succeeded' AND mode = 'manual'
+"""
+_CHECKED = (
+    "provider_receivable:", "fees:", "merchant_payable:", "cash_sales:", "cash_drawer:", "suspense:", "clearing:",
+    "manual_payout",
+)  # fmt: skip
+
+
+def _member(tx: Statements, name: str) -> str:
+    if tx.dialect == "sqlite":
+        return f"json_extract(e.report, '$.payment.{name}')"
+    text = f"e.report::json -> 'payment' ->> '{name}'"
+    return f"({text})::bigint" if name == "amount_idr" else text
+
+
+def _expected(tx: Statements) -> str:
+    told = _TOLD.format(
+        status=_member(tx, "status"), currency=_member(tx, "currency"), amount=_member(tx, "amount_idr"),
+        rrn=_member(tx, "rrn"),
+    )  # fmt: skip
+    kept = _KEPT_APART.format(came=_CAME.format(told=told))
+    return f"{_OF_PAYMENTS} UNION ALL {_OF_SUSPENSE.format(kept=kept)} UNION ALL {_OF_SETTLEMENTS}"
+
+
+async def _balances(tx: Statements) -> list[Finding]:
+    """Every account that payments have a say about holds what they say."""
+    checked = " OR ".join(f"account LIKE '{prefix}%'" for prefix in _CHECKED)
+    rows = await tx.fetch(
+        "SELECT account, unit, CAST(sum(booked) AS BIGINT) AS booked, CAST(sum(expected) AS BIGINT) AS expected FROM ("
+        f"{_BALANCES} UNION ALL SELECT account, 'IDR', 0, expected FROM ({_expected(tx)}) x"
+        f") b WHERE {checked} GROUP BY account, unit HAVING sum(booked) <> sum(expected) ORDER BY 1, 2 LIMIT {MOST}"
+    )
+    return _found("balance", rows)
+
+
+async def _captures(tx: Statements) -> list[Finding]:
+    """What was paid was captured once, for its amount and its fee; nothing else was."""
+    rows = await tx.fetch(
+        "SELECT id AS account, 'IDR' AS unit, CAST(sum(booked) AS BIGINT) AS booked, "
+        "CAST(sum(expected) AS BIGINT) AS expected FROM ("
+        "SELECT p.id, 0 AS booked, p.paid_amount AS expected, 0 AS fee, p.fee_amount AS wanted_fee "
+        "FROM payment p WHERE p.paid_at_ms IS NOT NULL UNION ALL "
+        "SELECT j.payment_id, CASE WHEN o.destination LIKE 'fees:%' THEN 0 ELSE o.amount END, 0, "
+        "CASE WHEN o.destination LIKE 'fees:%' THEN o.amount ELSE 0 END, 0 "
+        "FROM journal j JOIN posting o ON o.journal_id = j.id WHERE j.kind = 'capture'"
+        ") c GROUP BY id HAVING sum(booked) <> sum(expected) OR sum(fee) <> sum(wanted_fee) "
+        f"ORDER BY 1 LIMIT {MOST}"
+    )
+    return _found("capture", rows)
+
+
+async def _settlements(tx: Statements) -> list[Finding]:
+    """A batch is the sum of its items, and its shares are the batch."""
+    rows = await tx.fetch(
+        "SELECT id AS account, 'IDR' AS unit, CAST(sum(booked) AS BIGINT) AS booked, "
+        "CAST(sum(expected) AS BIGINT) AS expected FROM ("
+        "SELECT id, gross_amount - fee_amount + adjustment_amount AS booked, 0 AS expected, net_amount AS net "
+        "FROM settlement WHERE state <> 'open' UNION ALL "
+        "SELECT s.id, 0, i.gross_amount - i.fee_amount, 0 FROM settlement s "
+        "JOIN settlement_item i ON i.settlement_id = s.id WHERE s.state <> 'open' UNION ALL "
+        "SELECT s.id, 0, 0, -h.net_amount FROM settlement s "
+        "JOIN settlement_share h ON h.settlement_id = s.id WHERE s.state <> 'open'"
+        f") b GROUP BY id HAVING sum(booked) <> sum(expected) OR sum(net) <> 0 ORDER BY 1 LIMIT {MOST}"
+    )
+    return _found("settlement", rows)
+
+
+async def _never_negative(tx: Statements) -> list[Finding]:
+    """Nobody spends what is not there: wallets, tokens, and money that is kept apart."""
+    owned = " OR ".join(f"account LIKE '{prefix}%'" for prefix in ("wallet:", "license:", "reserved:", "suspense:"))
+    rows = await tx.fetch(
+        "SELECT account, unit, CAST(sum(booked) AS BIGINT) AS booked, 0 AS expected "
+        f"FROM ({_BALANCES}) b WHERE {owned} GROUP BY account, unit HAVING sum(booked) < 0 ORDER BY 1, 2 LIMIT {MOST}"
+    )
+    return _found("negative", rows)
+
+
+async def _empty(tx: Statements) -> list[Finding]:
+    """A journal moves something."""
+    rows = await tx.fetch(
+        "SELECT j.id AS account, 'IDR' AS unit, 0 AS booked, 1 AS expected FROM journal j "
+        f"WHERE NOT EXISTS (SELECT 1 FROM posting o WHERE o.journal_id = j.id) ORDER BY j.id LIMIT {MOST}"
+    )
+    return _found("empty_journal", rows)
+
+
+def _found(check: str, rows: Sequence[Row]) -> list[Finding]:
+    return [
+        Finding(
+            check=check,
+            subject=row["account"],
+            unit=row["unit"],
+            booked=int(row["booked"]),
+            expected=int(row["expected"]),
+        )
+        for row in rows
+    ]
