@@ -36,6 +36,8 @@ POLICY: Policy = {
     ("POST", "/device/provision/refresh-credential"): DEVICE,
     ("POST", "/device/heartbeat"): DEVICE,
     ("POST", "/device/commands/ack"): DEVICE,
+    ("GET", "/device/config"): DEVICE,
+    ("POST", "/device/config/ack"): DEVICE,
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
     # Providers, by their signature
     ("POST", "/integrations/qris/callback"): SIGNED,
@@ -142,6 +144,14 @@ POLICY: Policy = {
     ("GET", "/admin/ledger-entries"): _STAFF,
     ("GET", "/admin/audit-logs"): _STAFF,
     ("POST", "/admin/devices/{device_id}/unbind/confirm"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/config"): _STAFF,
+    ("PATCH", "/admin/devices/{device_id}/config"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/config/status"): _STAFF,
+    ("POST", "/admin/devices/{device_id}/config/retry-push"): _OPERATORS,
+    ("GET", "/admin/config/fleet"): _STAFF,
+    ("PATCH", "/admin/config/fleet"): _OPERATORS,
+    ("GET", "/admin/config/merchants/{merchant_id}"): _STAFF,
+    ("PATCH", "/admin/config/merchants/{merchant_id}"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/commands"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/commands"): _STAFF,
     ("GET", "/admin/devices/{device_id}/commands/{command_id}"): _STAFF,
@@ -249,6 +259,22 @@ SCOPES: Scopes = {
         {
             ("POST", "/admin/devices/{device_id}/commands"),
             ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"),
+        }
+    ),
+    "config:read": frozenset(
+        {
+            ("GET", "/admin/devices/{device_id}/config"),
+            ("GET", "/admin/devices/{device_id}/config/status"),
+            ("GET", "/admin/config/fleet"),
+            ("GET", "/admin/config/merchants/{merchant_id}"),
+        }
+    ),
+    "config:write": frozenset(
+        {
+            ("PATCH", "/admin/devices/{device_id}/config"),
+            ("POST", "/admin/devices/{device_id}/config/retry-push"),
+            ("PATCH", "/admin/config/fleet"),
+            ("PATCH", "/admin/config/merchants/{merchant_id}"),
         }
     ),
     "static-qrs:read": frozenset(

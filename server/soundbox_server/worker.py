@@ -28,6 +28,8 @@ from soundbox_server.broker.users import hub_password, shard_user
 from soundbox_server.commands.jobs import follow_commands
 from soundbox_server.commands.mqtt import on_command_ack
 from soundbox_server.db import Database, Statements, will_pass
+from soundbox_server.device_config import mqtt as configuration
+from soundbox_server.device_config.jobs import keep_configured
 from soundbox_server.devices import credentials
 from soundbox_server.devices import jobs as device_jobs
 from soundbox_server.devices import mqtt as devices
@@ -244,8 +246,13 @@ class Worker:
     def _table(self) -> Table:
         settings, telling = self._settings, self._telling
         return {
-            Channel.STATUS: [devices.on_status, outbox_door.on_birth],
-            Channel.HEARTBEAT: [devices.on_heartbeat],
+            Channel.STATUS: [
+                devices.on_status,
+                outbox_door.on_birth,
+                configuration.Births(key_of=telling.key_of, owner=self._owner),
+            ],
+            Channel.HEARTBEAT: [devices.on_heartbeat, configuration.on_heartbeat],
+            Channel.CONFIG_ACK: [configuration.on_config_ack],
             Channel.PAYMENT_ACK: [outbox_door.on_payment_ack],
             Channel.DYNAMIC_QR_REQUEST: [
                 QrRequests(
@@ -303,6 +310,9 @@ class Worker:
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
         await follow_commands(self._database)
+        await keep_configured(
+            self._database, key_of=self._telling.key_of, owner=self._owner, publish=self._publisher.publish
+        )
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)

@@ -41,7 +41,8 @@ class Publisher:
     def publish(self, messages: Sequence[outbox.Message]) -> None:
         connection, now_ms = self._connection, clock.now_ms()
         for message in messages:
-            if connection is None or not connection.publish(message.address, message.body):
+            retain = message.kind in outbox.RETAINED
+            if connection is None or not connection.publish(message.address, message.body, retain=retain):
                 metrics.publish_failures.inc()
                 continue
             metrics.labelled(metrics.published, message.kind).inc()

@@ -1,7 +1,7 @@
 """HTTP doors of boxes: activation and heartbeat for the boxes, the registry for operators."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -138,9 +138,15 @@ async def _broker_lets_in(state: Any, activated: service.Activated) -> bool:
 
 
 class HeartbeatDesk:
-    """Heartbeats over HTTP, committed in groups. A token that belongs to nobody harms only its own request."""
+    """Heartbeats over HTTP, committed in groups. A token that belongs to nobody harms only its own request.
 
-    def __init__(self, database: Database) -> None:
+    `also` is what a room above makes of them, in the same transaction.
+    """
+
+    def __init__(
+        self, database: Database, *, also: Callable[[Statements, Sequence[service.Vitals]], Awaitable[None]]
+    ) -> None:
+        self._also = also
         self._group: GroupCommit[tuple[str, service.Vitals], Token | None] = GroupCommit(database, self._apply)
 
     async def take(self, token_hash: str, beat: service.Vitals) -> Token:
@@ -158,7 +164,9 @@ class HeartbeatDesk:
         tokens = [_if_its_own(known.get(hashed), beat) for hashed, beat in items]
         first_used = [token.credential_id for token in tokens if token and token.first_use]
         await credentials.note_first_use(tx, first_used, now_ms=now_ms)
-        await service.take_heartbeats(tx, [beat for (_, beat), token in zip(items, tokens, strict=True) if token])
+        beats = [beat for (_, beat), token in zip(items, tokens, strict=True) if token]
+        await service.take_heartbeats(tx, beats)
+        await self._also(tx, beats)
         return tokens
 
 

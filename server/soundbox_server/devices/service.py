@@ -250,6 +250,7 @@ class Vitals:
     battery_level: int | None
     state: str | None
     volume: int | None
+    config_sha256: str | None = None
 
 
 def vitals(uplink: Uplink[Heartbeat], *, source: str) -> Vitals:
@@ -265,6 +266,7 @@ def vitals(uplink: Uplink[Heartbeat], *, source: str) -> Vitals:
         battery_level=beat.battery_level,
         state=beat.state,
         volume=beat.volume,
+        config_sha256=beat.config_sha256,
     )
 
 
