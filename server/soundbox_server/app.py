@@ -19,6 +19,7 @@ from soundbox_server.alerts.routes import router as alerts
 from soundbox_server.audit.routes import router as audit
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
+from soundbox_server.commands.batch_routes import router as command_batches
 from soundbox_server.commands.routes import router as commands
 from soundbox_server.db import Database
 from soundbox_server.device_config import service as device_config
@@ -108,8 +109,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in (LEAN | SNAP).items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, configuration, commands, payments, transactions,
-        review, qrs, providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        merchants, places, documents, devices, provisioning, bulk, configuration, commands, command_batches, payments,
+        transactions, review, qrs, providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":

@@ -156,6 +156,13 @@ POLICY: Policy = {
     ("GET", "/admin/devices/{device_id}/commands"): _STAFF,
     ("GET", "/admin/devices/{device_id}/commands/{command_id}"): _STAFF,
     ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"): _OPERATORS,
+    ("POST", "/admin/command-batches"): _OPERATORS,
+    ("GET", "/admin/command-batches"): _STAFF,
+    ("GET", "/admin/command-batches/{batch_id}"): _STAFF,
+    ("GET", "/admin/command-batches/{batch_id}/devices"): _STAFF,
+    ("POST", "/admin/command-batches/{batch_id}/approve"): _OPERATORS,
+    ("POST", "/admin/command-batches/{batch_id}/refuse"): _OPERATORS,
+    ("POST", "/admin/command-batches/{batch_id}/stop"): _OPERATORS,
     ("GET", "/admin/providers"): _STAFF,
     ("GET", "/admin/providers/credentials"): _STAFF,
     ("POST", "/admin/providers/{provider}/credentials"): _ADMIN,
@@ -253,12 +260,17 @@ SCOPES: Scopes = {
         {
             ("GET", "/admin/devices/{device_id}/commands"),
             ("GET", "/admin/devices/{device_id}/commands/{command_id}"),
+            ("GET", "/admin/command-batches"),
+            ("GET", "/admin/command-batches/{batch_id}"),
+            ("GET", "/admin/command-batches/{batch_id}/devices"),
         }
     ),
     "commands:write": frozenset(
         {
             ("POST", "/admin/devices/{device_id}/commands"),
             ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"),
+            ("POST", "/admin/command-batches"),
+            ("POST", "/admin/command-batches/{batch_id}/stop"),
         }
     ),
     "config:read": frozenset(

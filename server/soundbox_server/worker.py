@@ -25,7 +25,7 @@ from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
 from soundbox_server.broker.users import hub_password, shard_user
-from soundbox_server.commands.jobs import follow_commands
+from soundbox_server.commands.jobs import follow_batches, follow_commands
 from soundbox_server.commands.mqtt import on_command_ack
 from soundbox_server.db import Database, Statements, will_pass
 from soundbox_server.device_config import mqtt as configuration
@@ -310,9 +310,9 @@ class Worker:
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
         await follow_commands(self._database)
-        await keep_configured(
-            self._database, key_of=self._telling.key_of, owner=self._owner, publish=self._publisher.publish
-        )
+        telling, publish = self._telling, self._publisher.publish
+        await follow_batches(self._database, key_of=telling.key_of, owner=self._owner, publish=publish)
+        await keep_configured(self._database, key_of=telling.key_of, owner=self._owner, publish=publish)
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)

@@ -14,6 +14,13 @@ from soundbox_server.devices.state import DeviceState
 from soundbox_server.fields import Id, Moment, Search
 from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching
 
+TAG = r"^[a-z0-9-]{1,32}$"
+
+
+def stored_tags(tags: list[str]) -> str:
+    """Each between two blanks, so that one is found without finding what it is a part of."""
+    return " ".join(["", *sorted(set(tags)), ""]) if tags else ""
+
 
 class DeviceFilters(Page):
     status: DeviceState | None = None
@@ -23,6 +30,7 @@ class DeviceFilters(Page):
     terminal_id: Id | None = None
     vendor: Id | None = None
     model: Id | None = None
+    tag: Annotated[str | None, Field(pattern=TAG)] = None
     q: Annotated[Search | None, Field(description="beginning of an id, serial number or label")] = None
     last_seen_before: Annotated[Moment | None, Field(description="also boxes that were never heard of")] = None
 
@@ -46,6 +54,8 @@ def _select(asked: DeviceFilters) -> Rows:
     )  # fmt: skip
     if asked.online is not None:
         query = query.where(DevicePresence.online.is_(True) if asked.online else DevicePresence.online.is_not(True))
+    if asked.tag:
+        query = query.where(Device.tags.contains(f" {asked.tag} ", autoescape=True))
     if asked.q:
         query = query.where(
             or_(*(beginning(column, asked.q) for column in (Device.id, Device.serial_number, Device.label)))
@@ -78,6 +88,7 @@ class DeviceView(TypedDict):
     model: str
     label: str | None
     notes: str | None
+    tags: list[str]
     status: Annotated[str, among(DeviceState)]
     status_reason: str | None
     key_version: int
@@ -95,6 +106,7 @@ def device_view(device: Device, binding: DeviceBinding | None, presence: DeviceP
         "model": device.model,
         "label": device.label,
         "notes": device.notes,
+        "tags": device.tags.split(),
         "status": device.state,
         "status_reason": device.state_reason,
         "key_version": device.key_version,

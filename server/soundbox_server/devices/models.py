@@ -33,6 +33,7 @@ class Device(Base):
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     label: Mapped[str | None]
     notes: Mapped[str | None]
+    tags: Mapped[str] = mapped_column(server_default="")  # each between two blanks, as in " pilot east "
 
 
 class DeviceBinding(Base):

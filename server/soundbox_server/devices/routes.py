@@ -26,6 +26,7 @@ from soundbox_server.devices.credentials import Token
 from soundbox_server.devices.listings import (
     DEVICES,
     HEARTBEATS,
+    TAG,
     DeviceFilters,
     DeviceView,
     HeartbeatFilters,
@@ -33,6 +34,7 @@ from soundbox_server.devices.listings import (
     HeartbeatView,
     device_view,
     devices,
+    stored_tags,
 )
 from soundbox_server.devices.models import Device
 from soundbox_server.devices.provisioning_routes import BrokerView, device_actor, unstored
@@ -60,6 +62,7 @@ BROKER_WAIT_S = 2.5
 
 Vendor = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+Tag = Annotated[str, Field(pattern=TAG)]
 
 
 class Activation(BaseModel):
@@ -304,6 +307,7 @@ class DeviceChanges(Body):
     model: Model = Field(default_factory=unchanged)
     label: Name | None = None
     notes: Text | None = None
+    tags: Annotated[list[Tag], Field(max_length=10, examples=[["pilot", "east"]])] = Field(default_factory=unchanged)
 
 
 @router.patch("/admin/devices/{device_id}", tags=["operators"], responses=answers(DeviceView))
@@ -315,6 +319,8 @@ async def change_device(
     if device is None:
         raise NotFound("No such device.", device_id=device_id)
     changes = wanted.model_dump(exclude_unset=True)
+    if "tags" in changes:
+        changes["tags"] = stored_tags(changes["tags"])
     before = {name: getattr(device, name) for name, value in changes.items() if getattr(device, name) != value}
     for name in before:
         setattr(device, name, changes[name])

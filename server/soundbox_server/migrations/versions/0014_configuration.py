@@ -1,4 +1,4 @@
-"""What boxes are to be like: layers, and each box's document."""
+"""What boxes are to be like, commands for many of them, and tags to find them by."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,6 +6,7 @@ from alembic import op
 revision = "0014"
 down_revision = "0010"
 
+_UNDER_WAY = sa.text("state IN ('waiting', 'running')")
 _TO_DO = sa.text("state IN ('pending', 'pushed', 'drifted')")
 
 
@@ -52,4 +53,51 @@ def upgrade() -> None:
     )
     op.create_index(
         "device_config_to_do", "device_config", ["state", "device_id"], sqlite_where=_TO_DO, postgresql_where=_TO_DO
+    )
+    op.add_column("device", sa.Column("tags", sa.String(), nullable=False, server_default=""))
+    op.create_table(
+        "command_batch",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("payload", sa.String(), nullable=False),
+        sa.Column("filter", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("fleet_wide", sa.Boolean(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("requested_by", sa.String(), nullable=False),
+        sa.Column("asked_by_person", sa.String(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("decide_by_ms", sa.BigInteger(), nullable=False),
+        sa.Column("decided_by", sa.String(), nullable=True),
+        sa.Column("decided_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("finished_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("trace_id", sa.String(), nullable=False),
+        sa.CheckConstraint(
+            "state IN ('waiting', 'running', 'done', 'refused', 'lapsed', 'stopped')", name="command_batch_state"
+        ),
+        sa.CheckConstraint(
+            "NOT fleet_wide OR state IN ('waiting', 'refused', 'lapsed') "
+            "OR (decided_by IS NOT NULL AND decided_by <> asked_by_person)",
+            name="command_batch_by_two_people",
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        "command_batch_under_way", "command_batch", ["state", "id"],
+        sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY,
+    )  # fmt: skip
+    op.create_table(
+        "command_batch_target",
+        sa.Column("batch_id", sa.String(), nullable=False),
+        sa.Column("device_id", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("command_id", sa.String(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.CheckConstraint("state IN ('waiting', 'given', 'refused', 'stopped')", name="command_batch_target_state"),
+        sa.CheckConstraint("(state = 'given') = (command_id IS NOT NULL)", name="command_batch_target_has_its_command"),
+        sa.ForeignKeyConstraint(["batch_id"], ["command_batch.id"]),
+        sa.ForeignKeyConstraint(["device_id"], ["device.id"]),
+        sa.ForeignKeyConstraint(["command_id"], ["device_command.id"]),
+        sa.PrimaryKeyConstraint("batch_id", "device_id"),
     )
