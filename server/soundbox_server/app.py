@@ -26,6 +26,7 @@ from soundbox_server.device_config import service as device_config
 from soundbox_server.device_config.routes import router as configuration
 from soundbox_server.devices.bulk_routes import LARGEST_FILE as LARGEST_LIST
 from soundbox_server.devices.bulk_routes import router as bulk
+from soundbox_server.devices.presence_routes import router as presence
 from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
@@ -109,8 +110,9 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in (LEAN | SNAP).items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, configuration, commands, command_batches, payments,
-        transactions, review, qrs, providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        merchants, places, documents, devices, provisioning, bulk, presence, configuration, commands, command_batches,
+        payments, transactions, review, qrs, providers, mstore.router, mstore_offline.router, paybaba.router,
+        health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":

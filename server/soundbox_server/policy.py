@@ -119,6 +119,8 @@ POLICY: Policy = {
     ("PATCH", "/admin/devices/{device_id}"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/heartbeats"): _STAFF,
     ("GET", "/admin/devices/{device_id}/notifications"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/availability"): _STAFF,
+    ("POST", "/admin/devices/{device_id}/quarantine/release"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/activation-code"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/credentials"): _STAFF,
     ("POST", "/admin/devices/{device_id}/credentials/rotate"): _OPERATORS,
@@ -232,6 +234,7 @@ SCOPES: Scopes = {
             ("GET", "/admin/devices/{device_id}"),
             ("GET", "/admin/devices/{device_id}/heartbeats"),
             ("GET", "/admin/devices/{device_id}/notifications"),
+            ("GET", "/admin/devices/{device_id}/availability"),
             ("GET", "/admin/devices/{device_id}/credentials"),
         }
     ),
@@ -254,6 +257,7 @@ SCOPES: Scopes = {
             ("POST", "/admin/devices/{device_id}/suspend"),
             ("POST", "/admin/devices/{device_id}/resume"),
             ("POST", "/admin/devices/{device_id}/retire"),
+            ("POST", "/admin/devices/{device_id}/quarantine/release"),
         }
     ),
     "commands:read": frozenset(

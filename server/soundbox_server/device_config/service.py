@@ -21,6 +21,7 @@ from soundbox_server.alerts.state import Severity
 from soundbox_server.db import Row, Statements
 from soundbox_server.device_config import layers
 from soundbox_server.device_config.state import ConfigState, may_follow
+from soundbox_server.devices.presence import expect_heartbeats
 from soundbox_server.devices.service import Vitals
 from soundbox_server.devices.state import IN_SERVICE
 from soundbox_server.errors import Conflict, NotFound
@@ -289,7 +290,7 @@ async def take_vitals(tx: Statements, beats: Sequence[Vitals]) -> None:
 
 
 _STANDING = """
-SELECT device_id, version, sha256, state, reported_version, reported_sha256, acked_sha256
+SELECT device_id, version, config, sha256, state, reported_version, reported_sha256, acked_sha256
 FROM device_config WHERE device_id {among} AND version > 0 AND state <> 'cleared' ORDER BY device_id
 """
 
@@ -342,12 +343,13 @@ async def _take_word(tx: Statements, row: Row, said: Said, now_ms: int) -> None:
             now_ms=now_ms,
         )  # fmt: skip
     if said.sha256 == row["sha256"]:
-        await _all_is_well(tx, row["device_id"], now_ms=now_ms)
+        await _is_in_force(tx, row, now_ms=now_ms)
 
 
-async def _all_is_well(tx: Statements, device_id: str, *, now_ms: int) -> None:
+async def _is_in_force(tx: Statements, row: Row, *, now_ms: int) -> None:
+    await expect_heartbeats(tx, row["device_id"], json.loads(row["config"]).get("heartbeat_s"))
     for kind in ("device.config_drifted", "device.config_rejected"):
-        await clear(tx, kind, ("device", device_id), now_ms=now_ms)
+        await clear(tx, kind, ("device", row["device_id"]), now_ms=now_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,7 +363,7 @@ class Verdict:
 
 
 _ACKED = """
-SELECT c.device_id, c.version, c.sha256, c.state, c.message_id FROM device_config c
+SELECT c.device_id, c.version, c.config, c.sha256, c.state, c.message_id FROM device_config c
 WHERE c.device_id {among} AND c.version > 0 ORDER BY c.device_id
 """
 
@@ -401,7 +403,7 @@ async def _take_ack(tx: Statements, row: Row | None, ack: ConfigAck, sendings: s
         answer = outbox.Answer(message_id=row["message_id"], recipient_id=ack.device_id, status=proof)
         await outbox.acknowledge(tx, [answer], now_ms=now_ms)
     if wanted is S.APPLIED:
-        await _all_is_well(tx, ack.device_id, now_ms=now_ms)
+        await _is_in_force(tx, row, now_ms=now_ms)
     else:
         await raise_alert(
             tx, "device.config_rejected", ("device", ack.device_id), severity=Severity.WARNING,

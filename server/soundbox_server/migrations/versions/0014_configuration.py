@@ -1,4 +1,4 @@
-"""What boxes are to be like, commands for many of them, and tags to find them by."""
+"""What boxes are to be like, commands for many of them, tags, and when they could be reached."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,6 +7,7 @@ revision = "0014"
 down_revision = "0010"
 
 _UNDER_WAY = sa.text("state IN ('waiting', 'running')")
+_RUNNING = sa.text("ended_at_ms IS NULL")
 _TO_DO = sa.text("state IN ('pending', 'pushed', 'drifted')")
 
 
@@ -101,3 +102,30 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["command_id"], ["device_command.id"]),
         sa.PrimaryKeyConstraint("batch_id", "device_id"),
     )
+    with op.batch_alter_table("device_presence") as presence:
+        presence.add_column(sa.Column("heartbeat_s", sa.Integer(), nullable=True))
+        presence.add_column(sa.Column("session_at_ms", sa.BigInteger(), nullable=True))
+        presence.add_column(sa.Column("said_at_ms", sa.BigInteger(), nullable=True))
+        presence.add_column(sa.Column("offline_reason", sa.String(), nullable=True))
+        presence.add_column(sa.Column("window_began_ms", sa.BigInteger(), nullable=False, server_default="0"))
+        presence.add_column(sa.Column("births", sa.Integer(), nullable=False, server_default="0"))
+        presence.add_column(sa.Column("strays", sa.Integer(), nullable=False, server_default="0"))
+        presence.add_column(sa.Column("quarantine", sa.String(), nullable=True))
+        presence.create_check_constraint("device_presence_quarantine", "quarantine IN ('cloned', 'flapping')")
+        presence.create_check_constraint("device_presence_quarantined_is_offline", "quarantine IS NULL OR NOT online")
+    op.create_table(
+        "device_online",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("device_id", sa.String(), nullable=False),
+        sa.Column("began_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("end_reason", sa.String(), nullable=True),
+        sa.CheckConstraint("ended_at_ms >= began_at_ms", name="device_online_ends_after_it_began"),
+        sa.ForeignKeyConstraint(["device_id"], ["device.id"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        "device_online_once", "device_online", ["device_id"], unique=True,
+        sqlite_where=_RUNNING, postgresql_where=_RUNNING,
+    )  # fmt: skip
+    op.create_index("device_online_by_device", "device_online", ["device_id", "began_at_ms"])
