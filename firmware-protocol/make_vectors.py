@@ -25,7 +25,15 @@ CREDENTIAL = "cred_01jz4q9d7c8d9e0f1g2h3j4k5q"
 COMMAND = "cmd_01jz4q9c7c8d9e0f1g2h3j4k5p"
 TRANSACTION = "txn_01jz4q97c8d9e0f1g2h3j4k5mn"
 SHA256 = hashlib.sha256(b"voice pack").hexdigest()
+CONFIG = (
+    b'{"volume":70,"language":"id","template":"merchant",'
+    b'"quiet_hours":{"start":"21:30","end":"06:00","volume":25},"heartbeat_s":60,"utc_offset_min":420}'
+)
 Case = dict[str, Any]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 CODE, NONCE, SERIAL = "K7QM29XW4T", "00112233445566778899aabbccddeeff", "SBX-2026-000001"
@@ -208,6 +216,10 @@ def refused(name: str, meaning: str, topic: str, payload: bytes, reason: str, *,
     }
 
 
+def without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
 def written(fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     return compact(**fields), fields
 
@@ -250,6 +262,12 @@ def status() -> list[Case]:
             compact(**later),
             smallest,
             written=False,
+        ),
+        said(
+            "configured",
+            "It says by its hash which configuration is in force.",
+            topic,
+            *written(smallest | {"config_version": 4, "config_sha256": sha256(CONFIG)}),
         ),
         refused(
             "epoch-as-text",
@@ -296,6 +314,7 @@ def heartbeat() -> list[Case]:
         "uptime_s": 86400,
         "bytes_today": 20480,
     }
+    configured = plain | {"config_sha256": sha256(CONFIG)}
     mains = {key: value for key, value in plain.items() if key != "battery_level"}
     spaced = json.dumps(dict(reversed(plain.items())), indent=1).encode()
     fractional = plain | {"timestamp": "2026-05-23T10:00:30.250Z"}
@@ -313,6 +332,7 @@ def heartbeat() -> list[Case]:
         said("full", "Everything a box can report.", topic, *written(full)),
         said("on-mains-power", "A box without a battery reports none.", topic, *written(mains)),
         said("fraction-of-a-second", "Uplinks may carry fractions.", topic, *written(fractional)),
+        said("configured", "Which configuration is in force, by its hash.", topic, *written(configured)),
         said("other-order-and-spaces", "Order and white space mean nothing.", topic, spaced, plain, written=False),
         *(
             refused(name, meaning, topic, compact(**(plain | change)), f"malformed {next(iter(change))}")
@@ -555,11 +575,26 @@ def dynamic_qr_display() -> list[Case]:
         "expires_at": "2026-05-23T10:06:00Z",
     }
     paid = {"message_type": "dynamic_qr_display", "transaction_id": TRANSACTION, "action": "paid"}
+    by_command = {"message_type": "dynamic_qr_display", "command_id": COMMAND} | without(
+        show, "message_type", "transaction_id"
+    )
+    cleared = without(by_command, "qr_payload", "amount") | {"action": "clear"}
     return [
         heard("show", "A QR that was asked for elsewhere.", topic, *written(show)),
         heard("paid", "Take the QR away: it was paid.", topic, *written(paid)),
         heard("expired", "Take the QR away: nobody paid.", topic, *written(paid | {"action": "expired"})),
         heard("clear", "Take the QR away.", topic, *written(paid | {"action": "clear"})),
+        heard("shown-by-command", "An operator's wish: acked as a command is.", topic, *written(by_command)),
+        heard("cleared-by-command", "Whatever is shown goes.", topic, *written(cleared)),
+        *(
+            refused(name, meaning, topic, signed(KEY, topic, compact(**fields)), "malformed", key=KEY)
+            for name, meaning, fields in (
+                ("of-both", "Of a payment or of a command.", show | {"command_id": COMMAND}),
+                ("of-neither", "Of what?", without(show, "transaction_id")),
+                ("command-without-an-end", "It may come late.", without(by_command, "expires_at")),
+                ("paid-by-command", "Only money says so.", cleared | {"action": "paid"}),
+            )
+        ),
         refused(
             "show-nothing",
             "There is no QR to show.",
@@ -674,6 +709,19 @@ def time() -> list[Case]:
     ]
 
 
+COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
+    ("rotate_credential", "Get a new credential over MQTT.", {}),
+    ("set_volume", "So loud from now on.", {"volume": 45}),
+    ("play_test", "Say something.", {}),
+    ("identify", "Say that it is you.", {}),
+    ("daily_total", "Say what came in today.", {"count": 3, "amount": 150000}),
+    ("reboot", "Begin anew.", {}),
+    ("upload_log", "The last twenty lines of the log, in the ack.", {"lines": 20}),
+    ("factory_reset", "Forget every setting.", {}),
+    ("refresh_config", "Take in the retained configuration again.", {}),
+]
+
+
 def command() -> list[Case]:
     topic = down("command")
     speak = {
@@ -698,6 +746,10 @@ def command() -> list[Case]:
             "a-command-of-later", "Read, and answered with rejected: the box does not know it.", topic, *written(later)
         ),
         heard("nothing-to-add", "A command that needs no payload has an empty one.", topic, *written(nothing)),
+        *(
+            heard(name.replace("_", "-"), meaning, topic, *written(speak | {"command_name": name, "payload": payload}))
+            for name, meaning, payload in COMMANDS
+        ),
         heard("largest", "The longest legal values.", topic, *written(longest)),
         heard(
             "unknown-member",
@@ -721,6 +773,70 @@ def command() -> list[Case]:
         wrong("payload-too-long", "241 bytes as encoded.", payload={"x": "y" * 233}),
         wrong("fraction-of-a-second", "Downlinks are whole seconds.", expires_at="2026-05-23T10:09:00.5Z"),
     ]
+
+
+def config_push() -> list[Case]:
+    topic = down("config/push")
+
+    def push(config: bytes, **change: Any) -> tuple[bytes, dict[str, Any]]:
+        """The hash covers the bytes as they are sent, whatever stands in them."""
+        head = compact(message_type="config_push", config_version=4)
+        tail = compact(sha256=sha256(config))
+        body = head[:-1] + b',"config":' + config + b"," + tail[1:]
+        return body, json.loads(body) | change
+
+    full, fields = push(CONFIG)
+    empty = push(b"{}")
+    later = push(b'{"volume":40,"lamp":{"colour":"red"}}')
+    longest = push(compact(x="y" * 292))
+    spaced = push(b'{ "volume" : 40 }')
+
+    def wrong(name: str, meaning: str, **change: Any) -> Case:
+        reason = f"malformed {next(iter(change))}"
+        return refused(name, meaning, topic, signed(KEY, topic, compact(**(fields | change))), reason, key=KEY)
+
+    return [
+        heard("full", "Everything that this edition configures.", topic, full, fields),
+        heard("nothing", "Everything as it left the factory.", topic, *empty),
+        heard("a-setting-of-later", "Members that the box does not know are hashed and ignored.", topic, *later),
+        heard("largest", "300 bytes as encoded.", topic, *longest),
+        heard("other-spacing", "Hash what was received.", topic, *spaced, written=False),
+        refused(
+            "volume-changed", "One digit.", topic, signed(KEY, topic, full).replace(b":70", b":99"), "bad_signature",
+            key=KEY,
+        ),
+        refused("unsigned", "Anybody could say so.", topic, full, "bad_signature", key=KEY),
+        wrong("config-as-text", "An object.", config="{}"),
+        wrong("config-too-long", "301 bytes as encoded.", config={"x": "y" * 293}),
+        wrong("version-nought", "Versions begin with 1.", config_version=0),
+        wrong("hash-in-capitals", "Lower case.", sha256=sha256(CONFIG).upper()),
+    ]  # fmt: skip
+
+
+def config_ack() -> list[Case]:
+    topic = up("config/ack")
+    applied = {
+        "message_type": "config_ack",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:00:01Z",
+        "config_version": 4,
+        "status": "applied",
+        "sha256": sha256(CONFIG),
+    }
+    rejected = applied | {"status": "rejected", "errors": ["template: not one of this box", "heartbeat_s: too often"]}
+    http = {key: value for key, value in applied.items() if key not in ("timestamp", "sha256")}
+    return [
+        said("applied", "In force from now on.", topic, *written(applied)),
+        said("rejected", "Nothing of it is in force, and why.", topic, *written(rejected)),
+        said("shortest", "A box that says no more than it must.", topic, *written(http)),
+        refused("version-as-text", "A number.", topic, compact(**(applied | {"config_version": "4"})),
+                "malformed config_version"),
+        refused("half-applied", "All or nothing.", topic, compact(**(applied | {"status": "partly"})),
+                "malformed status"),
+        refused("errors-as-text", "A list.", topic, compact(**(rejected | {"errors": "no"})), "malformed errors"),
+        refused("too-many-errors", "Eight at most.", topic, compact(**(rejected | {"errors": ["no"] * 9})),
+                "malformed errors"),
+    ]  # fmt: skip
 
 
 def command_ack() -> list[Case]:
@@ -1047,6 +1163,41 @@ def sentences() -> list[dict[str, Any]]:
     ]
 
 
+def totals() -> list[dict[str, Any]]:
+    said = [
+        (3, 150_000, "Total hari ini: tiga pembayaran, seratus lima puluh ribu rupiah",
+         "Total today: three payments, one hundred fifty thousand rupiah"),
+        (0, 0, "Total hari ini: nol pembayaran, nol rupiah", "Total today: zero payments, zero rupiah"),
+    ]  # fmt: skip
+    heads = {"id": ("total hari ini", "total-hari-ini"), "en": ("total today", "total-today")}
+
+    def clips(sentence: str, language: str) -> list[str]:
+        words = sentence.lower().replace(":", "").replace(",", "").replace(*heads[language]).split()
+        return [f"{language}/{word}" for word in words]
+
+    return [
+        {"count": count, "amount": amount}
+        | {language: {"sentence": text, "clips": clips(text, language)} for language, text in (("id", id_), ("en", en))}
+        for count, amount, id_, en in said
+    ]
+
+
+def notices() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "sound_test",
+            "id": {"sentence": "Tes suara: satu dua tiga", "clips": ["id/tes-suara", "id/satu", "id/dua", "id/tiga"]},
+            "en": {"sentence": "Sound test: one two three",
+                   "clips": ["en/sound-test", "en/one", "en/two", "en/three"]},
+        },
+        {
+            "name": "here",
+            "id": {"sentence": "Saya di sini", "clips": ["id/saya-di-sini"]},
+            "en": {"sentence": "Here I am", "clips": ["en/here-i-am"]},
+        },
+    ]  # fmt: skip
+
+
 CODES = [
     ("1234", "Kode: satu dua tiga empat", "Code: one two three four"),
     ("0070", "Kode: nol nol tujuh nol", "Code: zero zero seven zero"),
@@ -1079,6 +1230,8 @@ def files() -> dict[str, str]:
         "event": event(),
         "command-ack": command_ack(),
         "credential-request": credential_request(),
+        "config-ack": config_ack(),
+        "config-push": config_push(),
         "dynamic-qr-response": dynamic_qr_response(),
         "dynamic-qr-display": dynamic_qr_display(),
         "payment-success": payment_success(),
@@ -1094,6 +1247,8 @@ def files() -> dict[str, str]:
         "amounts": amounts(),
         "sentences": sentences(),
         "codes": codes(),
+        "totals": totals(),
+        "notices": notices(),
     }
     return {f"{name}.json": _document(cases) for name, cases in (messages | others).items()}
 

@@ -8,33 +8,47 @@ know after its plug was pulled is in the journal, and it is written there before
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias
 
+from soundbox_protocol.configuration import TEMPLATES, pushed_config, read_config
 from soundbox_protocol.messages import (
     COMMANDS,
     MAX_COUNT,
     MAX_PAYLOAD_BYTES,
     MESSAGES,
+    BoxConfig,
     Capabilities,
     Command,
     CommandAck,
+    ConfigAck,
+    ConfigPush,
     CredentialRequest,
     CredentialResponse,
+    DailyTotal,
     DynamicQrDisplay,
     DynamicQrRequest,
     DynamicQrResponse,
     Event,
+    FactoryReset,
     Heartbeat,
+    Identify,
     MalformedMessage,
     PaymentAck,
     PaymentSuccess,
+    PlayTest,
+    QuietHours,
+    Reboot,
+    RefreshConfig,
     RotateCredential,
+    SetVolume,
     SpeakCode,
     Status,
     Time,
     TimeRequest,
+    UploadLog,
     decode,
     encode,
     read_payload,
@@ -42,11 +56,22 @@ from soundbox_protocol.messages import (
 from soundbox_protocol.provisioning import credential_key, unpacked_credential
 from soundbox_protocol.sealing import CannotOpen, unseal
 from soundbox_protocol.signing import BadSignature, verify
-from soundbox_protocol.speech import code_clips, code_sentence, payment_clips, payment_sentence
+from soundbox_protocol.speech import (
+    code_clips,
+    code_sentence,
+    here_clips,
+    here_sentence,
+    payment_clips,
+    payment_sentence,
+    sound_test_clips,
+    sound_test_sentence,
+    total_clips,
+    total_sentence,
+)
 from soundbox_protocol.times import from_rfc3339, to_rfc3339
 from soundbox_protocol.topics import Downlink, Uplink, parse_downlink, uplink
 from soundbox_sim import journal as log
-from soundbox_sim.journal import Entry, Journal, Order
+from soundbox_sim.journal import Configured, Entry, Journal, Order
 
 Language = Literal["id", "en"]
 
@@ -58,6 +83,7 @@ CLOCK_IS_GOOD_MS = 2_000  # The hub sends whole seconds: a clock nearer than thi
 QR_ANSWER_MS = 30_000
 PAID_SCREEN_MS = 10_000
 EVENT_EVERY_MS = 1_000  # A forger must not turn the box into a flood of events.
+LOG_LINES, LOG_LINE, LOG_BYTES = 40, 80, 3_000  # Kept, how long each is, and what of it fits into an ack.
 
 NETWORK_LOST = {"id": "Jaringan terputus", "en": "Network disconnected"}
 
@@ -89,7 +115,8 @@ class Publish:
 class Speak:
     """Say this, then call `Box.spoken` or `Box.not_spoken` with the same id. Only one is ever under way.
 
-    A notice (`jaringan terputus`) has no event_id and no seq; a code has its command's id and no seq.
+    A notice (`jaringan terputus`) has no event_id and no seq; what a command says has its id and no seq. `volume` is
+    a percentage.
     """
 
     event_id: str | None
@@ -97,6 +124,7 @@ class Speak:
     sentence: str
     clips: tuple[str, ...]
     language: Language
+    volume: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +135,33 @@ class Tell:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Action: TypeAlias = Publish | Speak | Tell
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Subscribe once more: the broker sends what it retains again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Switch off and on again, once what was said has left the box."""
+
+
+Action: TypeAlias = Publish | Speak | Tell | Listen | Restart
+P = ParamSpec("P")
+
+
+def _logged(
+    call: "Callable[Concatenate[Box, P], list[Action]]",
+) -> "Callable[Concatenate[Box, P], list[Action]]":
+    """What the box tells is a line of its log. The last positional argument is `now_ms`."""
+
+    @wraps(call)
+    def logging(box: "Box", /, *args: P.args, **named: P.kwargs) -> list[Action]:
+        actions = call(box, *args, **named)
+        at_ms = next(value for value in reversed(args) if isinstance(value, int))
+        box.log += [_line(action, box.utc_ms(at_ms)) for action in actions if isinstance(action, Tell)]
+        return actions
+
+    return logging
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +232,7 @@ class Box:
         self.device_id = device_id
         self.settings = settings or BoxSettings()
         self.screen = Screen()
+        self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.online = False
         self._key, self._journal, self._account, self._token = key, journal, account, token
         self._booted_ms = now_ms
@@ -198,20 +253,23 @@ class Box:
         self._turned_away: dict[int, int] = {}
         self._speaking: Speak | None = None
         self._said: PaymentSuccess | None = None
-        self._codes: deque[Speak] = deque()
+        self._asides: deque[Speak] = deque()  # what commands have it say
         self._notice_due = False
         self._asked: _Asked | None = None
         self._keep = keep
         self._credential_asked: str | None = None
         self._rotation: str | None = None  # the command that wanted it
+        self._config = _in_force(journal.memory.config)
 
     # Power and radio.
 
+    @_logged
     def boot(self, now_ms: int) -> list[Action]:
         """Call once, before anything else. What was taken in but not marked as played stays unspoken for good."""
         if self._journal.memory.account != self._account:
             self._journal.write(log.new_account(self._account))
             self._next_seq = 1
+            self._config = BoxConfig()
         actions: list[Action] = [Tell("booted", {"damaged_lines": self._journal.damaged_lines})]
         for entry in list(self._journal.memory.entries.values()):
             if entry.status == "received":
@@ -219,14 +277,25 @@ class Box:
                 actions.append(Tell("interrupted", {"event_id": entry.event_id, "seq": entry.seq}))
         for order in list(self._journal.memory.orders.values()):
             if order.status == "delivered":
-                self._report(Order(order.command_id, "failed", "interrupted"), now_ms)
+                actions += self._resume(order, now_ms)
         return actions
+
+    def _resume(self, order: Order, now_ms: int) -> list[Action]:
+        """The power went while a command was under way. For some that was the command."""
+        if order.name == "factory_reset":
+            self._journal.write(log.reset())
+            self._config = BoxConfig()
+        done = order.name in ("reboot", "factory_reset")
+        return self._end_command(
+            Order(order.command_id, "succeeded") if done else Order(order.command_id, "failed", "interrupted"), now_ms
+        )[1:]
 
     def connect(self, now_ms: int) -> Publish:
         """A new session begins: its number is on the disk before the broker hears of it. Returns the last will."""
         self._journal.write(log.new_session(self._journal.memory.session_epoch + 1))
         return self._status("offline", now_ms)
 
+    @_logged
     def birth(self, now_ms: int) -> list[Action]:
         """Connected and subscribed: say so, ask what time it is, and repeat every ack the broker may not have."""
         self.online = True
@@ -237,6 +306,7 @@ class Box:
         actions += self._ask_time(now_ms)
         return actions + [self._ack(number) for number in self._journal.memory.unsent_acks]
 
+    @_logged
     def lost(self, now_ms: int, *, reason: str) -> list[Action]:
         """The connection broke. Said aloud once, however often the radio fails to come back."""
         if not self.online:
@@ -262,10 +332,11 @@ class Box:
             network_strength=80,
             battery_level=100,
             state=self._state(),
-            volume=self.settings.volume,
+            volume=self.volume(now_ms),
             queue_depth=len(self._waiting),
             clock_skew_ms=max(-MAX_COUNT, min(self._clock_skew_ms, MAX_COUNT)),  # An empty battery: decades.
             uptime_s=(now_ms - self._booted_ms) // 1000,
+            config_sha256=self._configured.sha256 if self._configured else None,
         )
         return Publish(uplink(self.device_id, Uplink.HEARTBEAT), encode(message), qos=0)
 
@@ -280,8 +351,12 @@ class Box:
 
     # What comes in.
 
+    @_logged
     def hear(self, topic: str, payload: bytes, now_ms: int) -> list[Action]:
         """One downlink, as received: verify first, then parse."""
+        return self._hear(topic, payload, now_ms)
+
+    def _hear(self, topic: str, payload: bytes, now_ms: int) -> list[Action]:
         address = parse_downlink(topic)
         if address is None or address[0] != self.device_id:
             return [Tell("ignored", {"topic": topic})]
@@ -293,6 +368,8 @@ class Box:
             return [Tell("ignored", {"topic": topic})]
         try:
             message = decode(MESSAGES[Downlink(address[1])], body)
+            if isinstance(message, ConfigPush):
+                return self._configure(*pushed_config(body), now_ms)
         except MalformedMessage as problem:
             return self._complain("malformed_message", f"{address[1]}: {problem}"[:100], now_ms)
         if isinstance(message, Time):
@@ -371,6 +448,71 @@ class Box:
             self._turned_away[message.seq] = from_rfc3339(message.expires_at)
         return False
 
+    # The configuration. What it does not name is as the box left the factory.
+
+    def _configure(self, push: ConfigPush, raw: bytes, now_ms: int) -> list[Action]:
+        """All of it or nothing, and never back to an older one."""
+        known = self._configured
+        if known and push.config_version < known.version:
+            return self._refuse_config(push, "config_version: older than the one in force", now_ms)
+        if known and push.config_version == known.version:
+            if push.sha256 != known.sha256:
+                return self._refuse_config(push, "sha256: another one of this version is in force", now_ms)
+            return [self._owe(self._config_ack(push, now_ms))]
+        try:
+            wanted = read_config(push)
+        except MalformedMessage as problem:
+            return self._refuse_config(push, str(problem)[:64], now_ms)
+        if wanted.template not in (None, *TEMPLATES):
+            return self._refuse_config(push, "template: not one of this box", now_ms)
+        number = self._journal.memory.next_ack
+        kept = Configured(push.config_version, push.sha256, raw.decode())
+        self._journal.write(log.configured(kept, ack=self._config_ack(push, now_ms)))
+        self._config = wanted
+        return [self._ack(number), Tell("configured", {"config_version": kept.version, "config": kept.raw})]
+
+    def _refuse_config(self, push: ConfigPush, error: str, now_ms: int) -> list[Action]:
+        refused = Tell("config_refused", {"config_version": push.config_version, "error": error})
+        return [self._owe(self._config_ack(push, now_ms, error=error)), refused]
+
+    def _config_ack(self, push: ConfigPush, now_ms: int, *, error: str | None = None) -> str:
+        message = ConfigAck(
+            **self._common(now_ms),
+            config_version=push.config_version,
+            status="rejected" if error else "applied",
+            sha256=push.sha256,
+            errors=[error] if error else None,
+        )
+        return encode(message).decode()
+
+    @property
+    def _configured(self) -> Configured | None:
+        return self._journal.memory.config
+
+    @property
+    def language(self) -> Language:
+        return self._config.language or self.settings.language
+
+    @property
+    def heartbeat_s(self) -> int | None:
+        """How often the hub wants to hear of the box; None: as it left the factory."""
+        return self._config.heartbeat_s
+
+    def volume(self, now_ms: int) -> int:
+        """How loud it speaks now: a command's wish goes before the configuration's, and quiet hours before both."""
+        wished = (self._journal.memory.volume, self._config.volume, self.settings.volume)
+        volume = next(one for one in wished if one is not None)
+        quiet = self._config.quiet_hours
+        return min(volume, quiet.volume) if quiet and self._is_within(quiet, now_ms) else volume
+
+    def _is_within(self, quiet: QuietHours, now_ms: int) -> bool:
+        if self._utc_offset_ms is None:  # It does not know what time it is.
+            return False
+        now = self._local(self._utc(now_ms)).strftime("%H:%M")
+        if quiet.start < quiet.end:
+            return quiet.start <= now < quiet.end
+        return now >= quiet.start or now < quiet.end
+
     # Commands.
 
     def _command(self, command: Command, now_ms: int) -> list[Action]:
@@ -384,19 +526,31 @@ class Box:
             payload = read_payload(COMMANDS[command.command_name], command.payload)
         except MalformedMessage:
             return self._refuse(command, "malformed_payload", now_ms)
-        if len(self._codes) >= QUEUE:
+        if len(self._asides) >= QUEUE:
             return self._refuse(command, "busy", now_ms)
-        delivered = self._report(Order(command.command_id), now_ms)
+        issued_ms = from_rfc3339(command.issued_at)
+        if isinstance(payload, SetVolume) and issued_ms < self._journal.memory.volume_ordered_ms:
+            return self._refuse(command, "superseded", now_ms)  # It was overtaken on its way.
+        delivered = self._report(Order(command.command_id, name=command.command_name), now_ms)
         told = Tell("command", {"command_id": command.command_id, "command_name": command.command_name})
-        return [delivered, told, *self._carry_out(command.command_id, payload, now_ms)]
+        return [delivered, told, *self._carry_out(command.command_id, payload, issued_ms, now_ms)]
 
-    def _carry_out(self, command_id: str, payload: Any, now_ms: int) -> list[Action]:
+    def _carry_out(self, command_id: str, payload: Any, issued_ms: int, now_ms: int) -> list[Action]:
         """By what the payload is: every command has a model of its own."""
-        if isinstance(payload, SpeakCode):
-            language = self.settings.language
-            sentence, clips = code_sentence(payload.code, language), code_clips(payload.code, language)
-            self._codes.append(Speak(command_id, None, sentence, tuple(clips), language))
+        if isinstance(payload, SpeakCode | PlayTest | Identify | DailyTotal):
+            self._asides.append(self._aside(command_id, payload))
             return self._speak_next(now_ms)
+        if isinstance(payload, SetVolume):
+            self._journal.write(log.volume_set(payload.volume, ordered_ms=issued_ms))
+            return self._succeed(command_id, now_ms, {"volume": payload.volume})
+        if isinstance(payload, UploadLog):
+            return self._succeed(command_id, now_ms, {"lines": self._last_lines(payload.lines)})
+        if isinstance(payload, RefreshConfig):
+            known = self._configured
+            in_force = {"config_version": known.version, "config_sha256": known.sha256} if known else {}
+            return [Listen(), *self._succeed(command_id, now_ms, in_force)]
+        if isinstance(payload, Reboot | FactoryReset):
+            return [Restart()]  # It is done when the box is back.
         if isinstance(payload, RotateCredential):
             if self._keep is None:
                 return self._end_command(Order(command_id, "failed", "unsupported"), now_ms)
@@ -404,17 +558,44 @@ class Box:
             return self.ask_credential(now_ms)
         raise TypeError(f"{type(payload).__name__} is no command's payload")
 
-    def _refuse(self, command: Command, reason: str, now_ms: int) -> list[Action]:
-        return self._end_command(Order(command.command_id, "rejected", reason), now_ms)
+    def _aside(self, command_id: str, payload: SpeakCode | PlayTest | Identify | DailyTotal) -> Speak:
+        language = self.language
+        if isinstance(payload, SpeakCode):
+            sentence, clips = code_sentence(payload.code, language), code_clips(payload.code, language)
+        elif isinstance(payload, DailyTotal):
+            told = (payload.count, payload.amount, language)
+            sentence, clips = total_sentence(*told), total_clips(*told)
+        elif isinstance(payload, Identify):
+            sentence, clips = here_sentence(language), here_clips(language)
+        else:
+            sentence, clips = sound_test_sentence(language), sound_test_clips(language)
+        return Speak(command_id, None, sentence, tuple(clips), language)
 
-    def _end_command(self, order: Order, now_ms: int) -> list[Action]:
+    def _last_lines(self, most: int) -> list[str]:
+        """The newest, as many as fit into an ack."""
+        lines, size = list(self.log)[-most:], LOG_BYTES
+        while lines and len(json.dumps(lines, ensure_ascii=False).encode()) > size:
+            del lines[0]
+        return lines
+
+    def _refuse(self, command: Command | DynamicQrDisplay, reason: str, now_ms: int) -> list[Action]:
+        return self._end_command(Order(str(command.command_id), "rejected", reason), now_ms)
+
+    def _succeed(self, command_id: str, now_ms: int, result: dict[str, Any] | None = None) -> list[Action]:
+        return self._end_command(Order(command_id, "succeeded"), now_ms, result=result)
+
+    def _end_command(self, order: Order, now_ms: int, *, result: dict[str, Any] | None = None) -> list[Action]:
         facts = {"command_id": order.command_id, "status": order.status, "reason": order.reason}
-        return [self._report(order, now_ms), Tell("command_ended", facts)]
+        return [self._report(order, now_ms, result=result), Tell("command_ended", facts)]
 
-    def _report(self, order: Order, now_ms: int) -> Publish:
+    def _report(self, order: Order, now_ms: int, *, result: dict[str, Any] | None = None) -> Publish:
         """What became of a command, in the journal before the ack leaves."""
         message = CommandAck(
-            **self._common(now_ms), command_id=order.command_id, status=order.status, reason=order.reason
+            **self._common(now_ms),
+            command_id=order.command_id,
+            status=order.status,
+            reason=order.reason,
+            result_payload=result,
         )
         number = self._journal.memory.next_ack
         self._journal.write(log.ordered(order, ack=encode(message).decode()))
@@ -461,10 +642,10 @@ class Box:
         while self._speaking is None:
             if self._notice_due:
                 self._notice_due = False
-                actions.append(self._say_notice())
+                actions.append(self._say_notice(now_ms))
                 break
-            if self._codes:  # Before the payments: somebody stands there and listens.
-                self._said, self._speaking = None, self._codes.popleft()
+            if self._asides:  # Before the payments: somebody stands there and listens.
+                self._said, self._speaking = None, replace(self._asides.popleft(), volume=self.volume(now_ms))
                 actions.append(self._speaking)
                 break
             message = self._next_to_speak(now_ms)
@@ -490,35 +671,39 @@ class Box:
         if self._is_late(from_rfc3339(message.expires_at), now_ms):  # It grew old while it waited its turn.
             entry = Entry(message.event_id, message.seq, status="stale_skipped")
             return [self._settle(entry, now_ms), Tell("stale_skipped", _facts(message))]
-        is_replay, language = message.original_event_id is not None, self.settings.language
+        is_replay, language = message.original_event_id is not None, self.language
+        name = message.merchant_name if self._config.template == "merchant" else None
         self._said = message
         self._speaking = Speak(
             event_id=message.event_id,
             seq=message.seq,
-            sentence=payment_sentence(message.amount, language, replay=is_replay),
+            sentence=payment_sentence(message.amount, language, merchant_name=name, replay=is_replay),
             clips=tuple(payment_clips(message.amount, language, replay=is_replay)),
             language=language,
+            volume=self.volume(now_ms),
         )
         return [self._speaking]
 
-    def _say_notice(self) -> Speak:
-        language = self.settings.language
+    def _say_notice(self, now_ms: int) -> Speak:
+        language = self.language
         self._said = None
-        self._speaking = Speak(None, None, NETWORK_LOST[language], (), language)
+        self._speaking = Speak(None, None, NETWORK_LOST[language], (), language, self.volume(now_ms))
         return self._speaking
 
+    @_logged
     def spoken(self, event_id: str | None, now_ms: int, *, wav: str | None = None) -> list[Action]:
         """The speaker has finished. Marked in the journal before the ack leaves."""
         speech, message = self._finish(event_id)
         self._audio_fault = False
         if message is None:
-            ended = self._code_was_spoken(speech, wav, now_ms) if speech.event_id is not None else []
+            ended = self._aside_was_spoken(speech, wav, now_ms) if speech.event_id is not None else []
             return [*ended, *self._speak_next(now_ms)]
         played_at_ms = self._utc(now_ms)
         entry = Entry(message.event_id, message.seq, status="played", played_at_ms=played_at_ms)
         played = Tell("played", {**_facts(message), "played_at": _stamp(played_at_ms), "wav": wav})
         return [self._settle(entry, now_ms), played, *self._speak_next(now_ms)]
 
+    @_logged
     def not_spoken(self, event_id: str | None, now_ms: int, *, problem: str) -> list[Action]:
         """The speaker failed for good. The operator hears of it; the payment is not announced twice instead."""
         speech, message = self._finish(event_id)
@@ -531,9 +716,10 @@ class Box:
         actions += self._complain("audio_fault", problem[:100], now_ms)
         return actions + self._speak_next(now_ms)
 
-    def _code_was_spoken(self, speech: Speak, wav: str | None, now_ms: int) -> list[Action]:
-        told = Tell("code_spoken", {"command_id": speech.event_id, "sentence": speech.sentence, "wav": wav})
-        return [*self._end_command(Order(str(speech.event_id), "succeeded"), now_ms), told]
+    def _aside_was_spoken(self, speech: Speak, wav: str | None, now_ms: int) -> list[Action]:
+        what = "code_spoken" if speech.clips[0] in _CODE_CLIPS else "command_spoken"
+        told = Tell(what, {"command_id": speech.event_id, "sentence": speech.sentence, "wav": wav})
+        return [*self._succeed(str(speech.event_id), now_ms), told]
 
     def _finish(self, event_id: str | None) -> tuple[Speak, PaymentSuccess | None]:
         if self._speaking is None or self._speaking.event_id != event_id:
@@ -601,12 +787,21 @@ class Box:
         actions: list[Action] = [Tell("clock_set", {"skew_ms": self._clock_skew_ms})]
         held, self._held = self._held, deque()
         for topic, payload in held:
-            actions += self.hear(topic, payload, now_ms)
+            actions += self._hear(topic, payload, now_ms)
         return actions
 
+    def utc_ms(self, now_ms: int) -> int:
+        """What the box believes the time to be."""
+        return self._utc(now_ms)
+
+    def _local(self, utc_ms: int) -> datetime:
+        minutes = self._config.utc_offset_min
+        return datetime.fromtimestamp(utc_ms / 1000, UTC) + timedelta(
+            minutes=self.settings.utc_offset_minutes if minutes is None else minutes
+        )
+
     def _day(self, utc_ms: int) -> str:
-        local = datetime.fromtimestamp(utc_ms / 1000, UTC) + timedelta(minutes=self.settings.utc_offset_minutes)
-        return local.date().isoformat()
+        return self._local(utc_ms).date().isoformat()
 
     # The QR.
 
@@ -636,6 +831,8 @@ class Box:
         return self._show_qr(message.transaction_id, message.qr_payload, asked.amount_idr, message.expires_at, now_ms)
 
     def _display(self, message: DynamicQrDisplay, now_ms: int) -> list[Action]:
+        if message.command_id is not None:
+            return self._display_by_command(message, message.command_id, now_ms)
         if message.action == "show":
             return self._show_on_request(message, now_ms)
         if self.screen.transaction_id != message.transaction_id:
@@ -646,6 +843,19 @@ class Box:
             return [Tell("qr_paid", {"transaction_id": message.transaction_id})]
         self.screen = Screen()
         return [Tell(f"qr_{_DONE[message.action]}", {"transaction_id": message.transaction_id})]
+
+    def _display_by_command(self, message: DynamicQrDisplay, command_id: str, now_ms: int) -> list[Action]:
+        if known := self._journal.memory.orders.get(command_id):
+            return [self._report(known, now_ms)]
+        if self._is_late(from_rfc3339(str(message.expires_at)), now_ms):
+            return self._refuse(message, "expired", now_ms)
+        if message.action == "clear":
+            self.screen = Screen()
+            return [*self._succeed(command_id, now_ms), Tell("qr_cleared", {"command_id": command_id})]
+        shown = self._show_on_request(message, now_ms)
+        if self.screen.qr_payload != message.qr_payload:
+            return [*self._refuse(message, "expired", now_ms), *shown]
+        return [*self._succeed(command_id, now_ms), *shown]
 
     def _show_on_request(self, message: DynamicQrDisplay, now_ms: int) -> list[Action]:
         if message.qr_payload is None or message.expires_at is None:  # Nobody would ever take it off the display.
@@ -667,6 +877,7 @@ class Box:
 
     # Time passing.
 
+    @_logged
     def tick(self, now_ms: int) -> list[Action]:
         """Do what has become due. Calling it too often does nothing."""
         actions = self._speak_next(now_ms)
@@ -715,6 +926,8 @@ class Box:
             firmware_version=self.settings.firmware_version,
             capabilities=Capabilities(max_payload_bytes=MAX_PAYLOAD_BYTES, tts=True, clips=True, command_progress=True),
             last_announcement_seq=self._journal.memory.highest_seq,
+            config_version=self._configured.version if self._configured else None,
+            config_sha256=self._configured.sha256 if self._configured else None,
             reset_reason="reconnect" if self._births else "power_on",
         )
         return Publish(uplink(self.device_id, Uplink.STATUS), encode(message), retain=True)
@@ -769,7 +982,8 @@ class Box:
         return Publish(uplink(self.device_id, channel), text.encode(), ack=number)
 
 
-_ACKS = {"payment_ack": Uplink.PAYMENT_ACK, "command_ack": Uplink.COMMAND_ACK}
+_ACKS = {"payment_ack": Uplink.PAYMENT_ACK, "command_ack": Uplink.COMMAND_ACK, "config_ack": Uplink.CONFIG_ACK}
+_CODE_CLIPS = ("id/kode", "en/code")
 _DONE = {"clear": "cleared", "expired": "expired"}
 
 
@@ -785,3 +999,14 @@ def _facts(message: PaymentSuccess) -> dict[str, Any]:
 def _stamp(utc_ms: int) -> str:
     """RFC 3339 with milliseconds: whole seconds would hide how fast an announcement was."""
     return f"{to_rfc3339(utc_ms)[:-1]}.{utc_ms % 1000:03d}Z"
+
+
+def _in_force(config: Configured | None) -> BoxConfig:
+    return BoxConfig() if config is None else BoxConfig.model_validate_json(config.raw)
+
+
+def _line(told: Tell, utc_ms: int) -> str:
+    """A line of the log. What is to be heard at the box is not to be read elsewhere."""
+    facts = {} if told.what == "code_spoken" else told.facts
+    said = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+    return f"{_stamp(utc_ms)} {told.what} {said}".rstrip()[:LOG_LINE]

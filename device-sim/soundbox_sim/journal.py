@@ -42,6 +42,16 @@ class Order:
     command_id: str
     status: CommandStatus = "delivered"
     reason: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The configuration in force: its number, its bytes as they came, and their hash."""
+
+    version: int
+    sha256: str
+    raw: str
 
 
 @dataclass(slots=True)
@@ -59,6 +69,9 @@ class Memory:
     day: str = ""
     day_count: int = 0
     day_total_idr: int = 0
+    config: Configured | None = None
+    volume: int | None = None  # as a command set it; the next configuration takes its place
+    volume_ordered_ms: int = 0  # when that command was made
 
 
 class JournalInUse(RuntimeError):
@@ -128,7 +141,7 @@ class Journal:
 
 
 def new_account(account: str) -> Record:
-    """A new activation: the hub counts seq from one again. Ids, epoch and unsent acks stay."""
+    """A new activation: the hub counts seq from one again, and configures anew. Ids, epoch and unsent acks stay."""
     return {"is": "account", "account": account}
 
 
@@ -159,6 +172,20 @@ def ordered(order: Order, *, ack: str) -> Record:
     return {"is": "ordered", "order": asdict(order), "ack": ack}
 
 
+def configured(config: Configured, *, ack: str) -> Record:
+    """A configuration in force, and the ack that says so, in one record."""
+    return {"is": "configured", "config": asdict(config), "ack": ack}
+
+
+def volume_set(volume: int, *, ordered_ms: int) -> Record:
+    return {"is": "volume_set", "volume": volume, "ordered_ms": ordered_ms}
+
+
+def reset() -> Record:
+    """As it left the factory: no configuration, no volume of its own, no takings. What was spoken stays known."""
+    return {"is": "reset"}
+
+
 def ack_sent(number: int) -> Record:
     return {"is": "ack_sent", "number": number}
 
@@ -171,6 +198,7 @@ def remember(memory: Memory, record: Record) -> None:
         case "account":
             memory.account, memory.highest_seq, memory.floor = record["account"], 0, 0
             memory.entries = {key: replace(entry, seq=0) for key, entry in memory.entries.items()}
+            memory.config = None
         case "session":
             memory.session_epoch = record["epoch"]
         case "taken_in":
@@ -184,6 +212,16 @@ def remember(memory: Memory, record: Record) -> None:
         case "ordered":
             _note_order(memory, Order(**record["order"]))
             _owe(memory, record["ack"])
+        case "configured":
+            memory.config = Configured(**record["config"])
+            if "volume" in json.loads(memory.config.raw):
+                memory.volume = None
+            _owe(memory, record["ack"])
+        case "volume_set":
+            memory.volume, memory.volume_ordered_ms = record["volume"], record["ordered_ms"]
+        case "reset":
+            memory.config, memory.volume, memory.volume_ordered_ms = None, None, 0
+            memory.day, memory.day_count, memory.day_total_idr = "", 0, 0
         case "answered":
             _owe(memory, record["ack"])
         case "ack_sent":
@@ -240,6 +278,8 @@ def _restore(memory: Memory, record: Record) -> None:
             memory.entries = {entry["event_id"]: Entry(**entry) for entry in value}
         elif name == "orders":
             memory.orders = {order["command_id"]: Order(**order) for order in value}
+        elif name == "config":
+            memory.config = Configured(**value) if value else None
         elif name == "unsent_acks":
             memory.unsent_acks = dict(value)
         elif name != "is":

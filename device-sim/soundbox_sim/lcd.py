@@ -98,7 +98,7 @@ def _panel(device_id: str, box: Box, lines: list[str]) -> RenderableType:
 
 
 def _display(box: Box) -> RenderableType:
-    screen, language = box.screen, box.settings.language
+    screen, language = box.screen, box.language
     if screen.shows == "qr" and screen.qr_payload is not None:
         code = Text(qr_blocks(screen.qr_payload), style="black on white")
         return Group(code, Text(rupiah(screen.amount_idr), style="bold"))
@@ -121,8 +121,10 @@ def _line(told: Tell) -> str | None:
             return f"#{told.facts['seq']} spoken {amount}  {told.facts['wav'] or ''}".rstrip()
         case "command":
             return f"is asked to {told.facts['command_name'].replace('_', ' ')}"
-        case "code_spoken":
+        case "code_spoken" | "command_spoken":
             return f'says "{told.facts["sentence"]}"  {told.facts["wav"] or ""}'.rstrip()
+        case "configured":
+            return f"configuration {told.facts['config_version']} is in force"
         case what if what in _TOLD:
             return f"{what.replace('_', ' ')}  {_short(told.facts)}"
         case _:

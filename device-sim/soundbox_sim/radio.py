@@ -21,7 +21,7 @@ import httpx
 
 from soundbox_protocol.topics import downlink_filter
 from soundbox_sim.activation import BrokerAddress
-from soundbox_sim.box import Action, Box, Publish, Speak, Tell
+from soundbox_sim.box import Action, Box, Listen, Publish, Restart, Speak, Tell
 from soundbox_sim.faults import Faults, copies_in_ms
 from soundbox_sim.naming import is_mqtt
 from soundbox_sim.rotation import Keyring, RotationRefused, rotate
@@ -116,6 +116,7 @@ class Radio:
         self._utterances: asyncio.Queue[Speak] = asyncio.Queue()  # The box hands out one at a time.
         self._changed, self._power_is_cut = asyncio.Event(), asyncio.Event()
         self._wire: socket.socket | None = None
+        self._listen_again, self._restarting, self._configured = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.box: Box | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -126,6 +127,7 @@ class Radio:
                 self._keyring.read_again()
             self._outbox, self._utterances = asyncio.Queue(OUTBOUND), asyncio.Queue()
             self._power_is_cut.clear()
+            self._restarting.clear()
             self.box = box
             try:
                 await self._with_box(box.boot)
@@ -156,7 +158,8 @@ class Radio:
 
     async def _on_power(self, box: Box, stop: asyncio.Event) -> None:
         own_life = (
-            self._speak(box), self._follow_clock(box), self._beat(box), self._renew(box), self._power_is_cut.wait()
+            self._speak(box), self._follow_clock(box), self._beat(box), self._renew(box), self._restart_on_order(),
+            self._power_is_cut.wait(),
         )  # fmt: skip
         async with _running(*own_life) as parts, _running(self._stay_connected(box, stop)) as session:
             stopped = asyncio.create_task(stop.wait())
@@ -186,9 +189,14 @@ class Radio:
                 self._watch(box, action)
             elif isinstance(action, Speak):
                 self._utter(action)
+            elif isinstance(action, Listen):
+                self._listen_again.set()
+            elif isinstance(action, Restart):
+                self._restarting.set()
             else:
                 self._post(box, action)
         self._changed.set()
+        self._configured.set()
 
     def _utter(self, speech: Speak) -> None:
         if speech.event_id is not None and self._random.random() < self._faults.reboot:
@@ -203,6 +211,14 @@ class Radio:
             self._watch(box, Tell("uplink_dropped", {"topic": message.topic}))  # Acks are in the journal all the same.
         else:
             self._outbox.put_nowait(message)
+
+    async def _restart_on_order(self) -> None:
+        """The ack of the order leaves first, if there is a connection to leave by."""
+        await self._restarting.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._outbox.join(), DRAIN_S)
+        self.cut_power()
+        await asyncio.Event().wait()
 
     async def _speak(self, box: Box) -> None:
         utterances = self._utterances
@@ -233,14 +249,23 @@ class Radio:
         if self._heartbeats.http_url is not None:
             return await self._beat_over_http(box, self._heartbeats.http_url)
         while True:
-            await asyncio.sleep(self._heartbeats.every_s)
+            await self._until_next_beat(box)
             if box.online:
                 await self._with_box(lambda now_ms: [box.heartbeat(now_ms)])
+
+    async def _until_next_beat(self, box: Box) -> None:
+        """Another interval takes effect while the old one runs."""
+        last = time.monotonic()
+        while (left_s := last + (box.heartbeat_s or self._heartbeats.every_s) - time.monotonic()) > 0:
+            self._configured.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._configured.wait()
 
     async def _beat_over_http(self, box: Box, url: str) -> None:
         async with self._http() as client:
             while True:
-                await asyncio.sleep(self._heartbeats.every_s)
+                await self._until_next_beat(box)
                 renewing = self._is_renewing
                 try:
                     answer = await self._post_heartbeat(client, url, box.heartbeat(self._now_ms()).payload)
@@ -373,7 +398,10 @@ class Radio:
 
     async def _serve(self, box: Box, client: aiomqtt.Client, stop: asyncio.Event) -> None:
         air: Air = asyncio.PriorityQueue(INBOUND)
-        work = (self._send(box, client), self._listen(client, air), self._hear(box, air), stop.wait())
+        work = (
+            self._send(box, client), self._listen(client, air), self._hear(box, air),
+            self._subscribe_again(box, client), stop.wait(),
+        )  # fmt: skip
         async with _running(*work) as parts:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for part in done:
@@ -399,6 +427,12 @@ class Radio:
             if message.ack is not None:
                 await self._with_box(partial(_taken, box, message.ack))
             outbox.task_done()
+
+    async def _subscribe_again(self, box: Box, client: aiomqtt.Client) -> None:
+        while True:
+            await self._listen_again.wait()
+            self._listen_again.clear()
+            await client.subscribe(downlink_filter(box.device_id), qos=1)
 
     async def _listen(self, client: aiomqtt.Client, air: Air) -> None:
         async for message in client.messages:

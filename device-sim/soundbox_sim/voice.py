@@ -101,7 +101,7 @@ class WavVoice:
         return str(path)
 
     def _record(self, speech: Speak, path: Path) -> None:
-        write_wav(path, self._audible(speech))
+        write_wav(path, _at_volume(self._audible(speech), speech.volume))
         for old in sorted(self._folder.glob("*.wav"), key=lambda wav: wav.stat().st_mtime)[: -self._kept]:
             old.unlink()
 
@@ -118,6 +118,13 @@ class WavVoice:
                 return sound
             problem = f"{sound.seconds:.2f} s of sound with a peak of {sound.peak}"
         raise AudioFault(f"{problem}, after {ATTEMPTS} attempts")
+
+
+def _at_volume(sound: Sound, percent: int) -> Sound:
+    if percent == 100:
+        return sound
+    samples = array.array("h", sound.samples)
+    return Sound(sound.rate_hz, array.array("h", (sample * percent // 100 for sample in samples)).tobytes())
 
 
 def synthesise_with_espeak(sentence: str, language: Language) -> Sound:

@@ -25,6 +25,8 @@ MAX_AMOUNT = 999_999_999_999  # whole rupiah; the largest amount that can be spo
 MAX_COUNT = 2**31 - 1  # fits the signed 32-bit integer of a small box
 NAME_CHARACTERS, NAME_BYTES = 25, 40
 COMMAND_BYTES = 240  # of a command's payload as encoded
+CONFIG_BYTES = 300  # of a configuration as encoded
+QUIETEST = 10  # quiet hours make a box quieter, never silent
 
 # Direction marks and overrides can make a signed name read as another one.
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -81,6 +83,12 @@ def _small_payload(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
+def _small_config(config: dict[str, Any]) -> dict[str, Any]:
+    if len(to_json(config)) > CONFIG_BYTES:
+        raise ValueError(f"longer than {CONFIG_BYTES} bytes as encoded")
+    return config
+
+
 DeviceId = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{2,31}$"),
@@ -117,6 +125,10 @@ SerialNumber = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{3,64}$
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,64}$")]
 CommandName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 CommandPayload = Annotated[dict[str, Any], AfterValidator(_small_payload)]
+ConfigDocument = Annotated[dict[str, Any], AfterValidator(_small_config)]
+ConfigVersion = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+LocalTime = Annotated[str, StringConstraints(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Template = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,23}$")]
 EventCode = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Sealed = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{40,}$")]  # sealing.py writes and opens it
@@ -169,6 +181,7 @@ class Status(Message):
     last_announcement_seq: Count | None = None
     config_version: Count | None = None
     reset_reason: ShortText | None = None
+    config_sha256: Sha256 | None = None
 
 
 class Heartbeat(Message):
@@ -186,6 +199,7 @@ class Heartbeat(Message):
     clock_skew_ms: Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)] | None = None
     uptime_s: Count | None = None
     bytes_today: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
+    config_sha256: Sha256 | None = None  # of the configuration that is in force, so that a difference is noticed
 
 
 class DynamicQrRequest(Message):
@@ -255,6 +269,18 @@ class CredentialRequest(Message):
     confirm: CredentialId | None = None
 
 
+class ConfigAck(Message):
+    """What became of a configuration. Over HTTP `message_type` and `timestamp` are left out."""
+
+    message_type: Literal["config_ack"] = "config_ack"
+    device_id: DeviceId
+    timestamp: Moment | None = None
+    config_version: ConfigVersion
+    status: Literal["applied", "rejected"]
+    sha256: Sha256 | None = None
+    errors: Annotated[list[ShortText], Field(max_length=8)] | None = None
+
+
 # --- downlinks -----------------------------------------------------------------------------------------------------
 
 
@@ -279,10 +305,14 @@ class DynamicQrResponse(Message):
 
 
 class DynamicQrDisplay(Message):
-    """What the display shows about a transaction that was not asked for on the box itself, or that ended."""
+    """What the display shows about a transaction that was not asked for on the box itself, or that ended.
+
+    With `command_id` it is an operator's wish, and acked as every command is.
+    """
 
     message_type: Literal["dynamic_qr_display"] = "dynamic_qr_display"
-    transaction_id: Identifier
+    transaction_id: Identifier | None = None
+    command_id: Identifier | None = None
     action: Literal["show", "clear", "paid", "expired"]
     qr_payload: QrPayload | None = None
     amount: Amount | None = None
@@ -292,6 +322,14 @@ class DynamicQrDisplay(Message):
     def _shows_a_qr_or_none(self) -> Self:
         if (self.action == "show") != (self.qr_payload is not None):
             raise ValueError("show needs qr_payload, and only show carries one")
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_a_payment_or_of_a_command(self) -> Self:
+        if (self.transaction_id is None) == (self.command_id is None):
+            raise ValueError("it names either its transaction_id or its command_id")
+        if self.command_id is not None and (self.action not in ("show", "clear") or self.expires_at is None):
+            raise ValueError("a command shows or clears, and has expires_at")
         return self
 
 
@@ -338,6 +376,79 @@ class SpeakCode(_Wire):
 
 class RotateCredential(_Wire):
     """The payload of `rotate_credential`, which is empty: ask for a new credential over MQTT, now."""
+
+
+class SetVolume(_Wire):
+    """The payload of `set_volume`: in force until the next one, or the next configuration."""
+
+    volume: Percent
+
+
+class DailyTotal(_Wire):
+    """The payload of `daily_total`: what came in today, to be said aloud."""
+
+    count: Count
+    amount: Annotated[int, Field(ge=0, le=MAX_AMOUNT)]
+
+
+class UploadLog(_Wire):
+    """The payload of `upload_log`: so many of the box's last log lines come back in the ack's `result_payload`."""
+
+    lines: Annotated[int, Field(ge=1, le=40)] = 20
+
+
+class PlayTest(_Wire):
+    """The payload of `play_test`, which is empty: say something, so that somebody hears whether the speaker works."""
+
+
+class Identify(_Wire):
+    """The payload of `identify`, which is empty: this one here is meant, say so."""
+
+
+class Reboot(_Wire):
+    """The payload of `reboot`, which is empty. Done once the box is back."""
+
+
+class FactoryReset(_Wire):
+    """The payload of `factory_reset`, which is empty: forget every setting. Name, credentials and journal stay."""
+
+
+class RefreshConfig(_Wire):
+    """The payload of `refresh_config`, which is empty: take in the retained configuration again."""
+
+
+class QuietHours(_Wire):
+    """From `start` to `end` by the box's local time, which may pass midnight, it speaks no louder than `volume`."""
+
+    start: LocalTime
+    end: LocalTime
+    volume: Annotated[int, Field(ge=QUIETEST, le=100)]
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Self:
+        if self.start == self.end:
+            raise ValueError("start and end are the same time")
+        return self
+
+
+class BoxConfig(_Wire):
+    """What a configuration may hold. What it does not name is as the box left the factory."""
+
+    volume: Percent | None = None
+    language: Literal["id", "en"] | None = None
+    template: Template | None = None
+    quiet_hours: QuietHours | None = None
+    heartbeat_s: Annotated[int, Field(ge=5, le=3_600)] | None = None
+    utc_offset_min: Annotated[int, Field(ge=-720, le=840)] | None = None
+
+
+class ConfigPush(Message):
+    """The configuration a box is to have, whole. `sha256` covers the bytes of `config` as they stand here."""
+
+    message_type: Literal["config_push"] = "config_push"
+    config_version: ConfigVersion
+    config: ConfigDocument
+    sha256: Sha256
 
 
 class CredentialResponse(Message):
@@ -399,7 +510,18 @@ class ProvisionResponse(Message):
 PROVISIONING: Mapping[str, type[Message]] = {"request": ProvisionRequest, "response": ProvisionResponse}
 """The messages under `provision/{nonce}/`, for a box that has no name yet."""
 
-COMMANDS: Mapping[str, type[_Wire]] = {"speak_code": SpeakCode, "rotate_credential": RotateCredential}
+COMMANDS: Mapping[str, type[_Wire]] = {
+    "speak_code": SpeakCode,
+    "rotate_credential": RotateCredential,
+    "set_volume": SetVolume,
+    "play_test": PlayTest,
+    "identify": Identify,
+    "daily_total": DailyTotal,
+    "reboot": Reboot,
+    "upload_log": UploadLog,
+    "factory_reset": FactoryReset,
+    "refresh_config": RefreshConfig,
+}
 """The commands of this edition and what their payload holds. A box answers `rejected` to any other."""
 
 
@@ -412,12 +534,14 @@ MESSAGES: Mapping[Uplink | Downlink, type[Message]] = {
     Uplink.EVENT: Event,
     Uplink.COMMAND_ACK: CommandAck,
     Uplink.CREDENTIAL_REQUEST: CredentialRequest,
+    Uplink.CONFIG_ACK: ConfigAck,
     Downlink.DYNAMIC_QR_RESPONSE: DynamicQrResponse,
     Downlink.DYNAMIC_QR_DISPLAY: DynamicQrDisplay,
     Downlink.PAYMENT_SUCCESS: PaymentSuccess,
     Downlink.TIME: Time,
     Downlink.COMMAND: Command,
     Downlink.CREDENTIAL_RESPONSE: CredentialResponse,
+    Downlink.CONFIG_PUSH: ConfigPush,
 }
 
 _SAID_BY_DEVICES: Mapping[str, type[Message]] = {

@@ -29,6 +29,7 @@ class Uplink(StrEnum):
     EVENT = "event"
     COMMAND_ACK = "command/ack"
     CREDENTIAL_REQUEST = "credential/request"
+    CONFIG_ACK = "config/ack"
 
 
 class Downlink(StrEnum):
@@ -40,6 +41,7 @@ class Downlink(StrEnum):
     TIME = "time"
     COMMAND = "command"
     CREDENTIAL_RESPONSE = "credential/response"
+    CONFIG_PUSH = "config/push"
 
 
 def uplink(device_id: str, channel: Uplink) -> str:

@@ -19,10 +19,14 @@ from soundbox_server.alerts.routes import router as alerts
 from soundbox_server.audit.routes import router as audit
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import Publisher, keep_connected
+from soundbox_server.commands.batch_routes import router as command_batches
 from soundbox_server.commands.routes import router as commands
 from soundbox_server.db import Database
+from soundbox_server.device_config import service as device_config
+from soundbox_server.device_config.routes import router as configuration
 from soundbox_server.devices.bulk_routes import LARGEST_FILE as LARGEST_LIST
 from soundbox_server.devices.bulk_routes import router as bulk
+from soundbox_server.devices.presence_routes import router as presence
 from soundbox_server.devices.provisioning_routes import router as provisioning
 from soundbox_server.devices.routes import HEARTBEAT_OPERATION, HeartbeatDesk, heartbeat
 from soundbox_server.devices.routes import router as devices
@@ -121,9 +125,9 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     app.router.routes[:0] = [Route(path, door, methods=["POST"]) for path, (door, _) in (LEAN | SNAP).items()]
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
-        merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        providers, fees, settlements, payouts, reconciliation, revenue, portal, their_files, mstore.router,
-        mstore_offline.router, paybaba.router, health.router,
+        merchants, places, documents, devices, provisioning, bulk, presence, configuration, commands, command_batches,
+        payments, transactions, review, qrs, providers, fees, settlements, payouts, reconciliation, revenue, portal,
+        their_files, mstore.router, mstore_offline.router, paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -159,7 +163,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     await gateways.refresh(database, settings.sealing_ring)
     publisher = Publisher()
     desk = parts.callback_desk(settings, database, owner=owner, publish=publisher.publish)
-    heartbeats = HeartbeatDesk(database)
+    heartbeats = HeartbeatDesk(database, also=device_config.take_vitals)
     state = app.state
     state.database = database
     state.sealing_ring = settings.sealing_ring

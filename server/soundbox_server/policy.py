@@ -36,6 +36,8 @@ POLICY: Policy = {
     ("POST", "/device/provision/refresh-credential"): DEVICE,
     ("POST", "/device/heartbeat"): DEVICE,
     ("POST", "/device/commands/ack"): DEVICE,
+    ("GET", "/device/config"): DEVICE,
+    ("POST", "/device/config/ack"): DEVICE,
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
     # Providers, by their signature
     ("POST", "/integrations/qris/callback"): SIGNED,
@@ -118,6 +120,8 @@ POLICY: Policy = {
     ("PATCH", "/admin/devices/{device_id}"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/heartbeats"): _STAFF,
     ("GET", "/admin/devices/{device_id}/notifications"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/availability"): _STAFF,
+    ("POST", "/admin/devices/{device_id}/quarantine/release"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/activation-code"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/credentials"): _STAFF,
     ("POST", "/admin/devices/{device_id}/credentials/rotate"): _OPERATORS,
@@ -144,10 +148,25 @@ POLICY: Policy = {
     ("GET", "/admin/revenue"): _STAFF,
     ("GET", "/admin/audit-logs"): _STAFF,
     ("POST", "/admin/devices/{device_id}/unbind/confirm"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/config"): _STAFF,
+    ("PATCH", "/admin/devices/{device_id}/config"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/config/status"): _STAFF,
+    ("POST", "/admin/devices/{device_id}/config/retry-push"): _OPERATORS,
+    ("GET", "/admin/config/fleet"): _STAFF,
+    ("PATCH", "/admin/config/fleet"): _OPERATORS,
+    ("GET", "/admin/config/merchants/{merchant_id}"): _STAFF,
+    ("PATCH", "/admin/config/merchants/{merchant_id}"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/commands"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/commands"): _STAFF,
     ("GET", "/admin/devices/{device_id}/commands/{command_id}"): _STAFF,
     ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"): _OPERATORS,
+    ("POST", "/admin/command-batches"): _OPERATORS,
+    ("GET", "/admin/command-batches"): _STAFF,
+    ("GET", "/admin/command-batches/{batch_id}"): _STAFF,
+    ("GET", "/admin/command-batches/{batch_id}/devices"): _STAFF,
+    ("POST", "/admin/command-batches/{batch_id}/approve"): _OPERATORS,
+    ("POST", "/admin/command-batches/{batch_id}/refuse"): _OPERATORS,
+    ("POST", "/admin/command-batches/{batch_id}/stop"): _OPERATORS,
     ("GET", "/admin/providers"): _STAFF,
     ("GET", "/admin/providers/credentials"): _STAFF,
     ("POST", "/admin/providers/{provider}/credentials"): _ADMIN,
@@ -256,6 +275,7 @@ SCOPES: Scopes = {
             ("GET", "/admin/devices/{device_id}"),
             ("GET", "/admin/devices/{device_id}/heartbeats"),
             ("GET", "/admin/devices/{device_id}/notifications"),
+            ("GET", "/admin/devices/{device_id}/availability"),
             ("GET", "/admin/devices/{device_id}/credentials"),
         }
     ),
@@ -278,18 +298,40 @@ SCOPES: Scopes = {
             ("POST", "/admin/devices/{device_id}/suspend"),
             ("POST", "/admin/devices/{device_id}/resume"),
             ("POST", "/admin/devices/{device_id}/retire"),
+            ("POST", "/admin/devices/{device_id}/quarantine/release"),
         }
     ),
     "commands:read": frozenset(
         {
             ("GET", "/admin/devices/{device_id}/commands"),
             ("GET", "/admin/devices/{device_id}/commands/{command_id}"),
+            ("GET", "/admin/command-batches"),
+            ("GET", "/admin/command-batches/{batch_id}"),
+            ("GET", "/admin/command-batches/{batch_id}/devices"),
         }
     ),
     "commands:write": frozenset(
         {
             ("POST", "/admin/devices/{device_id}/commands"),
             ("POST", "/admin/devices/{device_id}/commands/{command_id}/cancel"),
+            ("POST", "/admin/command-batches"),
+            ("POST", "/admin/command-batches/{batch_id}/stop"),
+        }
+    ),
+    "config:read": frozenset(
+        {
+            ("GET", "/admin/devices/{device_id}/config"),
+            ("GET", "/admin/devices/{device_id}/config/status"),
+            ("GET", "/admin/config/fleet"),
+            ("GET", "/admin/config/merchants/{merchant_id}"),
+        }
+    ),
+    "config:write": frozenset(
+        {
+            ("PATCH", "/admin/devices/{device_id}/config"),
+            ("POST", "/admin/devices/{device_id}/config/retry-push"),
+            ("PATCH", "/admin/config/fleet"),
+            ("PATCH", "/admin/config/merchants/{merchant_id}"),
         }
     ),
     "static-qrs:read": frozenset(

@@ -25,9 +25,11 @@ from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
 from soundbox_server.broker.users import hub_password, shard_user
-from soundbox_server.commands.jobs import follow_commands
+from soundbox_server.commands.jobs import follow_batches, follow_commands
 from soundbox_server.commands.mqtt import on_command_ack
 from soundbox_server.db import Database, Statements, will_pass
+from soundbox_server.device_config import mqtt as configuration
+from soundbox_server.device_config.jobs import keep_configured
 from soundbox_server.devices import credentials
 from soundbox_server.devices import jobs as device_jobs
 from soundbox_server.devices import mqtt as devices
@@ -40,8 +42,8 @@ from soundbox_server.idempotency import purge_keys
 from soundbox_server.ids import new_id
 from soundbox_server.mail.jobs import Postman
 from soundbox_server.merchants.jobs import apply_account_changes
-from soundbox_server.outbox import mqtt as outbox_door
 from soundbox_server.outbox import service as outbox
+from soundbox_server.outbox.mqtt import on_payment_ack
 from soundbox_server.payments.inquiry import Inquiry
 from soundbox_server.payments.jobs import Inquirer, Matcher, QrIssuer, Refunder, end_unpaid
 from soundbox_server.payments.mqtt import QrRequests
@@ -60,6 +62,7 @@ SWEEP_EVERY_S = 0.5
 JOBS_EVERY_S = 1.0
 FORGET_EVERY_S = 3_600.0
 OVERDUE_EVERY_S = 10.0
+PRESENCE_EVERY_S = 5.0
 MATCH_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
 TIDY_EVERY_S = 60.0
@@ -195,6 +198,7 @@ class Worker:
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
                     self._repeat(self._forget, FORGET_EVERY_S),
                     self._repeat(self._end_overdue_credentials, OVERDUE_EVERY_S),
+                    self._repeat(self._watch_presence, PRESENCE_EVERY_S),
                     self._repeat(self._compare_brokers, RECONCILE_EVERY_S),
                 )
             ]
@@ -262,9 +266,10 @@ class Worker:
     def _table(self) -> Table:
         settings, telling = self._settings, self._telling
         return {
-            Channel.STATUS: [devices.on_status, outbox_door.on_birth],
-            Channel.HEARTBEAT: [devices.on_heartbeat],
-            Channel.PAYMENT_ACK: [outbox_door.on_payment_ack],
+            Channel.STATUS: [devices.on_status, configuration.Births(key_of=telling.key_of, owner=self._owner)],
+            Channel.HEARTBEAT: [devices.on_heartbeat, configuration.on_heartbeat],
+            Channel.CONFIG_ACK: [configuration.on_config_ack],
+            Channel.PAYMENT_ACK: [on_payment_ack],
             Channel.DYNAMIC_QR_REQUEST: [
                 QrRequests(
                     gateways=self._gateways,
@@ -321,6 +326,9 @@ class Worker:
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
         await follow_commands(self._database)
+        telling, publish = self._telling, self._publisher.publish
+        await follow_batches(self._database, key_of=telling.key_of, owner=self._owner, publish=publish)
+        await keep_configured(self._database, key_of=telling.key_of, owner=self._owner, publish=publish)
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)
@@ -342,6 +350,9 @@ class Worker:
 
     async def _end_overdue_credentials(self) -> None:
         await device_jobs.end_overdue_credentials(self._database)
+
+    async def _watch_presence(self) -> None:
+        await device_jobs.watch_presence(self._database)
 
     async def _compare_brokers(self) -> None:
         await device_jobs.compare_brokers(self._database)

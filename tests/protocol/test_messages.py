@@ -7,17 +7,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from soundbox_protocol import MAX_PAYLOAD_BYTES, merchant_name_for_wire
+from soundbox_protocol.configuration import config_bytes, read_config
 from soundbox_protocol.messages import (
     COMMAND_BYTES,
     COMMANDS,
+    CONFIG_BYTES,
     MAX_AMOUNT,
     MAX_COUNT,
     MAX_DEPTH,
     MAX_MESSAGE_BYTES,
     MESSAGES,
     PROVISIONING,
+    QUIETEST,
+    BoxConfig,
     Capabilities,
     Command,
+    ConfigPush,
     CredentialResponse,
     DynamicQrDisplay,
     DynamicQrResponse,
@@ -27,6 +32,7 @@ from soundbox_protocol.messages import (
     PaymentAck,
     PaymentSuccess,
     ProvisionResponse,
+    QuietHours,
     SpeakCode,
     Status,
     Time,
@@ -239,7 +245,12 @@ def largest_downlinks() -> list[Message]:
     credential = CredentialResponse(
         correlation_id=LONGEST_ID, status="issued", credential_id="x" * 36, sealed="x" * 123
     )
-    return [*payments, qr, no_qr, display, Time(server_time=SECOND, nonce=LONGEST_ID), *commands, credential]
+    config = ConfigPush(config_version=MAX_COUNT, config={"x": "y" * (CONFIG_BYTES - 8)}, sha256="f" * 64)
+    by_command = DynamicQrDisplay(
+        command_id=LONGEST_ID, action="show", qr_payload=LONGEST_QR, amount=MAX_AMOUNT, expires_at=SECOND
+    )
+    asked = [*payments, qr, no_qr, display, by_command, Time(server_time=SECOND, nonce=LONGEST_ID)]
+    return [*asked, *commands, credential, config]
 
 
 @pytest.mark.parametrize("message", largest_downlinks(), ids=lambda message: type(message).__name__)
@@ -277,6 +288,36 @@ def test_any_bytes_of_a_nameless_box_are_a_message_or_malformed(
     for payload in (raw, as_json(document)):
         with pytest.raises(MalformedMessage):
             decode(model, payload)
+
+
+def test_every_setting_at_its_longest_fits_a_configuration() -> None:
+    longest = BoxConfig(
+        volume=100,
+        language="id",
+        template="x" * 24,
+        quiet_hours=QuietHours(start="21:30", end="06:00", volume=100),
+        heartbeat_s=3_600,
+        utc_offset_min=-720,
+    )
+
+    assert set(longest.model_fields_set) == set(BoxConfig.model_fields)
+    assert len(config_bytes(longest)) <= CONFIG_BYTES
+
+
+@pytest.mark.parametrize(
+    ("member", "wrong"),
+    [
+        ("volume", 101), ("volume", "70"), ("language", "jv"), ("template", "A B"), ("heartbeat_s", 4),
+        ("utc_offset_min", 900), ("quiet_hours", {"start": "22:00", "end": "06:00", "volume": QUIETEST - 1}),
+        ("quiet_hours", {"start": "22:00", "end": "22:00", "volume": 20}),
+        ("quiet_hours", {"start": "24:00", "end": "06:00", "volume": 20}),
+    ],
+)  # fmt: skip
+def test_a_setting_that_no_box_can_have_is_named(member: str, wrong: object) -> None:
+    push = ConfigPush(config_version=1, config={member: wrong}, sha256="f" * 64)
+
+    with pytest.raises(MalformedMessage, match=f"^{member}"):
+        read_config(push)
 
 
 def test_the_worst_case_is_built_for_every_downlink() -> None:

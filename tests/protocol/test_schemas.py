@@ -16,6 +16,7 @@ from soundbox_protocol.topics import Downlink, Uplink
 SPEC = Path(__file__).parents[2] / "firmware-protocol"
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
+    "array": (list,),
     "string": (str,),
     "integer": (int,),
     "boolean": (bool,),
@@ -43,6 +44,8 @@ WORDS: dict[str, Any] = {
     "enum": lambda value, wanted, *_: value in wanted,
     "pattern": lambda value, pattern, *_: re.search(pattern.removesuffix("$") + r"\Z", value) is not None,
     "format": lambda _, name, *__: name == "date-time",  # says no more than the pattern, but for the calendar
+    "items": lambda value, inner, _, root: all(conforms(one, inner, root) for one in value),
+    "maxItems": lambda value, most, *_: len(value) <= most,
     "maxLength": lambda value, most, *_: len(value) <= most,
     "minimum": lambda value, least, *_: value >= least,
     "maximum": lambda value, most, *_: value <= most,
@@ -105,7 +108,8 @@ def test_a_vector_of_a_nameless_box_conforms_exactly_when_it_is_valid(end: str) 
 def test_a_vector_conforms_exactly_when_it_is_valid(channel: Uplink | Downlink, case: dict[str, Any]) -> None:
     schema = schemas.schema(channel)
     # The topic, the calendar and the length as encoded are for the reader to check.
-    beyond_a_schema = {"somebody-else", "another-message", "no-such-day", "name-too-many-bytes", "payload-too-long"}
+    beyond_a_schema = {"somebody-else", "another-message", "no-such-day", "name-too-many-bytes", "payload-too-long",
+                       "config-too-long"}  # fmt: skip
 
     accepted = conforms(json.loads(case["payload"]), schema, schema)
 

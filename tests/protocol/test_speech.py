@@ -14,8 +14,11 @@ from soundbox_protocol.speech import (
     amount_words,
     code_clips,
     code_sentence,
+    here_clips,
     payment_clips,
     payment_sentence,
+    sound_test_clips,
+    total_clips,
 )
 
 LARGEST = 999_999_999_999
@@ -96,6 +99,8 @@ def test_every_clip_of_the_voice_pack_is_used() -> None:
         for amount in (*range(2001), 10**6, 10**9)
         for clip in (*payment_clips(amount, language, replay=True), *code_clips("0", language))
     }
+    for language in ("id", "en"):
+        spoken |= {*sound_test_clips(language), *here_clips(language), *total_clips(1, 1, language)}
 
     assert spoken == CLIPS.keys()
 

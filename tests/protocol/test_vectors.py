@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from soundbox_protocol import merchant_name_for_wire, topics
+from soundbox_protocol.configuration import pushed_config, sha256_of
 from soundbox_protocol.messages import MESSAGES, MalformedMessage, Message, decode, decode_uplink, encode
 from soundbox_protocol.signing import BadSignature, sign, signed_length, verify
 from soundbox_protocol.speech import (
@@ -19,8 +20,14 @@ from soundbox_protocol.speech import (
     amount_words,
     code_clips,
     code_sentence,
+    here_clips,
+    here_sentence,
     payment_clips,
     payment_sentence,
+    sound_test_clips,
+    sound_test_sentence,
+    total_clips,
+    total_sentence,
 )
 from soundbox_protocol.topics import Downlink, Uplink, parse_downlink
 
@@ -153,6 +160,47 @@ def test_a_payment_is_said_and_played(case: dict[str, Any]) -> None:
 def test_a_code_is_said_and_played_digit_by_digit(case: dict[str, Any], language: Any) -> None:
     assert code_sentence(case["code"], language) == case[language]["sentence"]
     assert code_clips(case["code"], language) == case[language]["clips"]
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+@pytest.mark.parametrize("case", load("totals"), ids=lambda case: str(case["count"]))
+def test_a_days_total_is_said_and_played(case: dict[str, Any], language: Any) -> None:
+    assert total_sentence(case["count"], case["amount"], language) == case[language]["sentence"]
+    assert total_clips(case["count"], case["amount"], language) == case[language]["clips"]
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_what_a_box_says_for_people_who_look_for_it(language: Any) -> None:
+    ours = {
+        "sound_test": (sound_test_sentence(language), sound_test_clips(language)),
+        "here": (here_sentence(language), here_clips(language)),
+    }
+
+    assert ours == {case["name"]: (case[language]["sentence"], case[language]["clips"]) for case in load("notices")}
+
+
+@pytest.mark.parametrize("case", [one for one in cases(Downlink.CONFIG_PUSH) if one["valid"]], ids=lambda c: c["name"])
+def test_a_configurations_hash_covers_its_bytes_as_they_were_sent(case: dict[str, Any]) -> None:
+    push, raw = pushed_config(case["body"].encode())
+
+    assert raw.decode() in case["body"]
+    assert json.loads(raw) == case["fields"]["config"] == push.config
+    assert hashlib.sha256(raw).hexdigest() == sha256_of(raw) == case["fields"]["sha256"]
+
+
+@pytest.mark.parametrize("change", [(b":70", b":71"), (b'"config":', b'"config": ')])
+def test_a_configuration_whose_hash_does_not_fit_is_malformed(change: tuple[bytes, bytes]) -> None:
+    body = cases(Downlink.CONFIG_PUSH)[0]["body"].encode()
+
+    with pytest.raises(MalformedMessage, match=r"^sha256: "):
+        pushed_config(body.replace(*change))
+
+
+def test_a_hash_that_is_not_the_last_member_is_malformed() -> None:
+    body = cases(Downlink.CONFIG_PUSH)[0]["body"].encode()
+
+    with pytest.raises(MalformedMessage, match=r"^sha256: not the last"):
+        pushed_config(body[:-1] + b',"later":1}')
 
 
 def test_every_message_has_valid_and_invalid_vectors() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.ports import free_port
 
+from soundbox_protocol.configuration import sha256_of
 from soundbox_protocol.messages import (
     Command,
     CredentialResponse,
@@ -25,7 +26,7 @@ from soundbox_protocol.sealing import seal
 from soundbox_protocol.signing import sign
 from soundbox_protocol.times import to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
-from soundbox_sim.box import Action, Box, BoxSettings, NewCredential, Publish, Speak, Tell
+from soundbox_sim.box import Action, Box, BoxSettings, Listen, NewCredential, Publish, Restart, Speak, Tell
 from soundbox_sim.journal import Journal
 
 DEVICE, KEY = "dev_01k0000000000000000000000", bytes(range(32))
@@ -70,6 +71,15 @@ class Hub:
         )
         return self.down(Downlink.COMMAND, message)
 
+    def config(self, version: int, raw: bytes | None = None, **config: Any) -> tuple[str, bytes]:
+        """A push of these settings, or of exactly these bytes."""
+        raw = json.dumps(config, separators=(",", ":")).encode() if raw is None else raw
+        body = b'{"message_type":"config_push","config_version":%d,"config":%b,"sha256":"%b"}' % (
+            version, raw, sha256_of(raw).encode(),
+        )  # fmt: skip
+        topic = downlink(self.device_id, Downlink.CONFIG_PUSH)
+        return topic, sign(self.key, topic, body)
+
     def credential(self, request_id: str, status: str, **other: Any) -> tuple[str, bytes]:
         topic = downlink(self.device_id, Downlink.CREDENTIAL_RESPONSE)
         said = {"message_type": "credential_response", "correlation_id": request_id, "status": status, **other}
@@ -91,7 +101,10 @@ class Hub:
         }
         return self.down(Downlink.DYNAMIC_QR_RESPONSE, DynamicQrResponse(**{**facts, **other}))
 
-    def display(self, transaction_id: str, action: Any, **other: Any) -> tuple[str, bytes]:
+    def qr_shown(self, transaction_id: str) -> tuple[str, bytes]:
+        return self.display(transaction_id, "show", qr_payload="00020101021226", expires_at=to_rfc3339(NOW + 300_000))
+
+    def display(self, transaction_id: str | None, action: Any, **other: Any) -> tuple[str, bytes]:
         message = DynamicQrDisplay(transaction_id=transaction_id, action=action, **other)
         return self.down(Downlink.DYNAMIC_QR_DISPLAY, message)
 
@@ -107,6 +120,7 @@ class Bench:
     sent: list[Publish] = field(default_factory=list)
     said: list[Speak] = field(default_factory=list)
     told: list[Tell] = field(default_factory=list)
+    wished: list[Listen | Restart] = field(default_factory=list)
     kept: list[NewCredential] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,6 +144,7 @@ class Bench:
         self.sent += [action for action in actions if isinstance(action, Publish)]
         self.said += [action for action in actions if isinstance(action, Speak)]
         self.told += [action for action in actions if isinstance(action, Tell)]
+        self.wished += [action for action in actions if isinstance(action, Listen | Restart)]
 
     def hear(self, message: tuple[str, bytes]) -> None:
         self.do(self.box.hear(*message, self.now))

@@ -109,7 +109,7 @@ def test_a_signed_message_that_is_none_is_reported(bench, hub) -> None:
 
 def test_topics_that_are_not_ours_or_not_known_yet_are_ignored(bench, hub) -> None:
     topic, payload = hub.payment(1)
-    later = topic.replace("payment/success", "config/push")
+    later = topic.replace("payment/success", "gossip/of-later")
     bench.hear((topic.replace("dev_01k0", "dev_01k1"), payload))
     bench.hear((later, sign(hub.key, later, b'{"config_version":1}')))
     bench.hear(("elsewhere", payload))

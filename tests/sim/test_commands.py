@@ -1,7 +1,12 @@
 """What an operator wants done, in the box."""
 
+import json
+
 import pytest
 
+from soundbox_protocol.configuration import sha256_of
+from soundbox_protocol.times import to_rfc3339
+from soundbox_sim.box import Listen, Restart
 from soundbox_sim.journal import COMMANDS, Journal
 
 NOW = 1_779_530_400_000
@@ -127,3 +132,119 @@ def test_a_flood_of_codes_does_not_fill_the_box(bench, hub) -> None:
 
     assert [status for _, status, _ in bench.reports()].count("delivered") == 9  # one is being said, eight wait
     assert bench.reports()[-1] == ("cmd_11", "rejected", "busy")
+
+
+def test_a_volume_is_set_and_stays_until_a_configuration_names_another(bench, hub) -> None:
+    bench.hear(hub.command("cmd_1", "set_volume", volume=30))
+    bench.reboot()
+    by_command = bench.box.volume(bench.now)
+    bench.hear(hub.config(1, language="en"))
+    untouched = bench.box.volume(bench.now)
+    bench.hear(hub.config(2, volume=55))
+
+    assert (by_command, untouched, bench.box.volume(bench.now)) == (30, 30, 55)
+    assert bench.reports() == [("cmd_1", "delivered", None), ("cmd_1", "succeeded", None)]
+
+
+def test_a_volume_that_was_overtaken_on_its_way_is_not_set(bench, hub) -> None:
+    bench.hear(hub.command("cmd_2", "set_volume", at=NOW + 2_000, volume=70))
+    bench.hear(hub.command("cmd_1", "set_volume", at=NOW, volume=30))
+
+    assert bench.box.volume(bench.now) == 70
+    assert bench.reports()[-1] == ("cmd_1", "rejected", "superseded")
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "sentence"),
+    [
+        ("play_test", {}, "Tes suara: satu dua tiga"),
+        ("identify", {}, "Saya di sini"),
+        ("daily_total", {"count": 3, "amount": 150_000},
+         "Total hari ini: tiga pembayaran, seratus lima puluh ribu rupiah"),
+    ],
+)  # fmt: skip
+def test_what_it_is_asked_to_say_is_said_at_its_volume_and_done_when_it_was_heard(
+    bench, hub, name, payload, sentence
+) -> None:
+    bench.hear(hub.config(1, volume=40))
+    bench.hear(hub.command("cmd_1", name, **payload))
+    before = bench.reports()
+    bench.finish()
+
+    assert (bench.said[0].sentence, bench.said[0].volume) == (sentence, 40)
+    assert [status for _, status, _ in before] == ["delivered"]
+    assert bench.reports()[-1] == ("cmd_1", "succeeded", None)
+
+
+@pytest.mark.parametrize("name", ["reboot", "factory_reset"])
+def test_a_restart_is_done_once_the_box_is_back(bench, hub, name) -> None:
+    bench.hear(hub.config(1, volume=40))
+    bench.hear(hub.payment(1))
+    bench.finish()
+    bench.hear(hub.command("cmd_1", name))
+    before = bench.reports()
+    assert bench.wished == [Restart()]
+
+    bench.reboot()
+    bench.go_online()
+    bench.hear(hub.command("cmd_1", name))
+
+    assert before == [("cmd_1", "delivered", None)]
+    assert bench.reports()[-1] == ("cmd_1", "succeeded", None)
+    assert bench.wished == [Restart()]
+    assert bench.box.volume(bench.now) == (40 if name == "reboot" else 80)
+    bench.hear(hub.payment(1))
+    assert bench.spoken_ids == ["ann_1"]  # whatever is forgotten, what was spoken is not
+
+
+def test_the_last_lines_of_the_log_come_back_without_the_code_that_was_spoken(bench, hub) -> None:
+    bench.hear(hub.command("cmd_1", code="4711"))
+    bench.finish()
+    for seq in range(1, 30):
+        bench.hear(hub.payment(seq))
+        bench.finish()
+    bench.hear(hub.command("cmd_2", "upload_log", lines=5))
+    bench.hear(hub.command("cmd_3", "upload_log", lines=40))
+
+    few, many = (ack for ack in bench.payloads("command_ack") if ack.get("result_payload"))
+    assert len(few["result_payload"]["lines"]) == 5
+    assert len(many["result_payload"]["lines"]) > 20
+    assert "played event_id=ann_29" in " ".join(many["result_payload"]["lines"])
+    assert "empat" not in json.dumps(many)
+    assert len(json.dumps(many).encode()) <= 4_096
+
+
+def test_a_box_that_is_to_refresh_listens_again_and_says_what_is_in_force(bench, hub) -> None:
+    bench.hear(hub.config(3, volume=40))
+    bench.hear(hub.command("cmd_1", "refresh_config"))
+
+    assert bench.wished == [Listen()]
+    assert bench.payloads("command_ack")[-1]["result_payload"] == {
+        "config_version": 3, "config_sha256": sha256_of(b'{"volume":40}'),
+    }  # fmt: skip
+
+
+def test_a_qr_is_shown_and_taken_away_by_command_and_acked_as_one(bench, hub) -> None:
+    until = to_rfc3339(NOW + 300_000)
+    bench.hear(hub.display(None, "show", command_id="cmd_1", qr_payload="0002", amount=5_000, expires_at=until))
+    shown = bench.box.screen
+    bench.hear(hub.display(None, "clear", command_id="cmd_2", expires_at=until))
+    bench.hear(hub.display(None, "show", command_id="cmd_1", qr_payload="0002", amount=5_000, expires_at=until))
+
+    assert (shown.shows, shown.qr_payload, shown.amount_idr) == ("qr", "0002", 5_000)
+    assert bench.box.screen.shows == "idle"  # the repeat is not shown again
+    assert bench.reports() == [
+        ("cmd_1", "succeeded", None), ("cmd_2", "succeeded", None), ("cmd_1", "succeeded", None)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("action", ["show", "clear"])
+def test_a_display_that_comes_too_late_is_rejected(bench, hub, action) -> None:
+    bench.go_online()
+    bench.hear(hub.time(bench.payloads("time_request")[-1]["nonce"]))
+    bench.hear(hub.qr_shown("txn_1"))
+    late = {"qr_payload": "0002"} if action == "show" else {}
+    bench.hear(hub.display(None, action, command_id="cmd_1", expires_at=to_rfc3339(NOW - 31_000), **late))
+
+    assert bench.box.screen.transaction_id == "txn_1"
+    assert bench.reports() == [("cmd_1", "rejected", "expired")]

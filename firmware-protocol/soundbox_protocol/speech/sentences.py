@@ -10,6 +10,10 @@ Language = Literal["id", "en"]
 _RECEIVED = {"id": ("pembayaran-diterima", "Pembayaran diterima"), "en": ("payment-received", "Payment received")}
 _REPLAY = {"id": ("ulangan", "Ulangan"), "en": ("replay", "Replay")}
 _CODE = {"id": ("kode", "Kode"), "en": ("code", "Code")}
+_TEST = {"id": ("tes-suara", "Tes suara"), "en": ("sound-test", "Sound test")}
+_HERE = {"id": ("saya-di-sini", "Saya di sini"), "en": ("here-i-am", "Here I am")}
+_TODAY = {"id": ("total-hari-ini", "Total hari ini"), "en": ("total-today", "Total today")}
+_PAYMENTS = {"id": ("pembayaran", "pembayaran"), "en": ("payments", "payments")}
 _VOCABULARY = {"id": VOCABULARY_ID, "en": VOCABULARY_EN}
 
 CLIPS: Mapping[str, str] = {
@@ -21,6 +25,10 @@ CLIPS: Mapping[str, str] = {
         _RECEIVED[language],
         _REPLAY[language],
         _CODE[language],
+        _TEST[language],
+        _HERE[language],
+        _TODAY[language],
+        _PAYMENTS[language],
     )
 }
 """Everything a voice pack records: the clip's name and the words it holds."""
@@ -59,6 +67,38 @@ def code_sentence(code: str, language: Language) -> str:
 def code_clips(code: str, language: Language) -> list[str]:
     """The same as clips: `["id/kode", "id/satu", …]`."""
     return [f"{language}/{clip}" for clip in (_CODE[language][0], *_digits(code, language))]
+
+
+def sound_test_sentence(language: Language) -> str:
+    """`Tes suara: satu dua tiga`: something to hear whether the speaker works."""
+    return f"{_TEST[language][1]}: {' '.join(_digits('123', language))}"
+
+
+def sound_test_clips(language: Language) -> list[str]:
+    """The same as clips."""
+    return [f"{language}/{clip}" for clip in (_TEST[language][0], *_digits("123", language))]
+
+
+def here_sentence(language: Language) -> str:
+    """`Saya di sini`: the box that somebody is looking for."""
+    return _HERE[language][1]
+
+
+def here_clips(language: Language) -> list[str]:
+    """The same as a clip."""
+    return [f"{language}/{_HERE[language][0]}"]
+
+
+def total_sentence(count: int, amount: int, language: Language) -> str:
+    """`Total hari ini: tiga pembayaran, seratus lima puluh ribu rupiah`."""
+    payments = f"{amount_words(count, language)} {_PAYMENTS[language][1]}"
+    return f"{_TODAY[language][1]}: {payments}, {amount_words(amount, language)} rupiah"
+
+
+def total_clips(count: int, amount: int, language: Language) -> list[str]:
+    """The same as clips."""
+    payments = [*amount_clips(count, language), f"{language}/{_PAYMENTS[language][0]}"]
+    return [f"{language}/{_TODAY[language][0]}", *payments, *amount_clips(amount, language), f"{language}/rupiah"]
 
 
 def _digits(code: str, language: Language) -> list[str]:

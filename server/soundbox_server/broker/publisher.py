@@ -42,7 +42,8 @@ class Publisher:
         if self._connection is None:
             metrics.publish_failures.inc(len(messages))
             return
-        sent = [message for message in messages if self._connection.publish(message.address, message.body)]
+        publish = self._connection.publish
+        sent = [one for one in messages if publish(one.address, one.body, retain=one.kind in outbox.RETAINED)]
         self._connection.flush()  # boxes speak while we count, log and answer
         metrics.publish_failures.inc(len(messages) - len(sent))
         asyncio.get_running_loop().call_soon(_report, sent, clock.now_ms())

@@ -27,7 +27,7 @@ REFUSED = 0x80  # a SUBACK code from here on means no
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
 _PINGREQ, _PINGRESP, _DISCONNECT = b"\xc0\x00", 0xD0, b"\xe0\x00"
-_PUBLISH_QOS1 = b"\x32"
+_PUBLISH_QOS1, _PUBLISH_QOS1_RETAINED = b"\x32", b"\x33"
 
 
 class BrokerLost(Exception):
@@ -66,8 +66,9 @@ class Connection(asyncio.Protocol):
 
     # --- what the hub does with it ---------------------------------------------------------------------------------
 
-    def publish(self, topic: str, payload: bytes) -> bool:
-        """Hand over to the socket without waiting; False when the connection takes no more."""
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Hand over to the socket without waiting; False when the connection takes no more. `retain`: whoever
+        subscribes later gets it too, until another one takes its place, or an empty one."""
         if self._stuck or self.ended.done() or len(self._unanswered) >= UNANSWERED:
             return False
         mid, name = self._next_mid(), topic.encode()
@@ -75,7 +76,8 @@ class Connection(asyncio.Protocol):
         body = b"%b%b%b%b" % (len(name).to_bytes(2, "big"), name, mid.to_bytes(2, "big"), payload)
         if not self._unsent:  # what one commit publishes leaves with one system call, and wakes the broker once
             asyncio.get_running_loop().call_soon(self.flush)
-        self._unsent.append(_PUBLISH_QOS1 + _length(len(body)) + body)
+        head = _PUBLISH_QOS1_RETAINED if retain else _PUBLISH_QOS1
+        self._unsent.append(head + _length(len(body)) + body)
         return True
 
     def flush(self) -> None:

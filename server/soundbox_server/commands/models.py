@@ -1,12 +1,14 @@
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from soundbox_server.commands.state import OPEN, CommandState
+from soundbox_server.commands.state import OPEN, BatchState, CommandState
 from soundbox_server.db import Base
 
 _STATES = ", ".join(f"'{state}'" for state in CommandState)
+_BATCH_STATES = ", ".join(f"'{state}'" for state in BatchState)
 _OPEN = text("state IN (" + ", ".join(f"'{state}'" for state in OPEN) + ")")
 _UNANSWERED = text("state = 'open'")
+_UNDER_WAY = text("state IN ('waiting', 'running')")
 
 
 class DeviceCommand(Base):
@@ -53,6 +55,57 @@ class DeviceCommandAck(Base):
     result: Mapped[str | None]
     source: Mapped[str]
     received_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class CommandBatch(Base):
+    """One command for every box that a filter found when it was asked for. The whole fleet takes two people.
+
+    `asked_by_person` is who stands behind it, also when a key of theirs asked.
+    """
+
+    __tablename__ = "command_batch"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_BATCH_STATES})", name="command_batch_state"),
+        CheckConstraint(
+            "NOT fleet_wide OR state IN ('waiting', 'refused', 'lapsed') "
+            "OR (decided_by IS NOT NULL AND decided_by <> asked_by_person)",
+            name="command_batch_by_two_people",
+        ),
+        Index("command_batch_under_way", "state", "id", sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    payload: Mapped[str]
+    filter: Mapped[str]
+    state: Mapped[str]
+    fleet_wide: Mapped[bool]
+    total: Mapped[int]
+    requested_by: Mapped[str]
+    asked_by_person: Mapped[str]
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    decide_by_ms: Mapped[int] = mapped_column(BigInteger)
+    decided_by: Mapped[str | None]
+    decided_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    reason: Mapped[str | None]
+    finished_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    trace_id: Mapped[str]
+
+
+class CommandBatchTarget(Base):
+    """A box that a batch is for: its command once it was given, or why it was not."""
+
+    __tablename__ = "command_batch_target"
+    __table_args__ = (
+        CheckConstraint("state IN ('waiting', 'given', 'refused', 'stopped')", name="command_batch_target_state"),
+        CheckConstraint("(state = 'given') = (command_id IS NOT NULL)", name="command_batch_target_has_its_command"),
+    )
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("command_batch.id"), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"), primary_key=True)
+    state: Mapped[str]
+    command_id: Mapped[str | None] = mapped_column(ForeignKey("device_command.id"))
+    reason: Mapped[str | None]
 
 
 class PossessionChallenge(Base):

@@ -8,13 +8,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import select
 
-from soundbox_protocol.messages import COMMANDS, CommandAck, MalformedMessage, TerminalId, decode
+from soundbox_protocol.messages import CommandAck, MalformedMessage, TerminalId, decode
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.answers import AnyJson, NotRequired, Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import record
 from soundbox_server.clock import rfc3339, rfc3339_or_none
-from soundbox_server.commands import kinds, possession, service
+from soundbox_server.commands import kinds, possession, replay, service
 from soundbox_server.commands.models import DeviceCommand, DeviceCommandAck
 from soundbox_server.commands.state import CommandState
 from soundbox_server.db import Statements
@@ -22,7 +22,15 @@ from soundbox_server.devices import service as devices
 from soundbox_server.devices import views
 from soundbox_server.devices.auth import AuthenticatedDevice
 from soundbox_server.devices.models import Device
-from soundbox_server.errors import Conflict, DeviceUnauthorized, NotFound, RateLimited, ValidationFailed, WrongCode
+from soundbox_server.errors import (
+    CapabilityNotSupported,
+    Conflict,
+    DeviceUnauthorized,
+    NotFound,
+    RateLimited,
+    ValidationFailed,
+    WrongCode,
+)
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, read_body, request_id, storable
 from soundbox_server.paging import Listing, Page, Rows, matching, page
@@ -38,11 +46,11 @@ def _each_with_its_payload(schema: dict[str, Any]) -> None:
         {
             "properties": {
                 "command_name": {"const": name},
-                "payload": COMMANDS[name].model_json_schema() | {"additionalProperties": False},
+                "payload": kind.payload.model_json_schema() | {"additionalProperties": False},
             },
-            "required": ["command_name", *(["payload"] if COMMANDS[name].model_json_schema().get("required") else [])],
+            "required": ["command_name", *(["payload"] if kind.payload.model_json_schema().get("required") else [])],
         }
-        for name in sorted(kinds.KINDS)
+        for name, kind in sorted(kinds.KINDS.items())
     ]
 
 
@@ -114,10 +122,13 @@ class UnboundView(TypedDict):
     "/admin/devices/{device_id}/commands",
     tags=["operators"],
     status_code=201,
-    responses=answers(WholeCommandView, status=201) | problems(Conflict),
+    responses=answers(WholeCommandView, status=201) | problems(Conflict, CapabilityNotSupported),
 )
 async def give_command(request: Request, device_id: Id, wanted: NewCommand, actor: Acting) -> Response:
-    """Have a box do something. An offline box leaves it queued until it is back or the command expires."""
+    """Have a box do something. An offline box leaves it queued until it is back or the command expires.
+
+    Of commands that make each other pointless the latest counts: the volume of a minute ago is taken back.
+    """
     kind = kinds.kind_named(wanted.command_name)
     order = service.Order(
         device_id=device_id,
@@ -129,7 +140,11 @@ async def give_command(request: Request, device_id: Id, wanted: NewCommand, acto
     telling = request.app.state.telling
 
     async def give(tx: Statements) -> tuple[str, list[Any]]:
-        command_id = await service.give(tx, order, key_of=telling.key_of, owner=telling.owner, now_ms=clock.now_ms())
+        now_ms = clock.now_ms()
+        if kind.travels == "announcement":
+            command_id = await replay.replay_last(tx, order, telling=telling, now_ms=now_ms)
+        else:
+            command_id = await service.give(tx, order, key_of=telling.key_of, owner=telling.owner, now_ms=now_ms)
         details = {"command_id": command_id, "command_name": kind.name, "payload": order.payload}
         await record(tx, actor, "device.command_given", ("device", device_id), details=details)
         return command_id, tx.queued

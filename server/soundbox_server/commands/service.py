@@ -8,15 +8,16 @@ from typing import Any
 
 import structlog
 
-from soundbox_protocol.messages import Command, CommandAck, encode
+from soundbox_protocol.messages import MAX_PAYLOAD_BYTES, Command, CommandAck, DynamicQrDisplay, Message, encode
 from soundbox_protocol.signing import sign
 from soundbox_protocol.times import to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
 from soundbox_server.announcements.service import KeyOf
-from soundbox_server.commands.kinds import KINDS, Kind
+from soundbox_server.commands.kinds import KINDS, Kind, life_ms
 from soundbox_server.commands.state import OPEN, CommandState, may_follow
 from soundbox_server.db import Row, Statements
-from soundbox_server.errors import Conflict, NotFound
+from soundbox_server.devices.state import IN_SERVICE
+from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
@@ -41,7 +42,7 @@ class Order:
 
 
 _BOX = """
-SELECT d.state, d.key_version, p.online,
+SELECT d.state, d.key_version, p.online, coalesce(p.max_payload_bytes, {smallest}) AS max_payload_bytes,
        (SELECT count(*) FROM device_command c WHERE c.device_id = d.id AND c.state IN ({open})) AS waiting
 FROM device d LEFT JOIN device_presence p ON p.device_id = d.id WHERE d.id = $1 {lock}
 """
@@ -54,47 +55,142 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 
 async def give(tx: Statements, order: Order, *, key_of: KeyOf, owner: str, now_ms: int) -> str:
     """Queue a command and return its id. An offline box leaves it queued; one that is online gets it right after the
-    commit. Raises NotFound, and Conflict for a box out of service or one that has too many waiting."""
+    commit. An earlier one that this makes pointless is taken back.
+
+    Raises NotFound, Conflict for a box out of service or one that has too many waiting, and CapabilityNotSupported for
+    what is larger than the box can take: all of them before anything is written.
+    """
     # Locked: activation would change the key under a command that is being signed.
-    rows = await tx.fetch(_BOX.format(open=_OPEN, lock=tx.lock("d")), order.device_id)
+    box_sql = _BOX.format(open=_OPEN, smallest=MAX_PAYLOAD_BYTES, lock=tx.lock("d"))
+    rows = await tx.fetch(box_sql, order.device_id)
     if not rows:
         raise NotFound("No such device.", device_id=order.device_id)
     box = rows[0]
-    if box["state"] not in ("activated", "bound"):
+    if box["state"] not in IN_SERVICE:
         raise Conflict("This device is not in service.", state=box["state"])
-    if box["waiting"] >= MOST_OPEN:
+    pointless = await _made_pointless(tx, order)
+    if box["waiting"] - len(pointless) >= MOST_OPEN:
         raise Conflict("This device has too many commands waiting already.", waiting=box["waiting"])
     online, key = bool(box["online"]), key_of(order.device_id, box["key_version"])
     message = _message(order, key, online=online, now_ms=now_ms)
-    await tx.execute(
-        _INSERT, message.id, order.device_id, order.kind.name,
-        _json(order.payload if order.shown is None else order.shown), (S.SENT if online else S.QUEUED).value,
-        order.requested_by, now_ms, message.expires_at_ms, now_ms if online else None, order.trace_id,
+    if len(message.body) > box["max_payload_bytes"]:
+        raise CapabilityNotSupported(
+            "This is more than the device can take at once.", bytes=len(message.body), most=box["max_payload_bytes"]
+        )
+    await _supersede(tx, pointless, now_ms=now_ms)
+    await _insert(
+        tx, order, message.id, S.SENT if online else S.QUEUED, expires_at_ms=now_ms + _life_ms(order),
+        sent_at_ms=now_ms if online else None, now_ms=now_ms,
     )  # fmt: skip
     await outbox.queue(tx, [message], owner=owner)
     return message.id
 
 
-def _message(order: Order, key: bytes, *, online: bool, now_ms: int) -> outbox.Message:
-    command_id, topic = new_id("cmd"), downlink(order.device_id, Downlink.COMMAND)
-    expires_at_ms = now_ms + order.kind.life_ms
-    body = encode(
-        Command(
-            command_id=command_id,
-            command_name=order.kind.name,
-            payload=dict(order.payload),
-            issued_at=to_rfc3339(now_ms),
-            expires_at=to_rfc3339(expires_at_ms),
-        )
+async def _insert(
+    tx: Statements,
+    order: Order,
+    command_id: str,
+    state: CommandState,
+    *,
+    expires_at_ms: int,
+    sent_at_ms: int | None,
+    now_ms: int,
+) -> None:
+    shown = order.payload if order.shown is None else order.shown
+    await tx.execute(
+        _INSERT, command_id, order.device_id, order.kind.name, _json(shown), state.value, order.requested_by, now_ms,
+        expires_at_ms, sent_at_ms, order.trace_id,
+    )  # fmt: skip
+
+
+async def note_done(tx: Statements, order: Order, *, result: Mapping[str, Any], now_ms: int) -> str:
+    """A command that is done with the transaction that gives it; returns its id."""
+    command_id = new_id("cmd")
+    await _insert(tx, order, command_id, S.SUCCEEDED, expires_at_ms=now_ms, sent_at_ms=now_ms, now_ms=now_ms)
+    await tx.execute(
+        "UPDATE device_command SET result = $2, finished_at_ms = $3 WHERE id = $1", command_id, _json(result), now_ms
     )
+    return command_id
+
+
+async def _made_pointless(tx: Statements, order: Order) -> Sequence[Row]:
+    """What waits for this box and is of no use any more once this one is given; its messages are locked."""
+    group = order.kind.only_the_latest
+    names = [name for name, kind in KINDS.items() if group is not None and kind.only_the_latest == group]
+    if not names:
+        return ()
+    waiting = await tx.fetch(
+        f"SELECT id FROM device_command WHERE device_id = $1 AND name {tx.among(2)} AND state IN ('queued', 'sent') "
+        "ORDER BY id",
+        order.device_id,
+        names,
+    )
+    ids = [row["id"] for row in waiting]
+    if not ids:
+        return ()
+    await _lock_messages(tx, ids)
+    return await tx.fetch(
+        f"SELECT id, state FROM device_command WHERE id {tx.among(1)} AND state IN ('queued', 'sent') ORDER BY id "
+        + tx.lock("device_command"),
+        ids,
+    )
+
+
+async def _supersede(tx: Statements, pointless: Sequence[Row], *, now_ms: int) -> None:
+    """One that was sent may have been heard: it is not taken back, only not sent again."""
+    for row in pointless:
+        state = S.CANCELLED if row["state"] == S.QUEUED else S.EXPIRED
+        await tx.execute(
+            "UPDATE outbox_message SET state = 'expired', reason = 'superseded', due_at_ms = NULL, "
+            "finished_at_ms = $2 WHERE id = $1 AND state IN ('queued', 'published')",
+            row["id"],
+            now_ms,
+        )
+        await tx.execute(
+            "UPDATE device_command SET state = $2, reason = 'superseded', finished_at_ms = $3 WHERE id = $1",
+            row["id"],
+            state.value,
+            now_ms,
+        )
+
+
+def _life_ms(order: Order) -> int:
+    return life_ms(order.kind, order.payload)
+
+
+def _said(order: Order, command_id: str, now_ms: int) -> tuple[Downlink, Message]:
+    """The message that carries it: what is shown travels where everything that is shown does."""
+    expires_at = to_rfc3339(now_ms + _life_ms(order))
+    if order.kind.travels == "display":
+        shows = "qr_payload" in order.payload
+        return Downlink.DYNAMIC_QR_DISPLAY, DynamicQrDisplay(
+            command_id=command_id,
+            action="show" if shows else "clear",
+            qr_payload=order.payload.get("qr_payload"),
+            amount=order.payload.get("amount"),
+            expires_at=expires_at,
+        )
+    return Downlink.COMMAND, Command(
+        command_id=command_id,
+        command_name=order.kind.name,
+        payload=dict(order.payload),
+        issued_at=to_rfc3339(now_ms),
+        expires_at=expires_at,
+    )
+
+
+def _message(order: Order, key: bytes, *, online: bool, now_ms: int) -> outbox.Message:
+    command_id = new_id("cmd")
+    channel, said = _said(order, command_id, now_ms)
+    topic = downlink(order.device_id, channel)
     return outbox.Message(
         id=command_id,
         kind="command",
         recipient_id=order.device_id,
         address=topic,
-        body=sign(key, topic, body),
+        body=sign(key, topic, encode(said)),
         created_at_ms=now_ms,
-        expires_at_ms=expires_at_ms,
+        expires_at_ms=now_ms + _life_ms(order),
         trace_id=order.trace_id,
         state=Delivery.PUBLISHED if online else Delivery.QUEUED,
     )

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from soundbox_server.errors import IllegalTransition
+
 
 class CommandState(StrEnum):
     QUEUED = "queued"  # its box is offline, or nobody has sent it yet
@@ -30,6 +32,35 @@ TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
     S.CANCELLED: frozenset(),
 }
 OPEN = tuple(state for state in CommandState if TRANSITIONS[state])
+
+
+class BatchState(StrEnum):
+    """Of a command that is given to many boxes."""
+
+    WAITING = "waiting"  # for a second person
+    RUNNING = "running"
+    DONE = "done"  # every box's command has ended, or was refused
+    REFUSED = "refused"
+    LAPSED = "lapsed"  # nobody decided within a day
+    STOPPED = "stopped"  # whoever has not got it yet will not
+
+
+B = BatchState
+BATCH_TRANSITIONS: dict[BatchState, frozenset[BatchState]] = {
+    B.WAITING: frozenset({B.RUNNING, B.REFUSED, B.LAPSED}),
+    B.RUNNING: frozenset({B.DONE, B.STOPPED}),
+    B.DONE: frozenset(),
+    B.REFUSED: frozenset(),
+    B.LAPSED: frozenset(),
+    B.STOPPED: frozenset(),
+}
+
+
+def require_batch(current: str, wanted: BatchState) -> BatchState:
+    """The wanted state, or IllegalTransition."""
+    if wanted not in BATCH_TRANSITIONS[BatchState(current)]:
+        raise IllegalTransition(f"A batch cannot go from {current} to {wanted}.", state=current)
+    return wanted
 
 
 def may_follow(current: str, wanted: CommandState) -> bool:

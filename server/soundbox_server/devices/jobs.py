@@ -1,4 +1,4 @@
-"""What the worker does about credentials on its own."""
+"""What the worker does about credentials and presence on its own."""
 
 import structlog
 
@@ -8,7 +8,7 @@ from soundbox_server.alerts.state import Severity
 from soundbox_server.audit import service as audit
 from soundbox_server.audit.service import SYSTEM
 from soundbox_server.db import Database, Statements
-from soundbox_server.devices import credentials
+from soundbox_server.devices import credentials, presence
 from soundbox_server.devices.reconcile import Difference, differences
 from soundbox_server.devices.service import credentials_changed
 
@@ -32,6 +32,20 @@ async def _revoke_overdue(tx: Statements) -> list[tuple[str, str]]:
             now_ms=clock.now_ms(),
         )  # fmt: skip
     return ended
+
+
+async def watch_presence(database: Database) -> None:
+    """Boxes of which three heartbeats are missing are offline, and those that stopped flapping come back."""
+
+    async def look(tx: Statements) -> tuple[list[str], list[str]]:
+        now_ms = clock.now_ms()
+        return await presence.end_silent(tx, now_ms=now_ms), await presence.release_calm(tx, now_ms=now_ms)
+
+    silent, calm = await database.write(look)
+    for device_id in silent:
+        log.info("device.silent", device_id=device_id)
+    for device_id in calm:
+        log.info("device.calm_again", device_id=device_id)
 
 
 async def compare_brokers(database: Database) -> list[Difference]:

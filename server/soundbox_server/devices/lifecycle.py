@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from soundbox_server.db import Statements
 from soundbox_server.devices.credentials import revoke_all
+from soundbox_server.devices.presence import go_offline
 from soundbox_server.devices.service import credentials_changed, end_what_waits
 from soundbox_server.devices.state import DeviceState, require
 from soundbox_server.errors import NotFound
@@ -104,12 +105,7 @@ async def _take_out_of_service(tx: Statements, move: Move, *, reason: str, why_u
     """Its session's end will not be heard of: nothing that a box out of service says counts, its last will neither."""
     await _set_state(tx, move, reason=reason)
     await end_what_waits(tx, move.device_id, reason=why_unsent, now_ms=now_ms)
-    await tx.execute(
-        "UPDATE device_presence SET online = $2, changed_at_ms = $3 WHERE device_id = $1 AND online",
-        move.device_id,
-        False,
-        now_ms,
-    )
+    await go_offline(tx, [move.device_id], reason="out_of_service", at_ms=now_ms)
 
 
 async def _forget_codes(tx: Statements, device_id: str) -> None:

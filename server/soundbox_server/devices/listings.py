@@ -6,13 +6,23 @@ from pydantic import Field
 from sqlalchemy import and_, or_, select
 
 from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
+from soundbox_server import clock
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.devices import views
 from soundbox_server.devices.models import Device, DeviceBinding, DeviceHeartbeat, DevicePresence
+from soundbox_server.devices.presence import HEARTBEAT_S, Reach, can_speak, reach
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.fields import Id, Moment, Search
+from soundbox_server.outbox.models import OutboxMessage
 from soundbox_server.paging import Listing, Page, Rows, beginning, between, matching
+
+TAG = r"^[a-z0-9-]{1,32}$"
+
+
+def stored_tags(tags: list[str]) -> str:
+    """Each between two blanks, so that one is found without finding what it is a part of."""
+    return " ".join(["", *sorted(set(tags)), ""]) if tags else ""
 
 
 class DeviceFilters(Page):
@@ -23,14 +33,23 @@ class DeviceFilters(Page):
     terminal_id: Id | None = None
     vendor: Id | None = None
     model: Id | None = None
+    tag: Annotated[str | None, Field(pattern=TAG)] = None
     q: Annotated[Search | None, Field(description="beginning of an id, serial number or label")] = None
     last_seen_before: Annotated[Moment | None, Field(description="also boxes that were never heard of")] = None
 
 
+_HEARD = (
+    select(OutboxMessage.played_at_ms)
+    .where(OutboxMessage.recipient_id == Device.id, OutboxMessage.kind == "payment_success")
+    .where(OutboxMessage.state == "played").order_by(OutboxMessage.id.desc()).limit(1).correlate(Device)
+    .scalar_subquery()
+)  # fmt: skip
+
+
 def devices() -> Rows:
-    """Each box with its binding in force and what it last said."""
+    """Each box with its binding in force, what it last said, and when it last played a payment."""
     query: Rows = (
-        select(Device, DeviceBinding, DevicePresence)
+        select(Device, DeviceBinding, DevicePresence, _HEARD)
         .outerjoin(DeviceBinding, and_(DeviceBinding.device_id == Device.id, DeviceBinding.unbound_at_ms.is_(None)))
         .outerjoin(DevicePresence, DevicePresence.device_id == Device.id)
     )
@@ -46,6 +65,8 @@ def _select(asked: DeviceFilters) -> Rows:
     )  # fmt: skip
     if asked.online is not None:
         query = query.where(DevicePresence.online.is_(True) if asked.online else DevicePresence.online.is_not(True))
+    if asked.tag:
+        query = query.where(Device.tags.contains(f" {asked.tag} ", autoescape=True))
     if asked.q:
         query = query.where(
             or_(*(beginning(column, asked.q) for column in (Device.id, Device.serial_number, Device.label)))
@@ -62,6 +83,11 @@ class PresenceView(TypedDict):
     last_seen_at: Time
     changed_at: Time
     heartbeat_at: Time | None
+    heartbeat_every_s: int
+    reachable: Annotated[str, among(Reach)]
+    offline_reason: str | None
+    quarantine: str | None
+    can_speak: bool | None
     firmware_version: str | None
     max_payload_bytes: int
     verifies_signatures: bool
@@ -78,6 +104,7 @@ class DeviceView(TypedDict):
     model: str
     label: str | None
     notes: str | None
+    tags: list[str]
     status: Annotated[str, among(DeviceState)]
     status_reason: str | None
     key_version: int
@@ -85,9 +112,12 @@ class DeviceView(TypedDict):
     created_at: Time
     binding: views.BindingView | None
     presence: PresenceView | None
+    heard_at: Time | None
 
 
-def device_view(device: Device, binding: DeviceBinding | None, presence: DevicePresence | None) -> DeviceView:
+def device_view(
+    device: Device, binding: DeviceBinding | None, presence: DevicePresence | None, heard_at_ms: int | None
+) -> DeviceView:
     return {
         "id": device.id,
         "serial_number": device.serial_number,
@@ -95,6 +125,7 @@ def device_view(device: Device, binding: DeviceBinding | None, presence: DeviceP
         "model": device.model,
         "label": device.label,
         "notes": device.notes,
+        "tags": device.tags.split(),
         "status": device.state,
         "status_reason": device.state_reason,
         "key_version": device.key_version,
@@ -102,6 +133,7 @@ def device_view(device: Device, binding: DeviceBinding | None, presence: DeviceP
         "created_at": rfc3339(device.created_at_ms),
         "binding": views.binding(binding) if binding else None,
         "presence": _presence(presence) if presence else None,
+        "heard_at": rfc3339_or_none(heard_at_ms),
     }
 
 
@@ -112,6 +144,17 @@ def _presence(presence: DevicePresence) -> PresenceView:
         "last_seen_at": rfc3339(presence.last_seen_at_ms),
         "changed_at": rfc3339(presence.changed_at_ms),
         "heartbeat_at": rfc3339_or_none(presence.heartbeat_at_ms),
+        "heartbeat_every_s": presence.heartbeat_s or HEARTBEAT_S,
+        "reachable": reach(
+            online=presence.online,
+            session_at_ms=presence.session_at_ms,
+            heartbeat_at_ms=presence.heartbeat_at_ms,
+            every_s=presence.heartbeat_s,
+            now_ms=clock.now_ms(),
+        ).value,
+        "offline_reason": presence.offline_reason,
+        "quarantine": presence.quarantine,
+        "can_speak": can_speak(volume=presence.volume, state=presence.state),
         "firmware_version": presence.firmware_version,
         "max_payload_bytes": presence.max_payload_bytes,
         "verifies_signatures": presence.verifies_signatures,

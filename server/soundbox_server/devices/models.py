@@ -9,6 +9,7 @@ _CREDENTIAL_STATES = ", ".join(f"'{state}'" for state in CredentialState)
 _ACTIVE = text("unbound_at_ms IS NULL")
 _IN_FORCE = text("state = 'active'")
 _UNCONFIRMED = text("state = 'issued'")
+_RUNNING = text("ended_at_ms IS NULL")
 _DUE = text("state = 'active' AND rotate_by_ms IS NOT NULL")
 
 
@@ -33,6 +34,7 @@ class Device(Base):
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     label: Mapped[str | None]
     notes: Mapped[str | None]
+    tags: Mapped[str] = mapped_column(server_default="")  # each between two blanks, as in " pilot east "
 
 
 class DeviceBinding(Base):
@@ -139,9 +141,16 @@ class BrokerReport(Base):
 
 
 class DevicePresence(Base):
-    """The latest a box said of itself. Apart from `device`, so that a heartbeat never waits for a payment."""
+    """The latest a box said of itself, and how its sessions go.
+
+    Apart from `device`, so that a heartbeat never waits for a payment.
+    """
 
     __tablename__ = "device_presence"
+    __table_args__ = (
+        CheckConstraint("quarantine IN ('cloned', 'flapping')", name="device_presence_quarantine"),
+        CheckConstraint("quarantine IS NULL OR NOT online", name="device_presence_quarantined_is_offline"),
+    )
 
     device_id: Mapped[str] = mapped_column(ForeignKey("device.id"), primary_key=True)
     online: Mapped[bool]
@@ -157,6 +166,31 @@ class DevicePresence(Base):
     state: Mapped[str | None]
     volume: Mapped[int | None]
     heartbeat_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    heartbeat_s: Mapped[int | None]  # how often it was told to send one
+    session_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # when its last birth came
+    said_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # the box's own time in it
+    offline_reason: Mapped[str | None]
+    window_began_ms: Mapped[int] = mapped_column(BigInteger, server_default="0")  # since when births are counted
+    births: Mapped[int] = mapped_column(server_default="0")
+    strays: Mapped[int] = mapped_column(server_default="0")  # of which some other box's
+    quarantine: Mapped[str | None]
+
+
+class DeviceOnline(Base):
+    """A time during which a box could be reached, from a birth to whatever ended it."""
+
+    __tablename__ = "device_online"
+    __table_args__ = (
+        CheckConstraint("ended_at_ms >= began_at_ms", name="device_online_ends_after_it_began"),
+        Index("device_online_once", "device_id", unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        Index("device_online_by_device", "device_id", "began_at_ms"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"))
+    began_at_ms: Mapped[int] = mapped_column(BigInteger)
+    ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    end_reason: Mapped[str | None]
 
 
 class DeviceHeartbeat(Base):

@@ -8,7 +8,7 @@ import structlog
 
 from soundbox_protocol.messages import Event, Heartbeat, Status, Time, TimeRequest, encode
 from soundbox_protocol.signing import sign
-from soundbox_protocol.times import to_rfc3339
+from soundbox_protocol.times import from_rfc3339, to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
 from soundbox_server.db import Statements
 from soundbox_server.devices import service
@@ -21,8 +21,10 @@ log = structlog.get_logger()
 
 
 async def on_status(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
-    """Births and last wills."""
-    await service.take_sessions(tx, [_session(uplink) for uplink in uplinks])
+    """Births and last wills. What is still alive for a box that is back goes out with the next sweep."""
+    began = await service.take_sessions(tx, [_session(uplink) for uplink in uplinks])
+    if began:
+        await outbox.make_due(tx, recipients=began, now_ms=max(uplink.received_at_ms for uplink in uplinks))
     tx.after_commit.append(partial(_report, uplinks))
 
 
@@ -40,6 +42,7 @@ def _session(uplink: Uplink[Status]) -> service.Session:
         online=status.state == "online",
         epoch=status.session_epoch,
         at_ms=uplink.received_at_ms,
+        said_at_ms=from_rfc3339(status.timestamp),
         firmware_version=status.firmware_version,
         max_payload_bytes=status.capabilities.max_payload_bytes,
         verifies_signatures=status.capabilities.verify_signature,

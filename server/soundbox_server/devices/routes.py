@@ -1,7 +1,7 @@
 """HTTP doors of boxes: activation and heartbeat for the boxes, the registry for operators."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from soundbox_server.devices.credentials import Token
 from soundbox_server.devices.listings import (
     DEVICES,
     HEARTBEATS,
+    TAG,
     DeviceFilters,
     DeviceView,
     HeartbeatFilters,
@@ -33,6 +34,7 @@ from soundbox_server.devices.listings import (
     HeartbeatView,
     device_view,
     devices,
+    stored_tags,
 )
 from soundbox_server.devices.models import Device
 from soundbox_server.devices.provisioning_routes import BrokerView, device_actor, unstored
@@ -60,6 +62,7 @@ BROKER_WAIT_S = 2.5
 
 Vendor = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")]
+Tag = Annotated[str, Field(pattern=TAG)]
 
 
 class Activation(BaseModel):
@@ -138,9 +141,15 @@ async def _broker_lets_in(state: Any, activated: service.Activated) -> bool:
 
 
 class HeartbeatDesk:
-    """Heartbeats over HTTP, committed in groups. A token that belongs to nobody harms only its own request."""
+    """Heartbeats over HTTP, committed in groups. A token that belongs to nobody harms only its own request.
 
-    def __init__(self, database: Database) -> None:
+    `also` is what a room above makes of them, in the same transaction.
+    """
+
+    def __init__(
+        self, database: Database, *, also: Callable[[Statements, Sequence[service.Vitals]], Awaitable[None]]
+    ) -> None:
+        self._also = also
         self._group: GroupCommit[tuple[str, service.Vitals], Token | None] = GroupCommit(database, self._apply)
 
     async def take(self, token_hash: str, beat: service.Vitals) -> Token:
@@ -158,7 +167,9 @@ class HeartbeatDesk:
         tokens = [_if_its_own(known.get(hashed), beat) for hashed, beat in items]
         first_used = [token.credential_id for token in tokens if token and token.first_use]
         await credentials.note_first_use(tx, first_used, now_ms=now_ms)
-        await service.take_heartbeats(tx, [beat for (_, beat), token in zip(items, tokens, strict=True) if token])
+        beats = [beat for (_, beat), token in zip(items, tokens, strict=True) if token]
+        await service.take_heartbeats(tx, beats)
+        await self._also(tx, beats)
         return tokens
 
 
@@ -296,6 +307,7 @@ class DeviceChanges(Body):
     model: Model = Field(default_factory=unchanged)
     label: Name | None = None
     notes: Text | None = None
+    tags: Annotated[list[Tag], Field(max_length=10, examples=[["pilot", "east"]])] = Field(default_factory=unchanged)
 
 
 @router.patch("/admin/devices/{device_id}", tags=["operators"], responses=answers(DeviceView))
@@ -307,6 +319,8 @@ async def change_device(
     if device is None:
         raise NotFound("No such device.", device_id=device_id)
     changes = wanted.model_dump(exclude_unset=True)
+    if "tags" in changes:
+        changes["tags"] = stored_tags(changes["tags"])
     before = {name: getattr(device, name) for name, value in changes.items() if getattr(device, name) != value}
     for name in before:
         setattr(device, name, changes[name])

@@ -13,7 +13,10 @@ from soundbox_protocol.provisioning import code_secret
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.alerts.service import clear
 from soundbox_server.db import Statements
+from soundbox_server.devices import presence
 from soundbox_server.devices.models import Device, DeviceBinding
+from soundbox_server.devices.presence import Session as Session
+from soundbox_server.devices.presence import take_sessions as take_sessions
 from soundbox_server.devices.state import IN_SERVICE, MAY_ACTIVATE, DeviceState, require
 from soundbox_server.errors import Conflict, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
@@ -164,10 +167,7 @@ async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[
     )
     # Its journal begins anew, so nothing signed under the old key or numbered in the old row may still reach it.
     await end_what_waits(tx, device_id, reason="activated_again", now_ms=now_ms)
-    await tx.execute(
-        "UPDATE device_presence SET session_epoch = 0, online = $2, changed_at_ms = $3 WHERE device_id = $1",
-        device_id, False, now_ms,
-    )  # fmt: skip
+    await presence.begin_anew(tx, device_id, at_ms=now_ms)
     await credentials_changed(tx, now_ms=now_ms)
     return Activated(device_id=device_id, device_token=token, broker_password=password, key_version=key_version)
 
@@ -250,6 +250,7 @@ class Vitals:
     battery_level: int | None
     state: str | None
     volume: int | None
+    config_sha256: str | None = None
 
 
 def vitals(uplink: Uplink[Heartbeat], *, source: str) -> Vitals:
@@ -265,6 +266,7 @@ def vitals(uplink: Uplink[Heartbeat], *, source: str) -> Vitals:
         battery_level=beat.battery_level,
         state=beat.state,
         volume=beat.volume,
+        config_sha256=beat.config_sha256,
     )
 
 
@@ -295,6 +297,9 @@ async def take_heartbeats(tx: Statements, heartbeats: Sequence[Vitals]) -> None:
     )
     latest = {beat.device_id: beat for beat in heartbeats}
     await tx.many(_LATEST, [_latest_row(latest[device_id]) for device_id in sorted(latest)])
+    if connected := [device_id for device_id, beat in latest.items() if beat.source == "mqtt"]:
+        at_ms = max(latest[device_id].received_at_ms for device_id in connected)
+        await presence.heard_of(tx, connected, at_ms=at_ms)
 
 
 def _latest_row(beat: Vitals) -> tuple[object, ...]:
@@ -302,51 +307,6 @@ def _latest_row(beat: Vitals) -> tuple[object, ...]:
         beat.device_id, beat.received_at_ms, beat.firmware_version, beat.network_strength, beat.battery_level,
         beat.state, beat.volume, beat.received_at_ms, False, True,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """A birth or a last will. The epoch grows with each birth, so an old will cannot end a new session."""
-
-    device_id: str
-    online: bool
-    epoch: int
-    at_ms: int
-    firmware_version: str | None = None
-    max_payload_bytes: int = 512
-    verifies_signatures: bool = True
-    command_progress: bool = False
-
-
-_BIRTH = """
-INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, firmware_version,
-                             max_payload_bytes, verifies_signatures, command_progress)
-VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)
-ON CONFLICT (device_id) DO UPDATE SET
-  online = excluded.online, session_epoch = excluded.session_epoch, last_seen_at_ms = excluded.last_seen_at_ms,
-  changed_at_ms = CASE WHEN device_presence.online = excluded.online THEN device_presence.changed_at_ms
-                       ELSE excluded.changed_at_ms END,
-  firmware_version = coalesce(excluded.firmware_version, device_presence.firmware_version),
-  max_payload_bytes = excluded.max_payload_bytes, verifies_signatures = excluded.verifies_signatures,
-  command_progress = excluded.command_progress
-WHERE excluded.session_epoch > device_presence.session_epoch
-   OR (excluded.session_epoch = device_presence.session_epoch AND NOT device_presence.online)
-"""
-_WILL = """
-UPDATE device_presence SET online = $2, changed_at_ms = $4 WHERE device_id = $1 AND session_epoch = $3 AND online
-"""
-
-
-async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> None:
-    """Births and wills, each box's in the order they came."""
-    for session in sorted(sessions, key=lambda session: session.device_id):  # stable: each box's own order stays
-        if session.online:
-            await tx.execute(
-                _BIRTH, session.device_id, True, session.epoch, session.at_ms, session.firmware_version,
-                session.max_payload_bytes, session.verifies_signatures, session.command_progress,
-            )  # fmt: skip
-        else:
-            await tx.execute(_WILL, session.device_id, False, session.epoch, session.at_ms)
 
 
 async def in_service(tx: Statements, device_ids: Sequence[str]) -> set[str]:

@@ -1,11 +1,11 @@
-"""Boxes answer what they were sent, and come back for what they missed."""
+"""Boxes answer what they were sent."""
 
 from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
-from soundbox_protocol.messages import PaymentAck, Status
+from soundbox_protocol.messages import PaymentAck
 from soundbox_protocol.times import from_rfc3339
 from soundbox_server import metrics
 from soundbox_server.db import Statements
@@ -46,10 +46,3 @@ def _answer(uplink: Uplink[PaymentAck]) -> service.Answer:
         played_at_ms=from_rfc3339(ack.played_at) if ack.played_at else None,
         reason=ack.reason,
     )
-
-
-async def on_birth(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
-    """A box is back: what is still alive for it goes out with the next sweep."""
-    born = sorted({uplink.device_id for uplink in uplinks if uplink.message.state == "online"})
-    if born:
-        await service.make_due(tx, recipients=born, now_ms=max(uplink.received_at_ms for uplink in uplinks))

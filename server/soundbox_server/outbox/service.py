@@ -15,6 +15,8 @@ from soundbox_server.outbox.state import WAITING, Delivery, may_follow
 
 RESEND_AFTER_S = (5, 5, 10, 10, 10, 10)  # after each attempt; the last one repeats until the message expires
 NO_PLAY_REPORT_MS = 60_000
+CONFIG = "config"
+RETAINED = frozenset({CONFIG})  # kinds that the broker keeps for whoever subscribes later
 
 _BORN_CLAIMED = (Delivery.PUBLISHED, Delivery.SENT)
 _WAITING = ", ".join(f"'{state}'" for state in WAITING)

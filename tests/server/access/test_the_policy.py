@@ -27,7 +27,7 @@ NOWHERE = {
     "organisation_id": "org_nowhere", "person_id": "per_nowhere", "api_key_id": "key_nowhere",
     "alert_id": "alr_nowhere", "merchant_id": "mer_nowhere", "change_id": "acc_nowhere", "document_id": "doc_nowhere",
     "outlet_id": "out_nowhere", "terminal_id": "term_nowhere", "command_id": "cmd_nowhere",
-    "static_qr_id": "sqr_nowhere",
+    "static_qr_id": "sqr_nowhere", "batch_id": "cbt_nowhere",
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
     "refund_id": "rfd_nowhere", "report_id": "evt_nowhere", "credential_id": "pcr_nowhere", "route_id": "prt_nowhere",
     "settlement_id": "stl_nowhere", "fee_profile_id": "fee_nowhere", "statement_id": "sta_nowhere",
@@ -125,6 +125,7 @@ async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: s
 PEOPLES = re.compile(
     r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/(logout|password|totp|sessions)\b|/merchants/\{\w+\}/(approve|reject|suspend|"
     r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
+    r"/admin/command-batches/\{\w+\}/(approve|refuse)|"
     r"/admin/fees/profiles/\{\w+\}/versions|/admin/transactions/\{\w+\}/resolve|"
     r"/admin/provider-reports/\{\w+\}/(assign|reject)|/admin/reconciliation/differences/\{\w+\}/settle|"
     r"/admin/settlements/\{\w+\}/mark-paid|/admin/payouts/\{\w+\}/mark-returned"

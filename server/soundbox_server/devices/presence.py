@@ -1,0 +1,338 @@
+"""Whether boxes can be reached: births and last wills, boxes that fall silent, and names that more than one box uses.
+
+The broker's word (a birth, a will) opens and closes a box's time online; three missed heartbeats close it too, because
+a will may be lost with its broker. Whatever decides is looked at under the lock of the box's row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import Literal
+
+import structlog
+
+from soundbox_server.alerts.service import clear, raise_alert
+from soundbox_server.alerts.state import Severity
+from soundbox_server.db import Row, Statements
+from soundbox_server.ids import new_id
+
+log = structlog.get_logger()
+
+STALE_AFTER, SILENT_AFTER = 2, 3  # heartbeats that did not come
+GRACE_MS = 5_000
+HEARTBEAT_S = 60  # expected of a box that nobody told otherwise
+WINDOW_MS = 600_000
+CLONED_AT = 2  # births in the window that cannot be this box's
+FLAPPING_AT = 20  # births in the window: a session lasts less than half a minute, so hardly anything reaches it
+CALM_MS = 300_000
+Quarantine = Literal["cloned", "flapping"]
+_ALERTS: dict[Quarantine, tuple[str, Severity]] = {
+    "cloned": ("device.cloned", Severity.CRITICAL),
+    "flapping": ("device.flapping", Severity.WARNING),
+}
+
+
+class Reach(StrEnum):
+    CONNECTING = "connecting"  # born, and not one heartbeat yet
+    ONLINE = "online"
+    STALE = "stale"  # two heartbeats are missing
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A birth or a last will. The epoch grows with each birth, so an old will cannot end a new session. `said_at_ms`
+    is the box's own time: what the broker kept and says again still has the old one."""
+
+    device_id: str
+    online: bool
+    epoch: int
+    at_ms: int
+    said_at_ms: int | None = None
+    firmware_version: str | None = None
+    max_payload_bytes: int = 512
+    verifies_signatures: bool = True
+    command_progress: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What is known of a box's sessions, and what a birth or will makes of it."""
+
+    online: bool
+    epoch: int
+    said_at_ms: int | None
+    window_began_ms: int
+    births: int
+    strays: int
+    quarantine: Quarantine | None
+
+    @classmethod
+    def of(cls, row: Row) -> "Standing":
+        return cls(
+            online=bool(row["online"]),
+            epoch=row["session_epoch"],
+            said_at_ms=row["said_at_ms"],
+            window_began_ms=row["window_began_ms"],
+            births=row["births"],
+            strays=row["strays"],
+            quarantine=row["quarantine"],
+        )
+
+    def is_ended_by(self, will: Session) -> bool:
+        """A will that belongs to an earlier birth says nothing of this one."""
+        return self.online and will.epoch == self.epoch
+
+    def takes(self, birth: Session) -> bool:
+        """A birth begins a session when it is newer than the last one, or when that one has ended."""
+        return birth.epoch > self.epoch or (birth.epoch == self.epoch and not self.online)
+
+    def is_stray(self, birth: Session) -> bool:
+        """Made after the last birth and yet not counted on from it: another box has this one's name and journal."""
+        if birth.said_at_ms is None or self.said_at_ms is None or not self.epoch:
+            return False
+        return birth.epoch <= self.epoch and birth.said_at_ms > self.said_at_ms
+
+    def after(self, birth: Session) -> "Standing":
+        """Counted, and in quarantine when there are too many."""
+        fresh = birth.at_ms - self.window_began_ms > WINDOW_MS
+        births, strays = (0, 0) if fresh else (self.births, self.strays)
+        taken = self.takes(birth)
+        births, strays = births + taken, strays + self.is_stray(birth)
+        quarantine: Quarantine | None = self.quarantine
+        if strays >= CLONED_AT:
+            quarantine = "cloned"
+        elif births >= FLAPPING_AT and quarantine is None:
+            quarantine = "flapping"
+        return replace(
+            self,
+            online=(taken or self.online) and quarantine is None,
+            epoch=birth.epoch if taken else self.epoch,
+            said_at_ms=birth.said_at_ms if taken and birth.said_at_ms is not None else self.said_at_ms,
+            window_began_ms=birth.at_ms if fresh else self.window_began_ms,
+            births=births,
+            strays=strays,
+            quarantine=quarantine,
+        )
+
+
+_KNOWN = """
+INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, max_payload_bytes,
+                             verifies_signatures)
+VALUES ($1, $2, 0, $3, $3, 512, $4) ON CONFLICT (device_id) DO NOTHING
+"""
+_LOOK = """
+SELECT device_id, online, session_epoch, said_at_ms, window_began_ms, births, strays, quarantine
+FROM device_presence WHERE device_id {among} ORDER BY device_id {lock}
+"""
+
+
+async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> list[str]:
+    """Births and wills, each box's in the order they came. Returns whose session began."""
+    ids = sorted({session.device_id for session in sessions})
+    seen = {session.device_id: session.at_ms for session in sessions if session.online}
+    await tx.many(_KNOWN, [(one, False, seen[one], True) for one in ids if one in seen])
+    rows = await tx.fetch(_LOOK.format(among=tx.among(1), lock=tx.lock("device_presence")), ids)
+    standing = {row["device_id"]: Standing.of(row) for row in rows}
+    began = []
+    for session in sorted(sessions, key=lambda session: session.device_id):  # stable: each box's own order stays
+        before = standing.get(session.device_id)
+        if before is None:
+            continue
+        if session.online:
+            standing[session.device_id] = after = before.after(session)
+            await _record_birth(tx, session, before, after)
+            began += [session.device_id] if before.takes(session) and after.online else []
+        elif before.is_ended_by(session):
+            standing[session.device_id] = replace(before, online=False)
+            await go_offline(tx, [session.device_id], reason="will", at_ms=session.at_ms)
+        elif before.epoch == session.epoch:
+            await _confirm_silence(tx, session.device_id)
+    return began
+
+
+async def _confirm_silence(tx: Statements, device_id: str) -> None:
+    """It fell silent, and now the broker says so too: a heartbeat that was delayed brings it back no more."""
+    await tx.execute(
+        "UPDATE device_presence SET offline_reason = 'will' WHERE device_id = $1 AND offline_reason = 'silent'",
+        device_id,
+    )
+
+
+_COUNTED = """
+UPDATE device_presence SET window_began_ms = $2, births = $3, strays = $4, quarantine = $5 WHERE device_id = $1
+"""
+_BORN = """
+UPDATE device_presence SET online = $2, session_epoch = $3, last_seen_at_ms = $4, session_at_ms = $4,
+  changed_at_ms = CASE WHEN online = $2 THEN changed_at_ms ELSE $4 END,
+  said_at_ms = $5, firmware_version = coalesce($6, firmware_version), max_payload_bytes = $7, verifies_signatures = $8,
+  command_progress = $9, offline_reason = CASE WHEN $2 THEN NULL ELSE 'quarantine' END
+WHERE device_id = $1
+"""
+
+
+async def _record_birth(tx: Statements, birth: Session, before: Standing, after: Standing) -> None:
+    caught = after.quarantine if after.quarantine != before.quarantine else None
+    if caught is not None:
+        await _say_quarantined(tx, birth, after, caught)
+    if (after.window_began_ms, after.births, after.strays, after.quarantine) != (
+        before.window_began_ms, before.births, before.strays, before.quarantine,
+    ):  # fmt: skip
+        await tx.execute(_COUNTED, birth.device_id, after.window_began_ms, after.births, after.strays, after.quarantine)
+    if before.takes(birth):
+        await _end_interval(tx, birth.device_id, reason="replaced", at_ms=birth.at_ms)
+        await tx.execute(
+            _BORN, birth.device_id, after.online, birth.epoch, birth.at_ms, after.said_at_ms, birth.firmware_version,
+            birth.max_payload_bytes, birth.verifies_signatures, birth.command_progress,
+        )  # fmt: skip
+        if after.online:
+            await _begin_interval(tx, birth.device_id, at_ms=birth.at_ms)
+
+
+async def _say_quarantined(tx: Statements, birth: Session, after: Standing, why: Quarantine) -> None:
+    """Nothing is sent to a box in quarantine: of two with one name nobody knows which one would hear it, and what is
+    sent to one that never stays is sent in vain, each time again."""
+    await go_offline(tx, [birth.device_id], reason="quarantine", at_ms=birth.at_ms)
+    kind, severity = _ALERTS[why]
+    facts = {"births": after.births, "strays": after.strays, "session_epoch": birth.epoch}
+    await raise_alert(tx, kind, ("device", birth.device_id), severity=severity, facts=facts, now_ms=birth.at_ms)
+    tx.after_commit.append(partial(log.warning, "device.quarantined", device_id=birth.device_id, why=why, **facts))
+
+
+async def go_offline(tx: Statements, device_ids: Sequence[str], *, reason: str, at_ms: int) -> None:
+    """Their sessions end: reason `will`, `silent`, `quarantine`, `out_of_service` or `activated_again`."""
+    for device_id in device_ids:
+        await tx.execute(
+            "UPDATE device_presence SET online = $2, changed_at_ms = $3, offline_reason = $4 "
+            "WHERE device_id = $1 AND online",
+            device_id, False, at_ms, reason,
+        )  # fmt: skip
+        await _end_interval(tx, device_id, reason=reason, at_ms=at_ms)
+
+
+async def begin_anew(tx: Statements, device_id: str, *, at_ms: int) -> None:
+    """Another activation: epochs begin anew, and whoever had the old credentials is out."""
+    await go_offline(tx, [device_id], reason="activated_again", at_ms=at_ms)
+    await tx.execute(
+        "UPDATE device_presence SET session_epoch = 0, said_at_ms = NULL, births = 0, strays = 0, quarantine = NULL "
+        "WHERE device_id = $1",
+        device_id,
+    )
+    for kind, _ in _ALERTS.values():
+        await clear(tx, kind, ("device", device_id), now_ms=at_ms)
+
+
+async def _begin_interval(tx: Statements, device_id: str, *, at_ms: int) -> None:
+    await tx.execute(
+        "INSERT INTO device_online (id, device_id, began_at_ms) VALUES ($1, $2, $3)", new_id("onl"), device_id, at_ms
+    )
+
+
+async def _end_interval(tx: Statements, device_id: str, *, reason: str, at_ms: int) -> None:
+    await tx.execute(
+        "UPDATE device_online SET ended_at_ms = CASE WHEN began_at_ms > $2 THEN began_at_ms ELSE $2 END, "
+        "end_reason = $3 WHERE device_id = $1 AND ended_at_ms IS NULL",
+        device_id, at_ms, reason,
+    )  # fmt: skip
+
+
+# --- heartbeats ---------------------------------------------------------------------------------------------------
+
+
+async def heard_of(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> None:
+    """Heartbeats came over MQTT: a box that only fell silent is back. One whose will has been heard is not: its
+    heartbeat is older than its will."""
+    silent = await tx.fetch(
+        f"SELECT device_id FROM device_presence WHERE device_id {tx.among(1)} AND NOT online "
+        f"AND offline_reason = 'silent' ORDER BY device_id {tx.lock('device_presence')}",
+        sorted(set(device_ids)),
+    )
+    for row in silent:
+        await tx.execute(
+            "UPDATE device_presence SET online = $2, changed_at_ms = $3, offline_reason = NULL WHERE device_id = $1",
+            row["device_id"], True, at_ms,
+        )  # fmt: skip
+        await _begin_interval(tx, row["device_id"], at_ms=at_ms)
+
+
+async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None) -> None:
+    """How often this box has been told to send one; None: as all others."""
+    await tx.execute(
+        "UPDATE device_presence SET heartbeat_s = $2 WHERE device_id = $1 AND coalesce(heartbeat_s, 0) <> $3",
+        device_id,
+        every_s,
+        every_s or 0,
+    )
+
+
+_LAST_SIGN = (
+    "CASE WHEN coalesce(heartbeat_at_ms, 0) > coalesce(session_at_ms, changed_at_ms) THEN heartbeat_at_ms "
+    "ELSE coalesce(session_at_ms, changed_at_ms) END"
+)
+
+
+async def end_silent(tx: Statements, *, now_ms: int, limit: int = 500) -> list[str]:
+    """Boxes of which three heartbeats are missing are offline, whatever the broker believes."""
+    due = f"{_LAST_SIGN} + coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS}"
+    rows = await tx.fetch(
+        f"SELECT device_id FROM device_presence WHERE online AND {due} <= $1 ORDER BY device_id LIMIT $2 "
+        + tx.lock("device_presence", skip=True),
+        now_ms,
+        limit,
+    )
+    ended = [row["device_id"] for row in rows]
+    await go_offline(tx, ended, reason="silent", at_ms=now_ms)
+    return ended
+
+
+async def release(tx: Statements, device_id: str, *, now_ms: int) -> Quarantine | None:
+    """Out of quarantine; the next heartbeat or birth brings it online. None when it was in none."""
+    rows = await tx.fetch(
+        "SELECT quarantine FROM device_presence WHERE device_id = $1 " + tx.lock("device_presence"), device_id
+    )
+    why: Quarantine | None = rows[0]["quarantine"] if rows else None
+    if why is None:
+        return None
+    await tx.execute(
+        "UPDATE device_presence SET quarantine = NULL, births = 0, strays = 0, window_began_ms = $2, "
+        "offline_reason = 'silent' WHERE device_id = $1",
+        device_id,
+        now_ms,
+    )
+    await clear(tx, _ALERTS[why][0], ("device", device_id), now_ms=now_ms)
+    return why
+
+
+async def release_calm(tx: Statements, *, now_ms: int) -> list[str]:
+    """Boxes that flapped and have kept a session for five minutes. A cloned one waits for an operator."""
+    rows = await tx.fetch(
+        "SELECT device_id FROM device_presence WHERE quarantine = 'flapping' AND session_at_ms <= $1 "
+        f"ORDER BY device_id LIMIT 100 {tx.lock('device_presence', skip=True)}",
+        now_ms - CALM_MS,
+    )
+    for row in rows:
+        await release(tx, row["device_id"], now_ms=now_ms)
+    return [row["device_id"] for row in rows]
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------
+
+
+def reach(
+    *, online: bool, session_at_ms: int | None, heartbeat_at_ms: int | None, every_s: int | None, now_ms: int
+) -> Reach:
+    """A box that never sent a heartbeat in its session is never online."""
+    if not online:
+        return Reach.OFFLINE
+    if heartbeat_at_ms is None or (session_at_ms is not None and heartbeat_at_ms < session_at_ms):
+        return Reach.CONNECTING
+    missing = now_ms - heartbeat_at_ms > (every_s or HEARTBEAT_S) * STALE_AFTER * 1000 + GRACE_MS
+    return Reach.STALE if missing else Reach.ONLINE
+
+
+def can_speak(*, volume: int | None, state: str | None) -> bool | None:
+    """None: it has not said."""
+    if volume is None and state is None:
+        return None
+    return volume != 0 and state != "fault"

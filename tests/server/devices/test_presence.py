@@ -1,0 +1,433 @@
+"""Who can be reached: sessions, silence, two boxes of one name, and the races between what is said of them."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.hub import open_hub
+from support.shop import MASTER, NOW, Shop, execute, row, rows
+from support.staff import Staff, audited
+
+from soundbox_protocol.messages import Status
+from soundbox_protocol.times import to_rfc3339
+from soundbox_server import clock, seal
+from soundbox_server.commands import service as commands
+from soundbox_server.commands.kinds import KINDS
+from soundbox_server.db import Database, Statements
+from soundbox_server.devices import lifecycle, presence
+from soundbox_server.devices import mqtt as door
+from soundbox_server.devices import service as devices
+from soundbox_server.devices.presence import (
+    CALM_MS,
+    FLAPPING_AT,
+    GRACE_MS,
+    HEARTBEAT_S,
+    WINDOW_MS,
+    Reach,
+    Session,
+    can_speak,
+    reach,
+)
+from soundbox_server.devices.service import Vitals
+from soundbox_server.outbox import service as outbox
+from soundbox_server.uplinks import Uplink
+
+SILENT_MS = 3 * HEARTBEAT_S * 1000 + GRACE_MS
+
+
+@pytest.fixture
+async def box(shop: Shop) -> str:
+    """A box that was never heard of."""
+    return await shop.box(online=False)
+
+
+@pytest.fixture
+async def operator(database_url: str, tmp_path: Path) -> AsyncIterator[Staff]:
+    async with open_hub(database_url, tmp_path / "home") as hub:
+        yield Staff(hub, "per_operator", "operator")
+
+
+def birth(box: str, epoch: int, at_ms: int = NOW, *, said_at_ms: int | None = None) -> Session:
+    said = at_ms if said_at_ms is None else said_at_ms
+    return Session(device_id=box, online=True, epoch=epoch, at_ms=at_ms, said_at_ms=said)
+
+
+def will(box: str, epoch: int, at_ms: int = NOW) -> Session:
+    return Session(device_id=box, online=False, epoch=epoch, at_ms=at_ms)
+
+
+async def say(database: Database, *sessions: Session) -> list[str]:
+    return await database.write(lambda tx: presence.take_sessions(tx, sessions))
+
+
+async def beat(database: Database, box: str, at_ms: int, *, source: str = "mqtt", **said: Any) -> None:
+    unsaid: dict[str, Any] = dict.fromkeys(("firmware_version", "network_strength", "battery_level", "state", "volume"))
+    vitals = Vitals(device_id=box, payload=b"{}", source=source, received_at_ms=at_ms, **unsaid | said)
+    await database.write(lambda tx: devices.take_heartbeats(tx, [vitals]))
+
+
+async def fall_silent(database: Database, now_ms: int) -> list[str]:
+    return await database.write(lambda tx: presence.end_silent(tx, now_ms=now_ms))
+
+
+async def seen(database: Database, box: str) -> tuple[bool, str | None]:
+    found = await row(database, "SELECT online, offline_reason FROM device_presence WHERE device_id = $1", box)
+    return bool(found["online"]), found["offline_reason"]
+
+
+async def times(database: Database, box: str) -> list[tuple[int, int | None, str | None]]:
+    found = await rows(
+        database,
+        "SELECT began_at_ms, ended_at_ms, end_reason FROM device_online WHERE device_id = $1 ORDER BY began_at_ms, id",
+        box,
+    )
+    return [(one["began_at_ms"], one["ended_at_ms"], one["end_reason"]) for one in found]
+
+
+# --- reachable, can speak -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("online", "born", "heard", "now", "expected"),
+    [
+        (False, 0, 10, 20, Reach.OFFLINE),
+        (True, 0, None, 20, Reach.CONNECTING),  # never heartbeated is never online
+        (True, 100, 50, 120, Reach.CONNECTING),  # that heartbeat was another session's
+        (True, 0, 10, 10 + 2 * 30_000 + GRACE_MS, Reach.ONLINE),
+        (True, 0, 10, 11 + 2 * 30_000 + GRACE_MS, Reach.STALE),
+    ],
+)
+def test_a_box_is_reachable_as_its_heartbeats_say(
+    online: bool, born: int, heard: int | None, now: int, expected: Reach
+) -> None:
+    assert reach(online=online, session_at_ms=born, heartbeat_at_ms=heard, every_s=30, now_ms=now) is expected
+
+
+@pytest.mark.parametrize(
+    ("volume", "state", "speaks"),
+    [(None, None, None), (0, "idle", False), (10, "idle", True), (80, "fault", False), (None, "idle", True)],
+)
+def test_a_box_speaks_when_it_is_loud_enough_and_whole(
+    volume: int | None, state: str | None, speaks: bool | None
+) -> None:
+    assert can_speak(volume=volume, state=state) is speaks
+
+
+async def test_three_missing_heartbeats_are_an_end_and_the_next_one_a_beginning(database: Database, box: str) -> None:
+    await say(database, birth(box, 1))
+    await beat(database, box, NOW + 1_000)
+
+    too_early = await fall_silent(database, NOW + 999 + SILENT_MS)
+    gone = await fall_silent(database, NOW + 1_000 + SILENT_MS)
+    meanwhile = await seen(database, box)
+    await beat(database, box, NOW + 400_000)
+
+    assert (too_early, gone) == ([], [box])
+    assert (meanwhile, await seen(database, box)) == ((False, "silent"), (True, None))
+    assert await times(database, box) == [
+        (NOW, NOW + 1_000 + SILENT_MS, "silent"), (NOW + 400_000, None, None),
+    ]  # fmt: skip
+
+
+async def test_a_box_that_never_sends_one_does_not_stay_online(database: Database, box: str) -> None:
+    await say(database, birth(box, 1))
+
+    assert await fall_silent(database, NOW + SILENT_MS) == [box]
+
+
+async def test_a_box_that_was_told_to_send_seldom_is_waited_for(database: Database, box: str) -> None:
+    await say(database, birth(box, 1))
+    await database.write(lambda tx: presence.expect_heartbeats(tx, box, 600))
+
+    assert await fall_silent(database, NOW + SILENT_MS) == []
+    assert await fall_silent(database, NOW + 3 * 600_000 + GRACE_MS) == [box]
+
+
+# --- races --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_old_will_in_any_order_does_not_end_the_new_session(database: Database, shop: Shop) -> None:
+    """Race 1: the broker sends the will of the session that a new connection replaced, before or after its birth."""
+    for order in itertools.permutations(range(3)):
+        box = await shop.box(online=False)
+        said = [birth(box, 1), will(box, 1, NOW + 2), birth(box, 2, NOW + 1)]
+        await say(database, *(said[number] for number in order))
+
+        assert (await seen(database, box))[0], order
+
+
+async def test_what_the_broker_kept_begins_no_session_and_is_no_other_box(database: Database, box: str) -> None:
+    """Race 2: a worker that starts gets the retained birth again, which is as old as it was."""
+    await say(database, birth(box, 7))
+    for _ in range(5):
+        assert await say(database, birth(box, 7, NOW + 60_000, said_at_ms=NOW)) == []
+
+    assert await rows(database, "SELECT id FROM alert") == []
+    assert await times(database, box) == [(NOW, None, None)]
+
+
+async def test_a_delayed_heartbeat_does_not_undo_a_will(database: Database, box: str) -> None:
+    """Race 3: QoS 0 and QoS 1 have no common order."""
+    await say(database, birth(box, 1))
+    await say(database, will(box, 1, NOW + 10))
+    await beat(database, box, NOW + 20)
+
+    assert await seen(database, box) == (False, "will")
+
+
+async def test_a_will_after_the_silence_counts(database: Database, box: str) -> None:
+    """Race 4: the broker notices later than we do; what was under way meanwhile brings nobody back."""
+    await say(database, birth(box, 1))
+    await fall_silent(database, NOW + SILENT_MS)
+    await say(database, will(box, 1, NOW + SILENT_MS + 10))
+    await beat(database, box, NOW + SILENT_MS + 20)
+
+    assert await seen(database, box) == (False, "will")
+
+
+async def test_a_heartbeat_over_http_proves_no_connection(database: Database, box: str) -> None:
+    """Race 5: a box may well reach us over HTTP while its MQTT hangs."""
+    await say(database, birth(box, 1))
+    await fall_silent(database, NOW + SILENT_MS)
+    await beat(database, box, NOW + SILENT_MS + 20, source="http")
+
+    assert await seen(database, box) == (False, "silent")
+
+
+async def test_a_heartbeat_and_the_look_for_silence_at_once_agree(database: Database, shop: Shop) -> None:
+    """Race 6: whoever comes second looks again."""
+    other = Database(database.url.render_as_string(hide_password=False))
+    try:
+        for _ in range(5):
+            box = await shop.box(online=False)
+            await say(database, birth(box, 1))
+            late = NOW + SILENT_MS
+            await asyncio.gather(beat(database, box, late), fall_silent(other, late))
+
+            assert await fall_silent(database, late + 1) == []
+            assert await seen(database, box) == (True, None)
+            assert [one for one in await times(database, box) if one[1] is None] != []
+    finally:
+        await other.close()
+
+
+async def test_two_births_at_once_leave_one_session(database: Database, box: str) -> None:
+    """Race 7: two workers, during a takeover, read the same box."""
+    other = Database(database.url.render_as_string(hide_password=False))
+    try:
+        began = await asyncio.gather(say(database, birth(box, 3)), say(other, birth(box, 3)))
+    finally:
+        await other.close()
+
+    assert sorted(began) == [[], [box]]
+    assert await times(database, box) == [(NOW, None, None)]
+
+
+def key_of(device_id: str, key_version: int) -> bytes:
+    return seal.announcement_key(MASTER, device_id, key_version)
+
+
+async def give(database: Database, box: str) -> str:
+    order = commands.Order(device_id=box, kind=KINDS["play_test"], payload={}, requested_by=None, trace_id="trc")
+    return await database.write(lambda tx: commands.give(tx, order, key_of=key_of, owner="test", now_ms=NOW))
+
+
+async def sweep(database: Database, now_ms: int) -> list[str]:
+    """As the worker does it."""
+
+    async def work(tx: Statements) -> list[str]:
+        waiting = await outbox.waiting_for_birth(tx, now_ms=now_ms)
+        await outbox.make_due(tx, recipients=await devices.online_among(tx, waiting), now_ms=now_ms)
+        await outbox.claim_due(tx, now_ms=now_ms, owner="test")
+        return [message.id for message in tx.queued]
+
+    return await database.write(work)
+
+
+async def test_a_command_that_meets_a_birth_is_sent_whoever_commits_first(database: Database, shop: Shop) -> None:
+    """Race 8: the command saw its box offline, the birth saw no command."""
+    other = Database(database.url.render_as_string(hide_password=False))
+    try:
+        for _ in range(5):
+            box = await shop.box(online=False)
+            command_id, _ = await asyncio.gather(give(database, box), say(other, birth(box, 1)))
+            born_sent = await rows(database, "SELECT id FROM outbox_message WHERE id = $1 AND attempt = 1", command_id)
+
+            assert bool(born_sent) != (await sweep(database, NOW + 1_000) == [command_id])
+    finally:
+        await other.close()
+
+
+async def test_a_command_is_either_cancelled_or_sent(database: Database, shop: Shop) -> None:
+    """Race 9: the operator takes it back while the box comes online."""
+    other = Database(database.url.render_as_string(hide_password=False))
+    try:
+        for _ in range(5):
+            box = await shop.box(online=False)
+            command_id = await give(database, box)
+            await say(database, birth(box, 1))
+
+            async def cancel(box: str = box, command_id: str = command_id) -> bool:
+                return await database.write(
+                    lambda tx: commands.cancel(tx, device_id=box, command_id=command_id, now_ms=NOW)
+                )
+
+            cancelled, sent = await asyncio.gather(cancel(), sweep(other, NOW + 1_000), return_exceptions=True)
+
+            assert (cancelled is True) != (sent == [command_id]), (cancelled, sent)
+    finally:
+        await other.close()
+
+
+async def test_an_answer_and_the_expiry_at_once_leave_one_end(database: Database, shop: Shop) -> None:
+    """Race 10: the box took it in the last moment."""
+    other = Database(database.url.render_as_string(hide_password=False))
+    try:
+        for _ in range(5):
+            box = await shop.box()
+            command_id = await give(database, box)
+            late = NOW + KINDS["play_test"].life_ms
+            said = commands.Answer(
+                command_id=command_id, device_id=box, status="succeeded", reason=None, result=None, source="mqtt"
+            )
+
+            async def answer(said: commands.Answer = said, late: int = late) -> commands.Verdict:
+                (verdict,) = await database.write(lambda tx: commands.take_answers(tx, [said], now_ms=late))
+                return verdict
+
+            async def expire(late: int = late) -> None:
+                await other.write(lambda tx: commands.follow_up(tx, now_ms=late))
+
+            verdict, _ = await asyncio.gather(answer(), expire())
+
+            ended = await row(database, "SELECT state FROM device_command WHERE id = $1", command_id)
+            assert ended["state"] == ("succeeded" if verdict.moved else "expired")
+            assert verdict.conflicting is not verdict.moved
+    finally:
+        await other.close()
+
+
+# --- two boxes of one name ----------------------------------------------------------------------------------------
+
+
+async def test_two_boxes_with_one_journal_are_caught_and_get_nothing_more(database: Database, box: str) -> None:
+    """Each counts on from where the copy was made, and each throws the other out."""
+    await say(database, birth(box, 10))
+    for number in range(1, 4):
+        at_ms = NOW + number * 2_000
+        await say(database, will(box, 9 + number, at_ms), birth(box, 10 + number, at_ms))  # one of the two
+        await say(database, birth(box, 10 + number, at_ms + 1_000))  # and the other
+
+    assert await seen(database, box) == (False, "quarantine")
+    (alert,) = await rows(database, "SELECT kind, severity, facts FROM alert")
+    assert (alert["kind"], alert["severity"]) == ("device.cloned", "critical")
+    assert json.loads(alert["facts"])["strays"] == 2
+    assert await say(database, birth(box, 50, NOW + 60_000)) == []
+    await beat(database, box, NOW + 61_000)
+    assert await seen(database, box) == (False, "quarantine")
+
+
+async def test_a_box_that_never_stays_is_caught_and_let_out_once_it_does(database: Database, box: str) -> None:
+    for epoch in range(1, FLAPPING_AT + 1):
+        await say(database, will(box, epoch - 1, NOW + epoch * 1_000), birth(box, epoch, NOW + epoch * 1_000))
+    last = NOW + FLAPPING_AT * 1_000
+    caught = await seen(database, box)
+
+    too_early = await database.write(lambda tx: presence.release_calm(tx, now_ms=last + CALM_MS - 1))
+    calm = await database.write(lambda tx: presence.release_calm(tx, now_ms=last + CALM_MS))
+    await beat(database, box, last + CALM_MS + 1_000)
+
+    assert (caught, too_early, calm) == ((False, "quarantine"), [], [box])
+    assert await seen(database, box) == (True, None)
+    (alert,) = await rows(database, "SELECT kind, state FROM alert")
+    assert (alert["kind"], alert["state"]) == ("device.flapping", "resolved")
+
+
+async def test_births_with_time_between_them_are_no_flapping(database: Database, box: str) -> None:
+    for epoch in range(1, 3 * FLAPPING_AT):
+        await say(database, birth(box, epoch, NOW + epoch * (WINDOW_MS // (FLAPPING_AT - 2))))
+
+    assert (await seen(database, box))[0]
+
+
+async def test_an_activation_ends_the_quarantine(database: Database, box: str) -> None:
+    await say(database, birth(box, 10))
+    for number in range(3):
+        await say(database, birth(box, 10, NOW + 1_000 + number))
+    caught = await seen(database, box)
+    await database.write(lambda tx: presence.begin_anew(tx, box, at_ms=NOW + 5_000))
+
+    assert caught == (False, "quarantine")
+    assert await say(database, birth(box, 1, NOW + 6_000)) == [box]
+    assert await rows(database, "SELECT id FROM alert WHERE state = 'open'") == []
+
+
+async def test_only_a_session_that_began_makes_what_waits_due(database: Database, box: str) -> None:
+    command_id = await give(database, box)
+
+    async def hear(epoch: int, said_at_ms: int) -> int | None:
+        status = Status(device_id=box, timestamp=to_rfc3339(said_at_ms), state="online", session_epoch=epoch)
+        uplink = Uplink(device_id=box, message=status, payload=b"", received_at_ms=NOW + 1_000)
+        await database.write(lambda tx: door.on_status(tx, [uplink]))
+        found = await row(database, "SELECT due_at_ms FROM outbox_message WHERE id = $1", command_id)
+        due: int | None = found["due_at_ms"]
+        await execute(database, "UPDATE outbox_message SET due_at_ms = NULL WHERE id = $1", command_id)
+        return due
+
+    assert [await hear(3, NOW), await hear(3, NOW), await hear(2, NOW), await hear(4, NOW)] == [
+        NOW + 1_000, None, None, NOW + 1_000,
+    ]  # fmt: skip
+
+
+# --- doors --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_operator_sees_what_a_box_can_and_lets_it_out(operator: Staff, shop: Shop, database: Database) -> None:
+    box = await shop.box(online=False)
+    unheard = await operator.get(f"/admin/devices/{box}")
+    now_ms = clock.now_ms()
+    await say(database, birth(box, 1, now_ms))
+    connecting = (await operator.get(f"/admin/devices/{box}"))["presence"]["reachable"]
+    await beat(database, box, now_ms + 1, volume=0, state="idle")
+    online = (await operator.get(f"/admin/devices/{box}"))["presence"]
+    for number in range(3):
+        await say(database, birth(box, 1, now_ms + 1_000 + number))
+    caught = (await operator.get(f"/admin/devices/{box}"))["presence"]
+
+    released = await operator.post(f"/admin/devices/{box}/quarantine/release")
+    again = await operator.refused("POST", f"/admin/devices/{box}/quarantine/release", status=409)
+    await say(database, birth(box, 2, now_ms + 5_000))
+
+    assert (unheard["presence"], unheard["heard_at"], connecting) == (None, None, "connecting")
+    assert (online["reachable"], online["can_speak"], online["heartbeat_every_s"]) == ("online", False, HEARTBEAT_S)
+    assert (caught["reachable"], caught["quarantine"], caught["offline_reason"]) == ("offline", "cloned", "quarantine")
+    assert (released["released"], again["code"], await seen(database, box)) == (True, "CONFLICT", (True, None))
+    assert len(await audited(database, "device.quarantine_released")) == 1
+
+
+async def test_availability_is_told_by_day_in_jakarta(operator: Staff, shop: Shop, database: Database) -> None:
+    box, hour = await shop.box(online=False), 3_600_000
+    midnight = NOW + 7 * hour  # 17:00Z is midnight in Jakarta: the 23rd ends
+    await say(database, birth(box, 1, midnight - 6 * hour))
+    await say(database, will(box, 1, midnight - 5 * hour), birth(box, 2, midnight - 2 * hour))
+    await say(database, will(box, 2, midnight + 3 * hour))
+
+    days = await operator.get(f"/admin/devices/{box}/availability", until="2026-05-24", days=3)
+
+    assert [(day["day"], day["online_s"] // 3600, day["interruptions"]) for day in days] == [
+        ("2026-05-24", 3, 1), ("2026-05-23", 3, 1), ("2026-05-22", 0, 0),
+    ]  # fmt: skip
+    assert (days[1]["of_s"], days[1]["share"]) == (86_400, 0.125)
+    await operator.refused("GET", f"/admin/devices/{box}/availability?until=2026-02-29", status=400)
+    await operator.refused("GET", "/admin/devices/sbx_nowhere/availability", status=404)
+
+
+async def test_a_box_taken_out_of_service_ends_its_time(database: Database, box: str) -> None:
+    await say(database, birth(box, 1))
+    await database.write(lambda tx: lifecycle.suspend(tx, box, reason="broken", now_ms=NOW + 9))
+
+    assert await times(database, box) == [(NOW, NOW + 9, "out_of_service")]
