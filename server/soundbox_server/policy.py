@@ -372,6 +372,9 @@ SCOPES: Scopes = {
             ("GET", "/admin/settlements"),
             ("GET", "/admin/settlements/{settlement_id}"),
             ("GET", "/admin/settlements/{settlement_id}/items"),
+            ("GET", "/merchant/settlements"),
+            ("GET", "/merchant/settlements/{settlement_id}"),
+            ("GET", "/merchant/settlements/{settlement_id}/items"),
         }
     ),
     "settlements:write": frozenset({("POST", "/admin/settlements/run")}),
@@ -439,13 +442,6 @@ SCOPES: Scopes = {
             ("GET", "/api/transactions"),
             ("GET", "/api/transactions/{transaction_id}"),
             ("GET", "/api/transactions/{transaction_id}/check-status"),
-        }
-    ),
-    "settlements:read": frozenset(
-        {
-            ("GET", "/merchant/settlements"),
-            ("GET", "/merchant/settlements/{settlement_id}"),
-            ("GET", "/merchant/settlements/{settlement_id}/items"),
         }
     ),
     "offline:read": frozenset({("GET", "/api/v1/pos/offline/conflicts")}),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
-from soundbox_server.devices.listings import device_view
+from soundbox_server.devices import views
 from soundbox_server.devices.models import Device, DeviceBinding, DevicePresence
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.devices.views import BindingView
@@ -164,17 +164,21 @@ class OwnDeviceView(TypedDict):
     status: Annotated[str, among(DeviceState)]
     binding: BindingView | None
     presence: OwnPresenceView | None
+    heard_at: Time | None
 
 
-def own_device_view(device: Device, binding: DeviceBinding | None, presence: DevicePresence | None) -> OwnDeviceView:
+def own_device_view(
+    device: Device, binding: DeviceBinding | None, presence: DevicePresence | None, heard_at_ms: int | None
+) -> OwnDeviceView:
     return {
         "id": device.id,
         "serial_number": device.serial_number,
         "model": device.model,
         "label": device.label,
         "status": device.state,
-        "binding": device_view(device, binding, None)["binding"],
+        "binding": views.binding(binding) if binding else None,
         "presence": _presence(presence) if presence else None,
+        "heard_at": rfc3339_or_none(heard_at_ms),
     }
 
 

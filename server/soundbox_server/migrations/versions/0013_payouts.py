@@ -84,7 +84,11 @@ def _statements() -> None:
     for of in ("payment", "refund"):
         where = sa.text(f"{of}_id IS NOT NULL")
         op.create_index(
-            f"provider_statement_line_{of}", "provider_statement_line", [f"{of}_id"], sqlite_where=where, postgresql_where=where
+            f"provider_statement_line_{of}",
+            "provider_statement_line",
+            [f"{of}_id"],
+            sqlite_where=where,
+            postgresql_where=where,
         )
 
 
@@ -116,7 +120,9 @@ def _differences() -> None:
             "settlement IN ('corrected_by_provider', 'corrected_here', 'written_off')",
             name="reconciliation_difference_settlement",
         ),
-        sa.CheckConstraint("(state = 'open') = (ended_at_ms IS NULL)", name="reconciliation_difference_ended_has_a_time"),
+        sa.CheckConstraint(
+            "(state = 'open') = (ended_at_ms IS NULL)", name="reconciliation_difference_ended_has_a_time"
+        ),
         sa.CheckConstraint(
             "(state = 'settled') = (settlement IS NOT NULL AND note IS NOT NULL AND settled_by IS NOT NULL)",
             name="reconciliation_difference_settled_is_whole",
@@ -131,12 +137,21 @@ def _differences() -> None:
         ("reconciliation_missing_refund", "refund_id", "kind = 'missing' AND refund_id IS NOT NULL"),
     ):
         op.create_index(
-            name, "reconciliation_difference", [column], unique=True, sqlite_where=sa.text(where), postgresql_where=sa.text(where)
+            name,
+            "reconciliation_difference",
+            [column],
+            unique=True,
+            sqlite_where=sa.text(where),
+            postgresql_where=sa.text(where),
         )
     op.create_index("reconciliation_difference_of", "reconciliation_difference", ["statement_id", "id"])
     still_open = sa.text("state = 'open'")
     op.create_index(
-        "reconciliation_difference_open", "reconciliation_difference", ["id"], sqlite_where=still_open, postgresql_where=still_open
+        "reconciliation_difference_open",
+        "reconciliation_difference",
+        ["id"],
+        sqlite_where=still_open,
+        postgresql_where=still_open,
     )
 
 
@@ -178,7 +193,8 @@ def _payouts() -> None:
         sa.CheckConstraint("(mode = 'manual') = (bank IS NULL)", name="payout_by_a_bank_or_by_hand"),
         sa.CheckConstraint("mode <> 'manual' OR state NOT IN ('submitted', 'unknown')", name="payout_by_hand_is_known"),
         sa.CheckConstraint(
-            "(state IN ('succeeded', 'failed', 'reversed')) = (finished_at_ms IS NOT NULL)", name="payout_ended_has_a_time"
+            "(state IN ('succeeded', 'failed', 'reversed')) = (finished_at_ms IS NOT NULL)",
+            name="payout_ended_has_a_time",
         ),
         sa.CheckConstraint("(state = 'reversed') = (reversed_at_ms IS NOT NULL)", name="payout_reversed_has_a_time"),
         sa.CheckConstraint(
@@ -213,7 +229,8 @@ def _payouts() -> None:
         sa.Column("request_id", sa.String(), nullable=False),
         sa.Column("received_at_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
-            "outcome IN ('applied', 'duplicate', 'ignored', 'needs_review', 'orphan')", name="payout_event_outcome_known"
+            "outcome IN ('applied', 'duplicate', 'ignored', 'needs_review', 'orphan')",
+            name="payout_event_outcome_known",
         ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("bank", "event_key", "body_sha256", name="payout_event_once"),
