@@ -29,6 +29,7 @@ from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
 from soundbox_server.facades import mstore, mstore_offline, paybaba
+from soundbox_server.fees.routes import router as fees
 from soundbox_server.gateways import (
     MIDTRANS_WEBHOOK,
     PAYLABS_WEBHOOK,
@@ -61,6 +62,8 @@ from soundbox_server.providers.routes import router as providers
 from soundbox_server.revenue.routes import router as revenue
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
+from soundbox_server.settlements.calendar import read_calendar
+from soundbox_server.settlements.routes import router as settlements
 
 log = structlog.get_logger()
 
@@ -110,7 +113,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        providers, revenue, portal, their_files, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        providers, fees, settlements, revenue, portal, their_files, mstore.router, mstore_offline.router,
+        paybaba.router, health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -177,6 +181,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.charge_desk = ChargeDesk(database, gateways, desk.take, lives=parts.lives(settings))
     state.static_issuer = next((one for one in gateways.accounts.values() if isinstance(one, StaticIssuer)), None)
     state.simulator = gateways.accounts.get("sandbox")
+    state.calendar = read_calendar(settings.settlement_calendar)
     state.late_report_ms = settings.late_report_s * 1000
     state.payment_gateways = lambda: gateways.accounts
     state.inquiry = Inquiry(database, state.payment_gateways, desk.take)

@@ -109,6 +109,18 @@ class FeeRuleMissing(Conflict):
     code = "FEE_RULE_MISSING"
 
 
+class SettlementNotEligible(Conflict):
+    """There is nothing to settle, or not yet."""
+
+    code = "SETTLEMENT_NOT_ELIGIBLE"
+
+
+class MerchantPayoutNotConfigured(Conflict):
+    """Nobody knows where to pay this merchant."""
+
+    code = "MERCHANT_PAYOUT_NOT_CONFIGURED"
+
+
 class IdempotencyKeyReused(SoundboxError):
     code = "IDEMPOTENCY_KEY_REUSED"
     status = 422

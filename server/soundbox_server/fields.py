@@ -12,6 +12,7 @@ _MOMENT = (
     r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
+_DAY = r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi marks, surrogates, unassigned
 VISIBLE = "visible-text"  # a format of ours: no pattern that every reader of the description knows says it in one line
 
@@ -38,13 +39,6 @@ def _seen(text: str) -> str:
     return text
 
 
-def _real_day(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise ValueError("no such day") from None
-
-
 def _moment_ms(value: object) -> object:
     """Milliseconds since 1970 of an RFC 3339 time. A time without a zone could mean two moments."""
     if not isinstance(value, str) or not re.fullmatch(_MOMENT, value):
@@ -53,6 +47,14 @@ def _moment_ms(value: object) -> object:
         return (datetime.fromisoformat(value.upper()) - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         raise ValueError("no such time") from None
+
+
+def _real_day(day: str) -> str:
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        raise ValueError("no such day") from None
+    return day
 
 
 # Spaces around it count for its length and go then: the description knows no length of what is left.
@@ -69,12 +71,11 @@ Email = Annotated[str, StringConstraints(pattern=r"^[!-?A-~]{1,64}@[!-?A-~]{1,18
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 Search = Annotated[_Visible, Field(max_length=64, description="beginning of a code, number or name"), _STRIPPED]
-# On the calendar in Jakarta. The text itself: as such it is stored, and as such it is in order.
 Day = Annotated[
     str,
-    StringConstraints(pattern=r"^(19[7-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}$"),
-    Field(json_schema_extra={"format": "date"}, examples=["2026-05-23"]),
+    StringConstraints(pattern=_DAY),
     AfterValidator(_real_day),
+    WithJsonSchema({"type": "string", "format": "date", "pattern": _DAY, "examples": ["2026-05-22"]}),
 ]
 Moment = Annotated[
     int,

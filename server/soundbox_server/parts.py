@@ -36,6 +36,7 @@ from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_callback
 from soundbox_server.revenue.routes import REVENUE
 from soundbox_server.settings import Settings
+from soundbox_server.settlements.listings import SETTLEMENT_ITEMS, SETTLEMENTS
 from soundbox_server.statements.report import statements
 
 # Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
@@ -44,6 +45,8 @@ EXPORTABLE: Kinds = {
     "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
     "revenue": REVENUE,
+    "settlements": SETTLEMENTS,
+    "settlement_items": SETTLEMENT_ITEMS,
     "merchants": MERCHANTS,
     "outlets": OUTLETS,
     "terminals": TERMINALS,

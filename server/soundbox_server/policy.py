@@ -165,6 +165,14 @@ POLICY: Policy = {
     ("GET", "/admin/refunds"): _STAFF,
     ("GET", "/admin/refunds/{refund_id}"): _STAFF,
     ("GET", "/admin/provider-reports"): _STAFF,
+    ("POST", "/admin/settlements/run"): _FINANCE,
+    ("GET", "/admin/settlements"): _STAFF,
+    ("GET", "/admin/settlements/{settlement_id}"): _STAFF,
+    ("GET", "/admin/settlements/{settlement_id}/items"): _STAFF,
+    ("GET", "/admin/fees/profiles"): _STAFF,
+    ("GET", "/admin/fees/profiles/{fee_profile_id}"): _STAFF,
+    ("POST", "/admin/fees/profiles"): _FINANCE,
+    ("POST", "/admin/fees/profiles/{fee_profile_id}/versions"): _FINANCE,
     ("POST", "/admin/provider-reports/{report_id}/assign"): _FINANCE,
     ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
     # Merchants' own people and programs: their shop, and nobody else's
@@ -301,6 +309,18 @@ SCOPES: Scopes = {
     ),
     "refunds:read": frozenset({("GET", "/admin/refunds"), ("GET", "/admin/refunds/{refund_id}")}),
     "refunds:write": frozenset({("POST", "/admin/transactions/{transaction_id}/refund")}),
+    "settlements:read": frozenset(
+        {
+            ("GET", "/admin/settlements"),
+            ("GET", "/admin/settlements/{settlement_id}"),
+            ("GET", "/admin/settlements/{settlement_id}/items"),
+            ("GET", "/merchant/settlements"),
+            ("GET", "/merchant/settlements/{settlement_id}"),
+            ("GET", "/merchant/settlements/{settlement_id}/items"),
+        }
+    ),
+    "settlements:write": frozenset({("POST", "/admin/settlements/run")}),
+    "fees:read": frozenset({("GET", "/admin/fees/profiles"), ("GET", "/admin/fees/profiles/{fee_profile_id}")}),
     "ledger-entries:read": frozenset({("GET", "/admin/ledger-entries")}),
     "revenue:read": frozenset({("GET", "/admin/revenue")}),
     "audit-logs:read": frozenset({("GET", "/admin/audit-logs")}),
@@ -347,13 +367,6 @@ SCOPES: Scopes = {
             ("GET", "/api/transactions/{transaction_id}/check-status"),
         }
     ),
-    "settlements:read": frozenset(
-        {
-            ("GET", "/merchant/settlements"),
-            ("GET", "/merchant/settlements/{settlement_id}"),
-            ("GET", "/merchant/settlements/{settlement_id}/items"),
-        }
-    ),
     "offline:read": frozenset({("GET", "/api/v1/pos/offline/conflicts")}),
     "offline:write": frozenset(
         {
@@ -386,6 +399,8 @@ EXPORTS: Mapping[str, frozenset[str]] = {
     "refunds": _OPERATORS | _FINANCE,
     "ledger_entries": _FINANCE,
     "revenue": _OPERATORS | _FINANCE,
+    "settlements": _OPERATORS | _FINANCE,
+    "settlement_items": _FINANCE,
     "merchants": _OPERATORS | _FINANCE,
     "outlets": _OPERATORS | _FINANCE,
     "terminals": _OPERATORS | _FINANCE,
@@ -401,6 +416,8 @@ EXPORT_SCOPES: Mapping[str, str] = {
     "refunds": "refunds:read",
     "ledger_entries": "ledger-entries:read",
     "revenue": "revenue:read",
+    "settlements": "settlements:read",
+    "settlement_items": "settlements:read",
     "merchants": "merchants:read",
     "outlets": "outlets:read",
     "terminals": "terminals:read",

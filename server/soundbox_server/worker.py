@@ -49,6 +49,8 @@ from soundbox_server.portal.scope import files_of
 from soundbox_server.providers.base import PaymentReport
 from soundbox_server.providers.registry import asked_for
 from soundbox_server.settings import Settings
+from soundbox_server.settlements.calendar import read_calendar
+from soundbox_server.settlements.jobs import Settler
 
 log = structlog.get_logger()
 
@@ -59,6 +61,7 @@ OVERDUE_EVERY_S = 10.0
 MATCH_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
 TIDY_EVERY_S = 60.0
+SETTLE_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
 SWEEP_LIMIT = 200
 ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
@@ -132,6 +135,9 @@ class Worker:
         self._exporter = Exporter(
             database, parts.EXPORTABLE, theirs=files_of, folder=parts.exports_folder(settings), owner=self._owner
         )
+        self._settler = Settler(
+            database, read_calendar(settings.settlement_calendar), folder=parts.lock_folder(settings)
+        )
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -175,6 +181,7 @@ class Worker:
                     self._repeat(self._matcher.tick, MATCH_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
+                    self._repeat(self._settler.tick, SETTLE_EVERY_S),
                     self._repeat(self._beat, beats.EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),

@@ -43,7 +43,7 @@ async def test_settlements_are_listed_shown_and_opened_to_their_items(
     assert [(item["kind"], item["net_amount"]) for item in items] == [("payment", 49_650), ("refund", -20_000)]
     assert ({item["transaction_id"] for item in items}, second["next_cursor"]) == ({payment_id}, None)
     assert transaction["settlement"] == {
-        "id": settlement_id, "day": "2026-05-23", "settles_on": "2026-05-26", "status": "calculated",
+        "id": settlement_id, "date": "2026-05-23", "settles_on": "2026-05-26", "status": "calculated",
     }  # fmt: skip
 
 
@@ -51,8 +51,9 @@ async def test_settlements_are_listed_shown_and_opened_to_their_items(
     ("wanted", "days"),
     [
         ({}, ["2026-05-25", "2026-05-24", "2026-05-23"]),
-        ({"day_from": "2026-05-24"}, ["2026-05-25", "2026-05-24"]),
-        ({"day_from": "2026-05-24", "day_to": "2026-05-24"}, ["2026-05-24"]),
+        ({"date_from": "2026-05-24"}, ["2026-05-25", "2026-05-24"]),
+        ({"date_from": "2026-05-24", "date_to": "2026-05-24"}, ["2026-05-24"]),
+        ({"date": "2026-05-25"}, ["2026-05-25"]),
         ({"status": "paid"}, ["2026-05-24"]),
         ({"window": "evening"}, []),
         ({"merchant_id": "mer_nowhere"}, []),
@@ -70,7 +71,7 @@ async def test_settlements_are_found_by_what_is_asked(
 
     found = (await owner.get("/merchant/settlements", wanted))["data"]
 
-    assert [one["day"] for one in found] == days
+    assert [one["date"] for one in found] == days
 
 
 async def settle_nothing(database: Database, shop: Shop, day: str) -> None:
