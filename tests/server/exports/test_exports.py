@@ -16,7 +16,7 @@ import pytest
 from support.acquirer import adjustment
 from support.hub import open_hub
 from support.registry import WHOLE
-from support.settled import settle
+from support.settled import settled
 from support.shop import adjust, execute, open_shop, report, row, rows, take
 from support.staff import Staff, audited
 
@@ -141,7 +141,7 @@ async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Ex
         payment.device_id, json.dumps(box).encode(),
     )  # fmt: skip
 
-    filters = {"statements": {"settlement_id": await settle(database, shop)}}
+    filters = {"statements": {"settlement_id": await settled(database, shop)}}
     for kind, exported in parts.EXPORTABLE.items():
         for format_ in formats_of(exported):
             export_id = await ask(admin, kind=kind, format=format_, filters=filters.get(kind, {}))
