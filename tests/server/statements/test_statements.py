@@ -22,6 +22,7 @@ from soundbox_server.db import Database
 from soundbox_server.exports import jobs
 from soundbox_server.exports.jobs import Exporter
 from soundbox_server.portal.scope import files_of
+from soundbox_server.statements.report import MOST_ON_PAPER
 from soundbox_server.statements.texts import rupiah
 
 FRIDAY = "2026-05-29"  # the days between are holidays
@@ -241,6 +242,19 @@ async def test_while_items_are_still_collected_there_is_no_statement(
     refused = await owner.post("/merchant/exports", wanted, status=409)
 
     assert refused["details"] == {"status": "open"}
+
+
+async def test_what_would_fill_a_shelf_is_for_spreadsheets_alone(
+    owner: Merchant, shop: Shop, database: Database, exporter: Exporter
+) -> None:
+    settlement_id = await plant_settlement(database, shop)
+    await execute(database, "UPDATE settlement SET payments = $1, adjustments = 1", MOST_ON_PAPER)
+
+    wanted = {"kind": "statements", "filters": {"settlement_id": settlement_id}}
+    refused = await owner.post("/merchant/exports", wanted | {"format": "pdf"}, status=409)
+
+    assert refused["details"] == {"items": MOST_ON_PAPER + 1, "most": MOST_ON_PAPER}
+    assert await file_of(owner, exporter, **wanted)
 
 
 async def test_a_merchants_lists_as_files_are_of_their_own_alone(
