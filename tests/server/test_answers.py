@@ -11,7 +11,7 @@ from openapi_schema_validator import OAS31Validator
 from support.hub import Hub, open_hub
 from support.merchant import give_to
 from support.registry import WHOLE
-from support.settled import settle
+from support.settled import settled
 from support.shop import execute, open_shop, report, take
 from support.staff import Staff
 
@@ -162,7 +162,7 @@ async def test_a_merchants_own_shop(tour: Tour, database: Database) -> None:
     assert told["timeline"]
     assert (await tour.ask("GET", "/merchant/me"))["merchants"]
     assert (await tour.ask("GET", "/merchant/dashboard/summary"))["days"]
-    tour.ids["settlement_id"] = await settle(database, shop)
+    tour.ids["settlement_id"] = await settled(database, shop)
     assert (await tour.ask("GET", "/merchant/transactions/{transaction_id}"))["settlement"]
     assert (await tour.ask("GET", "/merchant/dashboard/summary"))["settlements"]["last"]
     assert (await tour.ask("GET", "/merchant/settlements/{settlement_id}"))["shares"]

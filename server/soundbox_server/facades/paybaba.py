@@ -32,6 +32,7 @@ from soundbox_server.fields import Id, Moment, Name
 from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.idempotency import Once
 from soundbox_server.ids import new_id
+from soundbox_server.ledger.models import Journal
 from soundbox_server.merchants.tills import till_of
 from soundbox_server.paging import CURSOR, between, encode_cursor
 from soundbox_server.payments.asking import questions_of
@@ -43,6 +44,8 @@ from soundbox_server.payments.models import Payment, PaymentAttempt, Refund
 from soundbox_server.payments.tenants import merchants_of, payment_of
 from soundbox_server.pos.models import Sale
 from soundbox_server.pos.sales import keep_sale
+from soundbox_server.settlements.models import Settlement, SettlementItem
+from soundbox_server.settlements.state import SettlementState
 
 router = APIRouter(tags=["merchants"])
 
@@ -365,13 +368,20 @@ def _of_type(kind: str) -> ColumnElement[bool]:
 
 
 def _with_all(query: Select[Any]) -> Select[Any]:
-    """Each payment with what was sold, and the state of its last refund."""
+    """Each payment with what was sold, the state of its last refund, and when it was paid out to the merchant."""
     same = and_(Sale.merchant_id == Payment.merchant_id, Sale.order_code == Payment.order_code)
     refund = (
         select(Refund.state).where(Refund.payment_id == Payment.id, Refund.from_suspense.is_(False))
         .order_by(Refund.id.desc()).limit(1).scalar_subquery()
     )  # fmt: skip
-    return query.outerjoin(Sale, same).add_columns(Sale, refund)
+    paid_out = (
+        select(Settlement.changed_at_ms).join(SettlementItem, SettlementItem.settlement_id == Settlement.id)
+        .join(Journal, Journal.id == SettlementItem.journal_id)
+        .where(Journal.payment_id == Payment.id, Journal.kind == "capture")
+        .where(Settlement.state == SettlementState.PAID.value)
+        .limit(1).scalar_subquery()
+    )  # fmt: skip
+    return query.outerjoin(Sale, same).add_columns(Sale, refund, paid_out)
 
 
 @router.get(
@@ -418,7 +428,7 @@ async def check_status(request: Request, transaction_id: Id, caller: Caller, act
     return answer({"success": True, "data": data})
 
 
-def _row(payment: Payment, sale: Sale | None, refund_state: str | None) -> dict[str, Any]:
+def _row(payment: Payment, sale: Sale | None, refund_state: str | None, paid_out_at_ms: int | None) -> dict[str, Any]:
     is_cash = payment.method == PaymentMethod.CASH
     return {
         "transactionId": payment.id,
@@ -433,7 +443,7 @@ def _row(payment: Payment, sale: Sale | None, refund_state: str | None) -> dict[
         "description": payment.description,
         "productName": sale.product_name if sale else None,
         "productInfo": orjson.loads(sale.items) if sale else [],
-        "settlementDate": rfc3339_or_none(payment.paid_at_ms if is_cash else None),
+        "settlementDate": rfc3339_or_none(payment.paid_at_ms if is_cash else paid_out_at_ms),
         "createdAt": rfc3339(payment.created_at_ms),
         "paidAt": rfc3339_or_none(payment.paid_at_ms),
         "expiredTime": rfc3339(payment.expires_at_ms),

@@ -11,9 +11,9 @@ from soundbox_server.answers import Time, TypedDict
 from soundbox_server.clock import jakarta_day, rfc3339
 from soundbox_server.devices.models import DeviceBinding, DevicePresence
 from soundbox_server.merchants.models import Outlet, Terminal
-from soundbox_server.portal.settlements import SettlementView, settlement_view
 from soundbox_server.revenue.models import DailyRevenue
 from soundbox_server.revenue.service import CASH, SUMS
+from soundbox_server.settlements.listings import SettlementView, settlement_view
 from soundbox_server.settlements.models import Settlement
 from soundbox_server.settlements.state import SettlementState
 

@@ -30,14 +30,7 @@ from soundbox_server.payments.models import PaymentEvent, Refund
 from soundbox_server.payments.tenants import merchants_of, payment_of
 from soundbox_server.portal.dashboard import SummaryView, summary
 from soundbox_server.portal.scope import devices_of, outlets_of, settlements_of, transactions_of
-from soundbox_server.portal.settlements import (
-    SettlementFilters,
-    SettlementView,
-    WholeSettlementView,
-    settled_in,
-    settlement_view,
-    share_view,
-)
+from soundbox_server.portal.settlements import OwnSettlementFilters, WholeSettlementView, settled_in
 from soundbox_server.portal.views import (
     MeView,
     OwnDeviceView,
@@ -52,7 +45,8 @@ from soundbox_server.portal.views import (
     own_terminal_view,
     own_transaction_view,
 )
-from soundbox_server.statements.listings import ITEMS, ItemView, StatementFilters
+from soundbox_server.settlements.listings import SettlementView, settlement_view, share_view
+from soundbox_server.statements.listings import ITEMS, StatementFilters, StatementItemView
 from soundbox_server.statements.service import settlement_of, shares_of
 
 router = APIRouter(tags=["merchants"])
@@ -191,7 +185,7 @@ async def list_devices(
 
 @router.get("/merchant/settlements", responses=pages(SettlementView))
 async def list_settlements(
-    request: Request, session: Reader, caller: Caller, asked: Annotated[SettlementFilters, Query()]
+    request: Request, session: Reader, caller: Caller, asked: Annotated[OwnSettlementFilters, Query()]
 ) -> Response:
     """Settlements, newest first."""
     return await page(request, session, settlements_of(caller.organisation_id), asked)
@@ -205,7 +199,7 @@ async def get_settlement(request: Request, settlement_id: Id, session: Reader, c
     return envelope(request, settlement_view(settlement) | {"shares": shares})
 
 
-@router.get("/merchant/settlements/{settlement_id}/items", responses=pages(ItemView) | problems(NotFound))
+@router.get("/merchant/settlements/{settlement_id}/items", responses=pages(StatementItemView) | problems(NotFound))
 async def list_settlement_items(
     request: Request, settlement_id: Id, session: Reader, caller: Caller, asked: Annotated[Page, Query()]
 ) -> Response:

@@ -14,7 +14,7 @@ from soundbox_server.merchants.place_routes import OUTLETS, OutletFilters
 from soundbox_server.paging import Asked, Listing, Rows
 from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters
 from soundbox_server.payments.models import Payment
-from soundbox_server.portal.settlements import SETTLEMENTS, SettlementFilters
+from soundbox_server.portal.settlements import OWN_SETTLEMENTS, OwnSettlementFilters
 from soundbox_server.portal.views import TRANSACTION_COLUMNS, own_device_view, own_transaction_view
 from soundbox_server.settlements.models import Settlement
 from soundbox_server.statements.report import statements
@@ -44,8 +44,8 @@ def devices_of(organisation_id: str) -> Listing[DeviceFilters]:
     return replace(_theirs(DEVICES, DeviceBinding.merchant_id, organisation_id), show=own_device_view)
 
 
-def settlements_of(organisation_id: str) -> Listing[SettlementFilters]:
-    return _theirs(SETTLEMENTS, Settlement.merchant_id, organisation_id)
+def settlements_of(organisation_id: str) -> Listing[OwnSettlementFilters]:
+    return _theirs(OWN_SETTLEMENTS, Settlement.merchant_id, organisation_id)
 
 
 def files_of(organisation_id: str) -> Kinds:

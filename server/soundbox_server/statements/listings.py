@@ -22,7 +22,7 @@ class StatementFilters(Page):
     language: Annotated[Language, Field(description="of the PDF; a CSV's columns have names for programs")] = "id"
 
 
-class ItemView(TypedDict):
+class StatementItemView(TypedDict):
     id: str
     kind: Annotated[str, among(ItemKind)]
     transaction_id: str
@@ -37,7 +37,9 @@ class ItemView(TypedDict):
     at: Time
 
 
-def item_view(item: SettlementItem, payment: Payment, outlet_id: str, outlet_name: str, terminal_code: str) -> ItemView:
+def item_view(
+    item: SettlementItem, payment: Payment, outlet_id: str, outlet_name: str, terminal_code: str
+) -> StatementItemView:
     return {
         "id": item.journal_id,
         "kind": item.kind,

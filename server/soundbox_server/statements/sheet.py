@@ -10,7 +10,7 @@ from soundbox_server.exports.writing import beginning, lines
 from soundbox_server.statements.service import Facts
 
 COLUMNS = (
-    "settlement_id", "merchant_code", "day", "window", "settles_on", "kind", "at", "transaction_id", "order_code",
+    "settlement_id", "merchant_code", "date", "window", "settles_on", "kind", "at", "transaction_id", "order_code",
     "method", "outlet_name", "terminal_code", "gross_amount", "fee_amount", "net_amount",
 )  # fmt: skip
 _EMPTY = dict.fromkeys(COLUMNS)
@@ -23,7 +23,7 @@ class CsvForm:
         self._same = _EMPTY | {
             "settlement_id": settlement.id,
             "merchant_code": facts.merchant.merchant_code,
-            "day": settlement.day,
+            "date": settlement.day,
             "window": settlement.window_name,
             "settles_on": settlement.settles_on,
         }

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 from support.hub import Hub, open_hub, person_of
-from support.settled import settle
+from support.settled import plant_settlement
 from support.shop import execute, open_shop
 
 from soundbox_server.access.auth import DEVICE, PUBLIC, SIGNED
@@ -208,7 +208,7 @@ async def plant_world(database: Database, name: str) -> World:
     ids["reference_id"] = payment.payment_id
     ids["conflict_id"] = f"ofc_{name}"
     await execute(database, _CONFLICT, ids["conflict_id"], shop.merchant_id, shop.terminal_id)
-    ids["settlement_id"] = await settle(database, shop, state="carried")
+    ids["settlement_id"] = await plant_settlement(database, shop)
     for kind, roles in ROLES_OF.items():
         ids["organisation_id"] = f"org_{name}_{kind}"
         await execute(

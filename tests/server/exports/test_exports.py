@@ -17,7 +17,7 @@ from support.acquirer import adjustment
 from support.bank import settlement
 from support.hub import open_hub
 from support.registry import WHOLE
-from support.settled import settle
+from support.settled import settled
 from support.shop import NOW, adjust, execute, open_shop, report, row, rows, take
 from support.staff import Staff, audited
 
@@ -143,7 +143,7 @@ async def test_every_kind_can_be_written_both_ways(operator: Staff, exporter: Ex
         payment.device_id, json.dumps(box).encode(),
     )  # fmt: skip
 
-    filters = {"statements": {"settlement_id": await settle(database, shop)}}
+    filters = {"statements": {"settlement_id": await settled(database, shop)}}
     await settlement(shop, mode="manual")
     await database.write(lambda tx: begin_due(tx, bank=None, now_ms=NOW, limit=1))
     await differ(database, payment.payment_id)

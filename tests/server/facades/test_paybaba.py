@@ -7,9 +7,11 @@ import pytest
 from support.books import check_books
 from support.hub import Hub
 from support.merchant import Merchant, a_stranger
-from support.shop import Shop, payment_row, report, rows, take, told
+from support.settled import settled
+from support.shop import NOW, Shop, execute, payment_row, report, rows, take, told
 
 from soundbox_server import clock
+from soundbox_server.clock import DAY_MS
 from soundbox_server.db import Database
 from soundbox_server.facades.paybaba import STATUS
 from soundbox_server.payments import pictures, qris
@@ -67,6 +69,24 @@ async def test_what_a_product_tells_of_itself_is_kept_however_large_its_numbers(
         body = f'{{"type":"CASH","amount":1,"productInfo":[{{"name":"a","quantity":1,"details":{half}}}]}}'
         headers = owner.hub.as_role("merchant_owner") | {"content-type": "application/json"}
         assert (await owner.hub.http.post(CREATE, content=body, headers=headers)).status_code == 400
+
+
+async def test_a_settlement_has_a_date_once_it_is_paid_out(owner: Merchant, shop: Shop, database: Database) -> None:
+    payment = await shop.payment(await shop.box())
+    await take(database, report(payment))
+    settlement_id = await settled(database, shop)
+
+    async def dates() -> list[Any]:
+        listed = (await owner.get(LIST))["data"]
+        shown = (await owner.get(f"{LIST}/{payment.payment_id}"))["data"]
+        return [listed[0]["settlementDate"], shown["settlementDate"]]
+
+    before = await dates()
+    paid = "UPDATE settlement SET state = 'paid', changed_at_ms = $2 WHERE id = $1"
+    await execute(database, paid, settlement_id, NOW + DAY_MS)
+
+    assert before == [None, None]
+    assert await dates() == ["2026-05-24T10:00:00.000Z"] * 2
 
 
 async def test_cash_is_settled_at_once(owner: Merchant, shop: Shop, database: Database) -> None:

@@ -4,7 +4,7 @@ import pytest
 from support.acquirer import adjustment
 from support.hub import Hub
 from support.merchant import Merchant, a_stranger
-from support.settled import settle
+from support.settled import MONDAY, plant_settlement, settled
 from support.shop import Shop, adjust, execute, open_shop, report, take
 
 from soundbox_server.db import Database
@@ -24,8 +24,7 @@ async def test_settlements_are_listed_shown_and_opened_to_their_items(
     payment_id = await takings(shop)
     other = await open_shop(database)
     await takings(other)
-    await settle(database, other)
-    settlement_id = await settle(database, shop)
+    settlement_id = await settled(database, shop)
 
     listed = (await owner.get("/merchant/settlements"))["data"]
     shown = (await owner.get(f"/merchant/settlements/{settlement_id}"))["data"]
@@ -43,7 +42,7 @@ async def test_settlements_are_listed_shown_and_opened_to_their_items(
     assert [(item["kind"], item["net_amount"]) for item in items] == [("payment", 49_650), ("refund", -20_000)]
     assert ({item["transaction_id"] for item in items}, second["next_cursor"]) == ({payment_id}, None)
     assert transaction["settlement"] == {
-        "id": settlement_id, "day": "2026-05-23", "settles_on": "2026-05-26", "status": "calculated",
+        "id": settlement_id, "date": MONDAY, "settles_on": "2026-05-26", "status": "calculated",
     }  # fmt: skip
 
 
@@ -51,8 +50,9 @@ async def test_settlements_are_listed_shown_and_opened_to_their_items(
     ("wanted", "days"),
     [
         ({}, ["2026-05-25", "2026-05-24", "2026-05-23"]),
-        ({"day_from": "2026-05-24"}, ["2026-05-25", "2026-05-24"]),
-        ({"day_from": "2026-05-24", "day_to": "2026-05-24"}, ["2026-05-24"]),
+        ({"date_from": "2026-05-24"}, ["2026-05-25", "2026-05-24"]),
+        ({"date_from": "2026-05-24", "date_to": "2026-05-24"}, ["2026-05-24"]),
+        ({"date": "2026-05-25"}, ["2026-05-25"]),
         ({"status": "paid"}, ["2026-05-24"]),
         ({"window": "evening"}, []),
         ({"merchant_id": "mer_nowhere"}, []),
@@ -62,32 +62,18 @@ async def test_settlements_are_listed_shown_and_opened_to_their_items(
 async def test_settlements_are_found_by_what_is_asked(
     owner: Merchant, shop: Shop, database: Database, wanted: dict[str, str], days: list[str]
 ) -> None:
-    await takings(shop)
-    await settle(database, shop, day="2026-05-23")
-    for day in ("2026-05-24", "2026-05-25"):
-        await settle_nothing(database, shop, day)
-    await execute(database, "UPDATE settlement SET state = 'paid' WHERE day = '2026-05-24'")
+    for day, state in (("2026-05-23", "calculated"), ("2026-05-24", "paid"), ("2026-05-25", "calculated")):
+        await plant_settlement(database, shop, day=day, state=state)
 
     found = (await owner.get("/merchant/settlements", wanted))["data"]
 
-    assert [one["day"] for one in found] == days
-
-
-async def settle_nothing(database: Database, shop: Shop, day: str) -> None:
-    """Another batch: of one rupiah that nobody paid, for lists."""
-    await execute(
-        database,
-        "INSERT INTO settlement (id, merchant_id, fee_profile_id, day, window_name, opens_at_ms, closes_at_ms, "
-        "settles_on, state, payout_mode, gross_amount, net_amount, created_at_ms) "
-        "VALUES ($1, $2, $3, $4, 'day', 1, 2, $4, 'calculated', 'manual', 1, 1, 1)",
-        f"stl_z{day}", shop.merchant_id, shop.fee_profile_id, day,
-    )  # fmt: skip
+    assert [one["date"] for one in found] == days
 
 
 async def test_the_dashboard_tells_what_is_still_to_come(owner: Merchant, shop: Shop, database: Database) -> None:
     before = (await owner.get("/merchant/dashboard/summary"))["data"]["settlements"]
     await takings(shop)
-    settlement_id = await settle(database, shop)
+    settlement_id = await settled(database, shop)
     waiting = (await owner.get("/merchant/dashboard/summary"))["data"]["settlements"]
     await execute(database, "UPDATE settlement SET state = 'paid'")
     paid = (await owner.get("/merchant/dashboard/summary"))["data"]["settlements"]
@@ -99,7 +85,7 @@ async def test_the_dashboard_tells_what_is_still_to_come(owner: Merchant, shop: 
 
 async def test_another_merchants_people_find_none_of_it(hub: Hub, shop: Shop, database: Database) -> None:
     await takings(shop)
-    settlement_id = await settle(database, shop)
+    settlement_id = await settled(database, shop)
     stranger = await a_stranger(hub)
 
     listed = await stranger.get("/merchant/settlements")
