@@ -29,6 +29,7 @@ from soundbox_server.devices.routes import router as devices
 from soundbox_server.exports.routes import asking
 from soundbox_server.exports.routes import router as exports
 from soundbox_server.facades import mstore, mstore_offline, paybaba
+from soundbox_server.fees.routes import router as fees
 from soundbox_server.gateways import (
     MIDTRANS_WEBHOOK,
     PAYLABS_WEBHOOK,
@@ -65,6 +66,8 @@ from soundbox_server.reconciliation.routes import LARGEST_FILE as LARGEST_STATEM
 from soundbox_server.reconciliation.routes import router as reconciliation
 from soundbox_server.seed import router as seed
 from soundbox_server.settings import Settings
+from soundbox_server.settlements.calendar import read_calendar
+from soundbox_server.settlements.routes import router as settlements
 
 log = structlog.get_logger()
 
@@ -116,7 +119,8 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
     for router in (
         admin_account, merchant_account, access, audit, alerts, asking(parts.EXPORTABLE), exports, mails, ledger,
         merchants, places, documents, devices, provisioning, bulk, commands, payments, transactions, review, qrs,
-        reconciliation, payouts, providers, mstore.router, mstore_offline.router, paybaba.router, health.router,
+        providers, fees, settlements, payouts, reconciliation, mstore.router, mstore_offline.router, paybaba.router,
+        health.router,
     ):  # fmt: skip
         app.include_router(router)
     if settings.environment != "production":
@@ -182,6 +186,7 @@ async def _running(app: FastAPI, settings: Settings, database: Database) -> Asyn
     state.charge_desk = ChargeDesk(database, gateways, desk.take, lives=parts.lives(settings))
     state.static_issuer = next((one for one in gateways.accounts.values() if isinstance(one, StaticIssuer)), None)
     state.simulator = gateways.accounts.get("sandbox")
+    state.calendar = read_calendar(settings.settlement_calendar)
     bank = open_bank(settings)
     state.bank_name = None if bank is None else bank.name
     state.bank_callbacks = {} if bank is None else {bank.name: bank}

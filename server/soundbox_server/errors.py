@@ -109,8 +109,14 @@ class FeeRuleMissing(Conflict):
     code = "FEE_RULE_MISSING"
 
 
+class SettlementNotEligible(Conflict):
+    """There is nothing to settle, or not yet."""
+
+    code = "SETTLEMENT_NOT_ELIGIBLE"
+
+
 class MerchantPayoutNotConfigured(Conflict):
-    """Nobody has said which account the merchant is paid to, or no bank pays it."""
+    """Nobody knows where to pay this merchant."""
 
     code = "MERCHANT_PAYOUT_NOT_CONFIGURED"
 

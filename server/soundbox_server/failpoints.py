@@ -25,6 +25,8 @@ NAMES = (
     "sweep.published",
     "refresh.issued",
     "refresh.confirmed",
+    "settlement.collected",
+    "settlement.calculated",
 )
 
 _armed, _, _count = os.environ.get("SOUNDBOX_FAILPOINT", "").partition(":")

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -12,6 +12,7 @@ _MOMENT = (
     r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
+_DAY = r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi marks, surrogates, unassigned
 VISIBLE = "visible-text"  # a format of ours: no pattern that every reader of the description knows says it in one line
 
@@ -48,6 +49,14 @@ def _moment_ms(value: object) -> object:
         raise ValueError("no such time") from None
 
 
+def _real_day(day: str) -> str:
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        raise ValueError("no such day") from None
+    return day
+
+
 # Spaces around it count for its length and go then: the description knows no length of what is left.
 _STRIPPED = AfterValidator(str.strip)
 _Visible = Annotated[str, Field(min_length=1, json_schema_extra={"format": VISIBLE}), AfterValidator(_seen)]
@@ -62,6 +71,12 @@ Email = Annotated[str, StringConstraints(pattern=r"^[!-?A-~]{1,64}@[!-?A-~]{1,18
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 Search = Annotated[_Visible, Field(max_length=64, description="beginning of a code, number or name"), _STRIPPED]
+Day = Annotated[
+    str,
+    StringConstraints(pattern=_DAY),
+    AfterValidator(_real_day),
+    WithJsonSchema({"type": "string", "format": "date", "pattern": _DAY, "examples": ["2026-05-22"]}),
+]
 Moment = Annotated[
     int,
     BeforeValidator(_moment_ms),

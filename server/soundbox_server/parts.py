@@ -37,12 +37,15 @@ from soundbox_server.providers.base import AdjustmentReport, PaymentReport
 from soundbox_server.providers.hmac_scheme import read_callback
 from soundbox_server.reconciliation.routes import DIFFERENCES, TOTALS
 from soundbox_server.settings import Settings
+from soundbox_server.settlements.listings import SETTLEMENT_ITEMS, SETTLEMENTS
 
 # Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
 EXPORTABLE: Mapping[str, Listing[Any]] = {
     "transactions": TRANSACTIONS,
     "refunds": REFUNDS,
     "ledger_entries": LEDGER_ENTRIES,
+    "settlements": SETTLEMENTS,
+    "settlement_items": SETTLEMENT_ITEMS,
     "payouts": PAYOUTS,
     "transfers": TRANSFERS,
     "differences": DIFFERENCES,

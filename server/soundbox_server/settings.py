@@ -197,6 +197,10 @@ class Settings(BaseSettings):
     sandbox_port: int = _setting(8082, "port of the acquirer simulator")
     sandbox_url: str = _setting("", "where the hub reaches the acquirer simulator; default: its host and port")
     sandbox_auto_pay_ms: int = _setting(0, "demo: the simulated customer pays each QR after so many ms; 0: never")
+    settlement_calendar: Path | None = _setting(
+        None,
+        "TOML file that corrects the days on which banks are closed: lists closed and open, and the years it knows",
+    )
     qr_life_s: int = _setting(300, "life of a dynamic QR", references="expiry in reference 001's sample: 5 minutes")
     wallet_life_s: int = _setting(900, "how long a payer has in an e-wallet's app")
     va_life_s: int = _setting(86_400, "life of a virtual account's number")

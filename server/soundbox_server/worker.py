@@ -51,6 +51,7 @@ from soundbox_server.providers.registry import asked_for
 from soundbox_server.reconciliation.jobs import check_books
 from soundbox_server.settings import Settings
 from soundbox_server.settlements.calendar import read_calendar
+from soundbox_server.settlements.jobs import Settler
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ OVERDUE_EVERY_S = 10.0
 MATCH_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
 TIDY_EVERY_S = 60.0
+SETTLE_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
 SWEEP_LIMIT = 200
 ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
@@ -124,7 +126,7 @@ class Worker:
             publish=self._publisher.publish,
         )
         self._bank = open_bank(settings)
-        self._payer = Payer(database, lambda: self._bank, is_open=read_calendar().is_open)
+        self._payer = Payer(database, lambda: self._bank, is_open=read_calendar(settings.settlement_calendar).is_open)
         self._postman = Postman(
             database,
             parts.mail_sink(settings),
@@ -134,6 +136,9 @@ class Worker:
         )
         self._provisioning = ProvisionDesk(database, parts.granting(settings), publish=self._publisher.publish)
         self._exporter = Exporter(database, parts.EXPORTABLE, folder=parts.exports_folder(settings), owner=self._owner)
+        self._settler = Settler(
+            database, read_calendar(settings.settlement_calendar), folder=parts.lock_folder(settings)
+        )
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -180,6 +185,7 @@ class Worker:
                     self._repeat(self._matcher.tick, MATCH_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
+                    self._repeat(self._settler.tick, SETTLE_EVERY_S),
                     self._repeat(self._check_books, TIDY_EVERY_S),
                     self._repeat(self._beat, beats.EVERY_S),
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),

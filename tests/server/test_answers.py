@@ -145,6 +145,26 @@ async def test_money_and_what_is_told_of_it(tour: Tour, database: Database) -> N
         assert await tour.ask("GET", path)
 
 
+async def test_what_is_settled_and_what_it_costs(tour: Tour, database: Database) -> None:
+    shop = await open_shop(database)
+    payment = await shop.payment(await shop.box())
+    await take(database, report(payment))
+    tour.ids["fee_profile_id"] = shop.fee_profile_id
+
+    await tour.ask("POST", "/admin/settlements/run", {"dry_run": True})
+    await tour.ask("POST", "/admin/settlements/run", {})
+
+    tour.ids["settlement_id"] = (await tour.ask("GET", "/admin/settlements"))[0]["id"]
+    assert (await tour.ask("GET", "/admin/settlements/{settlement_id}"))["shares"]
+    assert await tour.ask("GET", "/admin/settlements/{settlement_id}/items")
+    assert len(await tour.ask("GET", "/admin/fees/profiles")) == 2
+    tiered = {"criteria": ["UMI"], "tiers": [{"bps": 0, "max": 100_000}, {"bps": 30}], "source": "a letter"}
+    wanted = {"effective_from": "2099-01-01", "rules": [{"bps": 70}, tiered]}
+    await tour.ask("POST", "/admin/fees/profiles/{fee_profile_id}/versions", wanted, status=201)
+    assert len((await tour.ask("GET", "/admin/fees/profiles/{fee_profile_id}"))["versions"]) == 2
+    await tour.ask("POST", "/admin/fees/profiles", wanted | {"name": "Partners"}, status=201)
+
+
 async def test_people_and_programs(tour: Tour, database: Database) -> None:
     made = await tour.ask("POST", "/admin/organisations", {"kind": "merchant", "name": "Warung"}, status=201)
     tour.ids["organisation_id"] = made["id"]

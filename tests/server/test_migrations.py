@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from support.shop import execute, rows
 
 from soundbox_server import migrate
+from soundbox_server.clock import jakarta_day, now_ms
 from soundbox_server.db import Base, Database
 
 
@@ -53,6 +54,28 @@ async def test_a_shop_that_was_there_before_the_registry_keeps_its_rows(tmp_path
         assert [row["id"] for row in await rows(database, "SELECT id FROM terminal WHERE is_default")] == ["term_1"]
         with pytest.raises(Exception, match="FOREIGN KEY"):
             await execute(database, "DELETE FROM merchant WHERE id = 'mer_1'")
+    finally:
+        await database.close()
+
+
+async def test_what_merchants_paid_before_there_were_rules_is_what_they_paid_on_those_days(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'old.db'}")
+    try:
+        async with database.engine.execution_options(soundbox_writes=True).begin() as connection:
+            await connection.run_sync(lambda old: command.upgrade(migrate.config(old), "0010"))
+        await execute(
+            database, "INSERT INTO organisation (id, kind, name, created_at_ms) VALUES ('org', 'merchant', 'T', 7)"
+        )
+        await execute(database, _OLD_MERCHANT, "mer_1")
+
+        await migrate.upgrade(database)
+
+        (profile,) = await rows(database, "SELECT id, version FROM fee_profile")
+        versions = await rows(database, "SELECT version, effective_from, rules FROM fee_version ORDER BY version")
+        assert (profile["id"], profile["version"]) == ("fee_basic", 2)
+        assert [one["version"] for one in versions] == [1, 2]
+        assert (versions[0]["effective_from"], versions[0]["rules"]) == ("1970-01-01", '[{"bps": 70}]')
+        assert versions[1]["effective_from"] > jakarta_day(now_ms())
     finally:
         await database.close()
 

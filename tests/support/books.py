@@ -54,6 +54,7 @@ async def check_books(database: Database) -> Books:
     _check_refunds(payments, refunds)
     balances = _balances(postings)
     assert sum(balances.values()) == 0
+    settled = await _check_settlements(database, payments, refunds, balances)
     done = [refund for refund in refunds if refund["state"] == "done" and not refund["from_suspense"]]
     suspense: Counter[str] = Counter()
     for provider in {*providers.values(), *came}:
@@ -74,7 +75,8 @@ async def check_books(database: Database) -> Books:
         ]  # fmt: skip
         kept = _total(its, "paid_amount") - _total(its, "fee_amount")
         returned = _total(back, "amount") - _total(back, "fee_returned")
-        assert balances[f"merchant_payable:{merchant}"] == kept - returned - went["reversed_net", merchant]
+        owed = kept - returned - went["reversed_net", merchant]
+        assert balances[f"merchant_payable:{merchant}"] == owed - settled[merchant]
         its_cash = _in_drawer(row for row in cash.values() if row["merchant_id"] == merchant)
         assert (balances[f"cash_sales:{merchant}"], balances[f"cash_drawer:{merchant}"]) == (its_cash, -its_cash)
     unsaid = {refund["payment_id"] for refund in refunds if refund["origin"] == "late_policy"}
@@ -86,6 +88,64 @@ async def check_books(database: Database) -> Books:
         suspense=sum(suspense.values()),
         cash=_in_drawer(cash.values()),
     )
+
+
+async def _check_settlements(
+    database: Database, payments: dict[str, Any], refunds: Iterable[dict[str, Any]], balances: Counter[str]
+) -> Counter[str]:
+    """Batches say what their items' payments, refunds and reversals say themselves. Returns what was paid out of each
+    merchant's."""
+    batches = {row["id"]: row for row in await rows(database, "SELECT * FROM settlement")}
+    items = await rows(
+        database,
+        "SELECT i.*, j.kind AS booked_as, j.money_key, j.payment_id AS booked_for FROM settlement_item i "
+        "JOIN journal j ON j.id = i.journal_id",
+    )
+    moved: Counter[str] = Counter()
+    by_refund = {f"refund:{refund['id']}": refund for refund in refunds}
+    back = Counter(one["payment_id"] for one in by_refund.values())
+    for item in items:
+        payment, batch = payments[item["payment_id"]], batches[item["settlement_id"]]
+        assert item["booked_for"] == item["payment_id"]
+        assert (payment["merchant_id"], payment["method"] == "cash") == (batch["merchant_id"], False)
+        assert item["at_ms"] < batch["closes_at_ms"]
+        assert item["booked_as"] == {"payment": "capture"}.get(item["kind"], item["kind"])
+        said = (item["gross_amount"], item["fee_amount"])
+        if item["kind"] == "payment":
+            assert said == (payment["paid_amount"], payment["fee_amount"])
+        elif item["kind"] == "refund":
+            refund = by_refund[item["money_key"]]
+            assert said == (-refund["amount"], -refund["fee_returned"])
+        elif not back[payment["id"]]:
+            assert said == (-payment["paid_amount"], -payment["fee_amount"])
+        moved[item["settlement_id"]] += said[0] - said[1]
+    assert len({item["journal_id"] for item in items}) == len(items)
+    payments_in = Counter(item["payment_id"] for item in items if item["kind"] == "payment")
+    assert all(times == 1 for times in payments_in.values())
+    settled: Counter[str] = Counter()
+    carried: Counter[str] = Counter()
+    for key, batch in batches.items():
+        if batch["state"] == "open":
+            continue
+        assert moved[key] == batch["gross_amount"] - batch["fee_amount"] + batch["adjustment_amount"]
+        assert moved[key] + batch["carried_in"] == batch["net_amount"] + batch["carried_out"]
+        settled[batch["merchant_id"]] += batch["net_amount"]
+        carried[batch["merchant_id"]] += batch["carried_out"] - batch["carried_in"]
+        if batch["state"] == "calculated":
+            assert balances[f"clearing:{key}"] == batch["net_amount"]
+    shares = await rows(database, "SELECT * FROM settlement_share")
+    for name in ("gross_amount", "fee_amount", "adjustment_amount", "carried_in", "carried_out", "net_amount"):
+        parts: Counter[str] = Counter()
+        for share in shares:
+            parts[share["settlement_id"]] += share[name]
+        assert all(parts[key] == batch[name] for key, batch in batches.items() if batch["state"] != "open")
+    waiting: Counter[str] = Counter()
+    for share in shares:
+        if share["carried_to"] is None:
+            waiting[share["merchant_id"]] += share["carried_out"]
+    assert +carried == +waiting
+    assert -carried == -waiting
+    return settled
 
 
 def _went(postings: Iterable[dict[str, Any]]) -> Counter[tuple[str, str]]:

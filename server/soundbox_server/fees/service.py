@@ -4,6 +4,7 @@ what a version says can be kept in memory for good, and a profile's latest versi
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import column, select, table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server.db import KEY_STAYS, Row, Statements, statements
@@ -13,6 +14,10 @@ from soundbox_server.fees.terms import Payee, Rule, Terms, Version, Window, read
 from soundbox_server.ids import new_id
 
 KEPT = 4_096  # terms in memory
+# Merchants are a floor above; of them only what rules speak of is needed here.
+_merchant = table(
+    "merchant", *(column(name) for name in ("id", "status", "fee_profile_id", "fee_category", "criteria"))
+)
 
 _known: dict[str, Terms] = {}  # by the id of the profile's latest version
 
@@ -101,15 +106,14 @@ async def add_version(
     fee_profile_id: str,
     terms: NewTerms,
     *,
-    payees: Collection[Payee],
     by: str | None,
     today: str,
     now_ms: int,
 ) -> tuple[FeeProfile, FeeVersion]:
-    """What holds from a later day on. `payees` are those that take payments at this profile's rates.
+    """What holds from a later day on.
 
     Raises NotFound; ValidationFailed for a day that has begun, or that lies before an earlier version's; FeeRuleMissing
-    where a payee would have no rate any more.
+    where an approved merchant would have no rate any more.
     """
     _require_sound(terms)
     profile = await session.get(FeeProfile, fee_profile_id, with_for_update=KEY_STAYS, populate_existing=True)
@@ -122,12 +126,22 @@ async def add_version(
         raise ValidationFailed("A version that was added before begins later.", field="effective_from")
     version = _new_version(fee_profile_id, profile.version + 1, terms, by=by, now_ms=now_ms)
     wanted = Version(version.version, terms.effective_from, tuple(terms.rules), tuple(terms.windows))
+    payees = await _payees(session, fee_profile_id)
     if without := sorted(payee.merchant_id for payee in payees if wanted.rule_for(payee) is None):
         raise FeeRuleMissing("Merchants with this profile would have no rate.", merchants=without[:20])
     session.add(version)
     profile.version, profile.version_id = version.version, version.id
     await session.flush()
     return profile, version
+
+
+async def _payees(session: AsyncSession, fee_profile_id: str) -> list[Payee]:
+    rows = await session.execute(
+        select(_merchant.c.id, _merchant.c.fee_category, _merchant.c.criteria).where(
+            _merchant.c.fee_profile_id == fee_profile_id, _merchant.c.status == "approved"
+        )
+    )
+    return [Payee(*row) for row in rows]
 
 
 def _new_version(fee_profile_id: str, number: int, terms: NewTerms, *, by: str | None, now_ms: int) -> FeeVersion:

@@ -22,6 +22,7 @@ _ENTRY_TYPES = {  # of captures and suspense
 }  # fmt: skip
 # Whose payments they are is known a floor above; only these two columns of it are needed here.
 _payment = table("payment", column("id"), column("merchant_id"))
+_settlement = table("settlement", column("id"), column("merchant_id"))
 
 
 class LedgerFilters(Page):
@@ -29,7 +30,12 @@ class LedgerFilters(Page):
     account: Annotated[Id | None, Field(examples=["merchant_payable:mer_demo"])] = None
     merchant_id: Id | None = None
     transaction_id: Id | None = None
-    kind: Literal["capture", "suspense", "refund", "release", "reversal"] | None = None
+    kind: (
+        Literal[
+            "capture", "suspense", "refund", "release", "reversal", "settlement", "payout", "payout_reversal"
+        ]
+        | None
+    ) = None  # fmt: skip
     booked_from: Moment | None = None
     booked_to: Moment | None = None
 
@@ -44,6 +50,8 @@ def _select(asked: LedgerFilters) -> Rows:
         query = query.where(_of_merchant(asked.account.partition(":")[2]))
     elif asked.account and asked.account.startswith("suspense:"):
         query = query.where(Journal.kind != "capture")
+    elif asked.account and asked.account.startswith("clearing:"):
+        query = query.where(Journal.kind.in_(("settlement", "payout", "payout_reversal")))
     if asked.merchant_id:
         query = query.where(_of_merchant(asked.merchant_id))
     if asked.transaction_id:
@@ -57,7 +65,11 @@ def _select(asked: LedgerFilters) -> Rows:
 
 
 def _of_merchant(merchant_id: str) -> Any:
-    return Journal.id.in_(_journals_of(select(_payment.c.id).where(_payment.c.merchant_id == merchant_id)))
+    """Of its payments, and of its batches, whose journals are known by their keys."""
+    keys = select("settlement:" + _settlement.c.id).where(_settlement.c.merchant_id == merchant_id)
+    settled = select(Journal.id).where(Journal.money_key.in_(keys))
+    of_payments = _journals_of(select(_payment.c.id).where(_payment.c.merchant_id == merchant_id))
+    return or_(Journal.id.in_(of_payments), Journal.id.in_(settled))
 
 
 def _journals_of(payments: Any) -> Any:

@@ -1,7 +1,8 @@
 """Double entry. A posting is one positive amount that leaves one account and enters another, so a journal sums to zero.
 
 Accounts are named by what they are: provider_receivable:<provider>, merchant_payable:<merchant>, fees:<provider>,
-suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>. A balance is what came in less what went out.
+suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>, clearing:<settlement>. A balance is what came in
+less what went out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,12 @@ def reversal(
         postings=tuple(back),
         money_key=f"reversal:{payment_id}",
     )
+
+
+def settlement(*, settlement_id: str, merchant_id: str, net: int) -> Journal:
+    """What a batch pays out is no longer owed to the merchant: it is on its way."""
+    posting = Posting(f"merchant_payable:{merchant_id}", f"clearing:{settlement_id}", net)
+    return Journal(kind="settlement", postings=(posting,), money_key=f"settlement:{settlement_id}")
 
 
 def payout(settlement_id: str, shares: Mapping[str, int], *, payout_id: str, by_hand: bool) -> Journal:

@@ -5,6 +5,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
+from soundbox_server import clock
 from soundbox_server.fees.mdr import PROFILE, standard_versions
 from soundbox_server.ids import new_id
 
@@ -62,19 +63,31 @@ def _fees() -> None:
 
 
 def _keep_flat_rates() -> None:
-    """What was agreed stays: one rate for everybody, whatever the day."""
+    """What was agreed stays: one rate for everybody, whatever the day. Nobody agreed on the first profile yet where no
+    merchant has it."""
     connection = op.get_bind()
+    connection.execute(
+        sa.text(
+            "DELETE FROM fee_profile WHERE id = :id AND created_at_ms = 0 "
+            "AND NOT EXISTS (SELECT 1 FROM merchant m WHERE m.fee_profile_id = fee_profile.id)"
+        ),
+        {"id": PROFILE},
+    )
     found = connection.execute(sa.text("SELECT id, version, bps, created_at_ms FROM fee_profile")).all()
     for profile, version, bps, at_ms in found:
         _add_version(profile, version, new_id("fev"), "1970-01-01", [{"bps": bps}], at_ms)
 
 
 def _standard_rates() -> None:
-    """The rates of the rule book, unless the platform has a profile of that name."""
-    connection = op.get_bind()
-    if connection.execute(sa.text("SELECT id FROM fee_profile WHERE id = :id"), {"id": PROFILE}).first():
+    """The rates of the rule book: from their own days on, or from tomorrow where merchants have had others."""
+    connection, versions = op.get_bind(), standard_versions()
+    kept = connection.execute(sa.text("SELECT version FROM fee_profile WHERE id = :id"), {"id": PROFILE}).scalar()
+    if kept is not None:
+        at_ms = clock.now_ms()
+        tomorrow = clock.jakarta_day(at_ms + clock.DAY_MS)
+        _add_version(PROFILE, kept + 1, new_id("fev"), tomorrow, versions[-1][1], at_ms)
+        op.execute(sa.text("UPDATE fee_profile SET version = version + 1 WHERE id = :id").bindparams(id=PROFILE))
         return
-    versions = standard_versions()
     connection.execute(
         sa.text("INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES (:id, :version, 0, 0)"),
         {"id": PROFILE, "version": len(versions)},
