@@ -533,10 +533,6 @@ class Database:
         finally:
             await connection.close()
 
-    async def read_at_leisure(self, work: Work[Result]) -> Result:
-        """The same for work that only reads: it keeps nobody waiting, however long it takes."""
-        return await (self.read if self.dialect == "sqlite" else self.write_at_leisure)(work)
-
     async def read(self, work: Work[Result]) -> Result:
         """Run work that only reads, through the sessions' pool: it never waits for the writer's thread."""
         async with reading(self) as session:

@@ -130,7 +130,7 @@ class Worker:
             publish=self._publisher.publish,
         )
         self._bank = open_bank(settings)
-        self._payer = Payer(database, lambda: self._bank, is_open=read_calendar().is_open)
+        self._payer = Payer(database, lambda: self._bank, is_open=read_calendar(settings.settlement_calendar).is_open)
         self._postman = Postman(
             database,
             parts.mail_sink(settings),

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 AT_ONCE = 16  # questions to the bank at the same time
 BEGIN_AT_ONCE = 200
-SAY_EVERY_MS = 60_000
+BEGIN_EVERY_MS = 10_000
 
 
 class Payer:
@@ -26,13 +26,20 @@ class Payer:
         self._database = database
         self._bank = bank
         self._is_open = is_open
-        self._says_at_ms = 0
+        self._begins_at_ms = 0
 
     async def tick(self) -> None:
-        """One round: payouts that are due begin, and those whose bank is to be asked are asked, 16 at a time."""
-        await self._begin()
+        """One round: payouts that are due begin, now and then, and those whose bank is to be asked are asked, 16 at a
+        time."""
+        now_ms = clock.now_ms()
+        if now_ms >= self._begins_at_ms:
+            self._begins_at_ms = now_ms + BEGIN_EVERY_MS
+            try:
+                await self._begin()
+                await self._database.write(lambda tx: service.say_who_cannot_be_paid(tx, now_ms=now_ms))
+            except Exception:  # what is on its way already is asked about all the same
+                log.exception("payouts.not_begun")
         await self.ask()
-        await self._say()
 
     async def _begin(self) -> None:
         bank = self._bank()
@@ -59,9 +66,3 @@ class Payer:
             await self._database.write(lambda tx: service.record_answer(tx, asked, now_ms=now_ms))
         except Exception:  # the lease ends and it is resumed by query
             log.exception("payout.answer_failed", payout_id=due.id)
-
-    async def _say(self) -> None:
-        now_ms = clock.now_ms()
-        if now_ms >= self._says_at_ms:
-            await self._database.write(lambda tx: service.say_who_cannot_be_paid(tx, now_ms=now_ms))
-            self._says_at_ms = now_ms + SAY_EVERY_MS

@@ -20,6 +20,7 @@ from soundbox_server.errors import (
     InvalidSignature,
     MerchantPayoutNotConfigured,
     NotFound,
+    SettlementNotEligible,
 )
 from soundbox_server.fields import Body, Id, Moment, Reason, Reference
 from soundbox_server.http import Reader, answer, envelope, problems, read_body, request_id
@@ -217,7 +218,7 @@ TRANSFERS = Listing(
 @router.post(
     "/admin/settlements/{settlement_id}/retry-payout", status_code=202,
     responses=answers(PayoutView, status=202)
-    | problems(NotFound, Conflict, IllegalTransition, MerchantPayoutNotConfigured),
+    | problems(NotFound, IllegalTransition, SettlementNotEligible, MerchantPayoutNotConfigured),
 )  # fmt: skip
 async def retry_payout(request: Request, settlement_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Pay out a settlement whose payout failed or came back, or that has none yet; its bank is asked a moment later.
@@ -248,7 +249,7 @@ class PaidByHand(Body):
 
 @router.post(
     "/admin/settlements/{settlement_id}/mark-paid",
-    responses=answers(PayoutView) | problems(NotFound, Conflict, IllegalTransition),
+    responses=answers(PayoutView) | problems(NotFound, Conflict, IllegalTransition, SettlementNotEligible),
 )
 async def mark_paid(request: Request, settlement_id: Id, paid: PaidByHand, actor: Acting, once: AskedOnce) -> Response:
     """Somebody paid this settlement by hand. 409 while a bank may be paying it."""

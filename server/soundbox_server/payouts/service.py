@@ -17,6 +17,7 @@ from soundbox_server.errors import (
     IllegalTransition,
     MerchantPayoutNotConfigured,
     NotFound,
+    SettlementNotEligible,
     SoundboxError,
 )
 from soundbox_server.ids import new_id
@@ -89,13 +90,19 @@ def _not_configured(merchant_id: str) -> tuple[str, tuple[str, str]]:
 async def retry(tx: Statements, settlement_id: str, *, bank: str | None, by: str, now_ms: int) -> str:
     """Pay out a settlement whose payout failed or came back, or was never begun; returns the new payout's id.
 
-    Raises NotFound, IllegalTransition for what is paid or has nothing to pay, Conflict while a payout may still be
-    paid (its bank is asked at once), and MerchantPayoutNotConfigured.
+    Raises NotFound, SettlementNotEligible without anything to pay, IllegalTransition for what is paid or may be just
+    now, and MerchantPayoutNotConfigured.
     """
     settlement = await lock_settlement(tx, settlement_id)
-    if settlement["state"] not in _PAYABLE:
-        raise IllegalTransition("This settlement has nothing to be paid out.", state=settlement["state"])
+    _require_payable(settlement)
     return await _begin(tx, settlement, settlement["mode_now"], bank=bank, by=by, now_ms=now_ms)
+
+
+def _require_payable(settlement: Row) -> None:
+    if settlement["net_amount"] == 0:
+        raise SettlementNotEligible("This settlement has nothing to be paid out.", state=settlement["state"])
+    if settlement["state"] not in _PAYABLE:
+        raise IllegalTransition("This settlement is paid, or may be just now.", state=settlement["state"])
 
 
 async def ask_now(tx: Statements, settlement_id: str, *, now_ms: int) -> bool:
@@ -374,14 +381,14 @@ async def alert(
 
 
 async def mark_paid(tx: Statements, settlement_id: str, *, reference: str, reason: str, by: str, now_ms: int) -> str:
-    """Somebody paid this settlement outside of here; returns its payout's id. Raises NotFound, IllegalTransition for
-    what is paid or has nothing to pay, Conflict for one that a bank pays."""
+    """Somebody paid this settlement outside of here; returns its payout's id. Raises NotFound, SettlementNotEligible
+    without anything to pay, IllegalTransition for what is paid, Conflict for one that a bank pays."""
     settlement = await lock_settlement(tx, settlement_id)
     if settlement["state"] in _PAYABLE:
         await _begin(tx, settlement, PayoutMode.MANUAL, bank=None, by=by, now_ms=now_ms)
         settlement = await lock_settlement(tx, settlement_id)
     if settlement["state"] != SettlementState.PAYING:
-        raise IllegalTransition("This settlement has nothing to be paid out.", state=settlement["state"])
+        _require_payable(settlement)
     rows = await tx.fetch(_PAYOUT + f"WHERE settlement_id = $1 AND state IN ({_PENDING})", settlement_id)
     payout = await lock_payout(tx, rows[0]["id"])
     if payout["mode"] != PayoutMode.MANUAL:

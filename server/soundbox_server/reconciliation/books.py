@@ -35,40 +35,38 @@ async def check(tx: Statements) -> list[Finding]:
 
 
 _BALANCES = """
-SELECT source AS account, unit, -amount AS booked, 0 AS expected FROM posting
+SELECT source AS account, unit, -sum(amount) AS booked, 0 AS expected FROM posting GROUP BY source, unit
 UNION ALL
-SELECT destination, unit, amount, 0 FROM posting
+SELECT destination, unit, sum(amount), 0 FROM posting GROUP BY destination, unit
 """
 
-# Who took a payment's money, what came back of it, and what of that came back after the bank had taken all of it.
-_PAID = """
-SELECT p.id, p.merchant_id, p.paid_amount, p.fee_amount, p.state,
+# What is left of each payment's money and fee, and who took it. Of a reversed one nothing is, or less, where it was
+# refunded besides after the bank had taken all of it.
+_LEFT = """
+SELECT p.merchant_id,
        (SELECT a.provider FROM payment_attempt a WHERE a.payment_id = p.id AND a.state = 'succeeded') AS provider,
-       coalesce((SELECT sum(r.amount) FROM refund r WHERE r.payment_id = p.id AND r.state = 'done'
-                 AND NOT r.from_suspense), 0) AS returned,
-       coalesce((SELECT sum(r.fee_returned) FROM refund r WHERE r.payment_id = p.id AND r.state = 'done'
-                 AND NOT r.from_suspense), 0) AS fee_returned,
-       coalesce((SELECT sum(r.amount) FROM refund r WHERE r.payment_id = p.id AND r.state = 'done'
-                 AND NOT r.from_suspense AND r.finished_at_ms > p.reversed_at_ms), 0) AS returned_twice
-FROM payment p WHERE p.paid_at_ms IS NOT NULL
+       CASE WHEN p.state = 'reversed' THEN -coalesce(r.returned_twice, 0)
+            ELSE p.paid_amount - coalesce(r.returned, 0) END AS gross,
+       CASE WHEN p.state = 'reversed' THEN 0 ELSE p.fee_amount - coalesce(r.fee_returned, 0) END AS fee
+FROM payment p
+LEFT JOIN (SELECT f.payment_id, sum(f.amount) AS returned, sum(f.fee_returned) AS fee_returned,
+                  sum(CASE WHEN f.finished_at_ms > q.reversed_at_ms THEN f.amount ELSE 0 END) AS returned_twice
+           FROM refund f JOIN payment q ON q.id = f.payment_id
+           WHERE f.state = 'done' AND NOT f.from_suspense GROUP BY f.payment_id) r ON r.payment_id = p.id
+WHERE p.paid_at_ms IS NOT NULL
 """
-# What is left of each payment's money and fee. Of a reversed one nothing is, or less, where it was refunded besides.
-_LEFT = f"""
-SELECT id, merchant_id, provider,
-       CASE WHEN state = 'reversed' THEN -returned_twice ELSE paid_amount - returned END AS gross,
-       CASE WHEN state = 'reversed' THEN 0 ELSE fee_amount - fee_returned END AS fee
-FROM ({_PAID}) paid
-"""
-_OF_PAYMENTS = f"""
-SELECT 'provider_receivable:' || provider AS account, -gross AS expected FROM ({_LEFT}) l WHERE provider IS NOT NULL
+# By merchant and provider first: there are few of these, however many payments there are.
+_SUMS = f"SELECT merchant_id, provider, sum(gross) AS gross, sum(fee) AS fee FROM ({_LEFT}) l GROUP BY 1, 2"
+_OF_PAYMENTS = """
+SELECT 'provider_receivable:' || provider AS account, -gross AS expected FROM sums WHERE provider IS NOT NULL
 UNION ALL
-SELECT 'fees:' || provider, fee FROM ({_LEFT}) l WHERE provider IS NOT NULL
+SELECT 'fees:' || provider, fee FROM sums WHERE provider IS NOT NULL
 UNION ALL
-SELECT 'merchant_payable:' || merchant_id, gross - fee FROM ({_LEFT}) l WHERE provider IS NOT NULL
+SELECT 'merchant_payable:' || merchant_id, gross - fee FROM sums WHERE provider IS NOT NULL
 UNION ALL
-SELECT 'cash_sales:' || merchant_id, gross FROM ({_LEFT}) l WHERE provider IS NULL
+SELECT 'cash_sales:' || merchant_id, gross FROM sums WHERE provider IS NULL
 UNION ALL
-SELECT 'cash_drawer:' || merchant_id, -gross FROM ({_LEFT}) l WHERE provider IS NULL
+SELECT 'cash_drawer:' || merchant_id, -gross FROM sums WHERE provider IS NULL
 """
 
 # Money that fitted no payment when it came, as its report was kept. One transfer is known by its retrieval reference,
@@ -100,9 +98,9 @@ SELECT substr(o.source, 10), -o.amount FROM posting o JOIN journal j ON j.id = o
 WHERE j.kind = 'release' AND o.source LIKE 'suspense:%'
 """
 _OF_SUSPENSE = """
-SELECT 'suspense:' || provider AS account, amount AS expected FROM ({kept}) k
+SELECT 'suspense:' || provider AS account, amount AS expected FROM kept
 UNION ALL
-SELECT 'provider_receivable:' || provider, -amount FROM ({kept}) k
+SELECT 'provider_receivable:' || provider, -amount FROM kept
 """
 # What a settlement's net left, where it waits, and where it went once it was paid.
 _OF_SETTLEMENTS = """
@@ -130,21 +128,23 @@ def _member(tx: Statements, name: str) -> str:
     return f"({text})::bigint" if name == "amount_idr" else text
 
 
-def _expected(tx: Statements) -> str:
+def _sums(tx: Statements) -> str:
     told = _TOLD.format(
         status=_member(tx, "status"), currency=_member(tx, "currency"), amount=_member(tx, "amount_idr"),
         rrn=_member(tx, "rrn"),
     )  # fmt: skip
     kept = _KEPT_APART.format(came=_CAME.format(told=told))
-    return f"{_OF_PAYMENTS} UNION ALL {_OF_SUSPENSE.format(kept=kept)} UNION ALL {_OF_SETTLEMENTS}"
+    return f"WITH sums AS MATERIALIZED ({_SUMS}), kept AS MATERIALIZED ({kept})"
 
 
 async def _balances(tx: Statements) -> list[Finding]:
     """Every account that payments have a say about holds what they say."""
     checked = " OR ".join(f"account LIKE '{prefix}%'" for prefix in _CHECKED)
+    expected = " UNION ALL ".join((_OF_PAYMENTS, _OF_SUSPENSE, _OF_SETTLEMENTS))
     rows = await tx.fetch(
-        "SELECT account, unit, CAST(sum(booked) AS BIGINT) AS booked, CAST(sum(expected) AS BIGINT) AS expected FROM ("
-        f"{_BALANCES} UNION ALL SELECT account, 'IDR', 0, expected FROM ({_expected(tx)}) x"
+        f"{_sums(tx)} SELECT account, unit, CAST(sum(booked) AS BIGINT) AS booked, "
+        "CAST(sum(expected) AS BIGINT) AS expected FROM ("
+        f"{_BALANCES} UNION ALL SELECT account, 'IDR', 0, expected FROM ({expected}) x"
         f") b WHERE {checked} GROUP BY account, unit HAVING sum(booked) <> sum(expected) ORDER BY 1, 2 LIMIT {MOST}"
     )
     return _found("balance", rows)

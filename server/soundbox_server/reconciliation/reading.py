@@ -12,7 +12,7 @@ from soundbox_server.devices.bulk import FileRefused, LineError, mistake
 from soundbox_server.reconciliation.state import LineKind
 
 LARGEST_FILE = 16 * 1024 * 1024
-MOST_LINES = 100_000
+MOST_LINES = 50_000
 MOST_MISTAKES = 100
 MOST_AMOUNT_IDR = 999_999_999_999
 JAKARTA = ZoneInfo("Asia/Jakarta")

@@ -245,7 +245,7 @@ async def import_statement(
     day_to: Annotated[Day | None, Query(description="as day_from without it")] = None,
     file_name: Annotated[FileName | None, Query()] = None,
 ) -> Response:
-    """Import a provider's statement as CSV, at most 16 MiB and 100,000 lines: all of it, or nothing and every mistake
+    """Import a provider's statement as CSV, at most 16 MiB and 50,000 lines: all of it, or nothing and every mistake
     by its line. It is compared with our books at once. The same file again is answered with what it led to before."""
     _require_csv(request)
     if day_to is not None and day_to < day_from:

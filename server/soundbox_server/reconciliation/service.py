@@ -253,9 +253,8 @@ FROM (SELECT coalesce(sum(CASE WHEN kind = 'payment' THEN 1 ELSE 0 END), 0) AS p
              sum(CASE WHEN kind = 'payment' THEN fee END) AS fee,
              coalesce(sum(CASE WHEN kind = 'refund' THEN 1 ELSE 0 END), 0) AS refunds,
              coalesce(sum(CASE WHEN kind = 'refund' THEN amount ELSE 0 END), 0) AS refunded,
-             coalesce(sum(CASE WHEN EXISTS (SELECT 1 FROM reconciliation_difference d WHERE d.statement_id = $1
-                                            AND d.line = l.line) THEN 0 ELSE 1 END), 0) AS matched
-      FROM provider_statement_line l WHERE l.statement_id = $1) s
+             count(*) - (SELECT count(DISTINCT line) FROM reconciliation_difference WHERE statement_id = $1) AS matched
+      FROM provider_statement_line WHERE statement_id = $1) s
 WHERE provider_statement.id = $1
 """,
         statement_id,

@@ -124,6 +124,24 @@ def test_revenue_is_compared_with_the_payments_and_mended(tmp_path: Path) -> Non
     assert (whole.returncode, json.loads(whole.stdout)) == (0, [])
 
 
+def test_the_ledger_is_compared_with_the_payments(tmp_path: Path) -> None:
+    run("migrate", home=tmp_path)
+    right = run("ledger", "check", home=tmp_path)
+    with sqlite3.connect(tmp_path / "soundbox.db") as database:
+        database.execute("INSERT INTO journal (id, kind, booked_at_ms) VALUES ('jrn_1', 'release', 7)")
+        database.execute("INSERT INTO posting VALUES ('jrn_1', 0, 'fees:acme', 'manual_payout', 'IDR', 7)")
+
+    told = run("ledger", "check", home=tmp_path)
+    listed = run("ledger", "check", "--json", home=tmp_path)
+
+    assert (right.returncode, right.stdout) == (0, "The books are as the payments say.\n")
+    assert (told.returncode, told.stderr) == (1, "")
+    assert told.stdout == (
+        "balance fees:acme: -7 IDR booked, 0 expected\nbalance manual_payout: 7 IDR booked, 0 expected\n"
+    )
+    assert [one["subject"] for one in json.loads(listed.stdout)] == ["fees:acme", "manual_payout"]
+
+
 def test_the_demo_seed_is_refused_in_production(tmp_path: Path) -> None:
     run("migrate", home=tmp_path)
 

@@ -32,6 +32,7 @@ AUDIENCES = (
         paths="^/admin/(devices|transactions|refunds|provider-reports|mails|organisations|people|api-keys|me)(/|$)",
         person="per_demo_admin",
     ),
+    Audience(name="money", paths="^/admin/(settlements|payouts|reconciliation)(/|$)", person="per_demo_admin"),
     Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
     Audience(
         name="shop",
