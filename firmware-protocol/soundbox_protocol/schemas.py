@@ -40,8 +40,9 @@ def part_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
 
 def parts() -> dict[str, dict[str, Any]]:
     """Name → schema of each object inside a message."""
-    payloads = {f"payload-{name.replace('_', '-')}": model for name, model in COMMANDS.items()}
-    return {name: part_schema(model, name) for name, model in {"config": BoxConfig, **payloads}.items()}
+    models: dict[str, type[BaseModel]] = {"config": BoxConfig}
+    models |= {f"payload-{name.replace('_', '-')}": model for name, model in COMMANDS.items()}
+    return {name: part_schema(model, name) for name, model in models.items()}
 
 
 def _schema(model: type[Message], topic: str, *, is_signed: bool) -> dict[str, Any]:

@@ -29,7 +29,8 @@ AUDIENCES = (
     ),
     Audience(
         name="fleet",
-        paths="^/admin/(devices|transactions|refunds|provider-reports|mails|organisations|people|api-keys|me)(/|$)",
+        paths="^/admin/(devices|config|command-batches|transactions|refunds|provider-reports|mails|organisations|people|"
+        "api-keys|me)(/|$)",
         person="per_demo_admin",
     ),
     Audience(name="account", paths=_ONES_OWN, but="^/admin", person="per_demo_owner", afresh=True),
