@@ -418,17 +418,12 @@ class RefreshConfig(_Wire):
 
 
 class QuietHours(_Wire):
-    """From `start` to `end` by the box's local time, which may pass midnight, it speaks no louder than `volume`."""
+    """From `start` to `end` by the box's local time, which may pass midnight, it speaks no louder than `volume`. The
+    same time twice is all day."""
 
     start: LocalTime
     end: LocalTime
     volume: Annotated[int, Field(ge=QUIETEST, le=100)]
-
-    @model_validator(mode="after")
-    def _lasts(self) -> Self:
-        if self.start == self.end:
-            raise ValueError("start and end are the same time")
-        return self
 
 
 class BoxConfig(_Wire):

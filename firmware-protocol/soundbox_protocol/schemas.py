@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from soundbox_protocol.messages import MESSAGES, PROVISIONING, Message
+from pydantic import BaseModel
+
+from soundbox_protocol.messages import COMMANDS, MESSAGES, PROVISIONING, BoxConfig, Message
 from soundbox_protocol.topics import Downlink, Uplink
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,6 +29,20 @@ def schema(channel: Uplink | Downlink) -> dict[str, Any]:
 def provisioning_schema(end: str) -> dict[str, Any]:
     """The schema of `request`, which is signed, or `response`, whose secrets are sealed."""
     return _schema(PROVISIONING[end], f"provision/{{nonce}}/{end}", is_signed=end == "request")
+
+
+def part_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """The schema of an object inside a message: a configuration, a command's payload."""
+    described = model.model_json_schema()
+    described["properties"] = {key: _on_the_wire(field) for key, field in described.get("properties", {}).items()}
+    return {"$schema": DIALECT, "$id": f"urn:soundbox:v1:{name.replace('-', '_')}", **described}
+
+
+def parts() -> dict[str, dict[str, Any]]:
+    """Name → schema of each object inside a message."""
+    models: dict[str, type[BaseModel]] = {"config": BoxConfig}
+    models |= {f"payload-{name.replace('_', '-')}": model for name, model in COMMANDS.items()}
+    return {name: part_schema(model, name) for name, model in models.items()}
 
 
 def _schema(model: type[Message], topic: str, *, is_signed: bool) -> dict[str, Any]:
@@ -47,9 +63,10 @@ def _schema(model: type[Message], topic: str, *, is_signed: bool) -> dict[str, A
 
 
 def files() -> dict[str, str]:
-    """File name → content, one schema per message."""
+    """File name → content, one schema per message, and one per object inside one."""
     named = {channel.value.replace("/", "-"): schema(channel) for channel in MESSAGES}
     named |= {f"provision-{end}": provisioning_schema(end) for end in PROVISIONING}
+    named |= parts()
     return {f"{name}.json": json.dumps(one, indent=2, ensure_ascii=False) + "\n" for name, one in named.items()}
 
 

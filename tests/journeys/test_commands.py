@@ -135,3 +135,62 @@ async def test_a_box_without_https_changes_its_credential(hub: Stack, idle: Cred
 
     await until(lambda: let_in(kept[-1].broker_password), what="the broker knows the new password")
     assert not await let_in(idle.password)
+
+
+async def test_an_offline_box_does_once_what_was_given_before_the_hub_began_anew(
+    hub: Stack, idle: Credentials, tmp_path: Path
+) -> None:
+    given = await ask(hub, idle, "commands", command_name="play_test")
+    replaced = await ask(hub, idle, "commands", command_name="set_volume", payload={"volume": 10})
+    volume = await ask(hub, idle, "commands", command_name="set_volume", payload={"volume": 35})
+    test_id, old_id, volume_id = (answer.json()["data"]["command_id"] for answer in (given, replaced, volume))
+    await next(child for child in hub.children if child.name == "worker").kill()
+    hub.children = [child for child in hub.children if child.name != "worker"]
+    await hub.start("worker")
+    before = [await state_of(hub, command_id) for command_id in (test_id, old_id, volume_id)]
+
+    async with on_air(hub, idle, tmp_path) as voice:
+
+        async def done() -> bool:
+            return {await state_of(hub, test_id), await state_of(hub, volume_id)} == {"succeeded"}
+
+        await until(done, what="both done")
+        said = [(speech.event_id, speech.sentence) for speech in voice.said]
+
+    assert before == ["queued", "cancelled", "queued"]
+    assert said == [(test_id, "Tes suara: satu dua tiga")]
+
+
+async def test_a_box_is_configured_while_it_runs_and_after_a_reboot(
+    hub: Stack, idle: Credentials, tmp_path: Path
+) -> None:
+    async def configure(**settings: Any) -> dict[str, Any]:
+        async with httpx.AsyncClient(base_url=hub.url, headers=await hub.login(), timeout=20) as operator:
+            answer = await operator.patch(f"/admin/devices/{idle.device_id}/config", json=settings)
+            return dict(answer.json()["data"])
+
+    async def standing() -> tuple[Any, ...]:
+        found = await hub.query("SELECT version, state FROM device_config WHERE device_id = $1", idle.device_id)
+        return found[0]
+
+    offline = await configure(language="en")
+    async with on_air(hub, idle, tmp_path) as voice:
+        await until(lambda: _is(standing, (1, "applied")), what="the first configuration in force")
+        live = await configure(volume=35)
+        await until(lambda: _is(standing, (2, "applied")), what="the second one in force")
+        rebooted = (await ask(hub, idle, "commands", command_name="reboot")).json()["data"]["command_id"]
+
+        async def back() -> bool:
+            return await state_of(hub, rebooted) == "succeeded"
+
+        await until(back, what="the box back after its reboot")
+        await until(lambda: online(hub, idle), what="the box online again")
+        await ask(hub, idle, "commands", command_name="identify")
+        await until(lambda: voice.said, what="its answer")
+
+    assert (offline["status"], live["status"]) == ("pending", "pushed")
+    assert (voice.said[0].sentence, voice.said[0].volume) == ("Here I am", 35)
+
+
+async def _is(standing: Callable[[], Any], wanted: tuple[Any, ...]) -> bool:
+    return bool(await standing() == wanted)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from soundbox_protocol import schemas
-from soundbox_protocol.messages import MESSAGES, PROVISIONING
+from soundbox_protocol.messages import COMMANDS, MESSAGES, PROVISIONING
 from soundbox_protocol.topics import Downlink, Uplink
 
 SPEC = Path(__file__).parents[2] / "firmware-protocol"
@@ -102,6 +102,36 @@ def test_a_vector_of_a_nameless_box_conforms_exactly_when_it_is_valid(end: str) 
     for case in found:
         if case["valid"] or case.get("member"):
             assert conforms(json.loads(case["payload"]), schema, schema) is case["valid"], case["name"]
+
+
+def load(name: str) -> list[dict[str, Any]]:
+    return json.loads((SPEC / f"vectors/v1/{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_commands_payload_has_a_schema_and_a_vector_that_conforms(name: str) -> None:
+    schema = schemas.parts()[f"payload-{name.replace('_', '-')}"]
+    said = [case["fields"] for case in load("command") if case["valid"] and case["fields"]["command_name"] == name]
+
+    assert said
+    assert all(conforms(fields["payload"], schema, schema) for fields in said)
+    assert not conforms([], schema, schema)
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [({}, True), ({"volume": 101}, False), ({"lamp": "red"}, True), ({"language": "jv"}, False),
+     ({"quiet_hours": {"start": "22:00", "end": "06:00", "volume": 9}}, False), ({"quiet_hours": {}}, False)],
+)  # fmt: skip
+def test_a_configuration_conforms_when_a_box_can_have_it(config: dict[str, Any], fits: bool) -> None:
+    schema = schemas.parts()["config"]
+
+    assert conforms(config, schema, schema) is fits
+    assert all(
+        conforms(case["fields"]["config"], schema, schema)
+        for case in load("config-push")
+        if case["valid"] and case["name"] != "largest"
+    )
 
 
 @pytest.mark.parametrize(("channel", "case"), vectors())

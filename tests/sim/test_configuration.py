@@ -100,6 +100,16 @@ def test_quiet_hours_pass_midnight_by_the_shops_own_time(make_bench, hub, hour, 
     assert bench.box.volume(bench.now) == volume
 
 
+def test_quiet_hours_that_end_when_they_begin_are_all_day(bench, hub) -> None:
+    bench.hear(hub.config(1, quiet_hours={"start": "22:00", "end": "22:00", "volume": 20}))
+    volumes = []
+    for _ in range(24):
+        volumes.append(bench.box.volume(bench.now))
+        bench.now += HOUR_MS
+
+    assert set(volumes) == {20}
+
+
 def test_quiet_hours_make_nothing_louder(bench, hub) -> None:
     bench.hear(hub.config(1, volume=15, quiet_hours={"start": "16:00", "end": "18:00", "volume": 20}))
 

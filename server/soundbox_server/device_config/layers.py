@@ -1,9 +1,9 @@
 """Settings from wide to narrow: fleet, merchant, device. What a narrower layer names counts, the rest is inherited."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from soundbox_protocol.configuration import config_bytes
 from soundbox_protocol.messages import QUIETEST, BoxConfig
@@ -15,17 +15,11 @@ LocalTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
 class QuietHours(Body):
-    """Quieter, never silent. By the box's local time, which may pass midnight."""
+    """Quieter, never silent. By the box's local time, which may pass midnight; the same time twice is all day."""
 
     start: Annotated[LocalTime, Field(examples=["21:30"])]
     end: Annotated[LocalTime, Field(examples=["06:00"])]
     volume: Annotated[int, Field(ge=QUIETEST, le=100, examples=[25])]
-
-    @model_validator(mode="after")
-    def _lasts(self) -> Self:
-        if self.start == self.end:
-            raise ValueError("start and end are the same time: for no quiet hours write off, or null to inherit")
-        return self
 
 
 class LayerChanges(Body):

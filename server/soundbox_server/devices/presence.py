@@ -241,8 +241,8 @@ async def _end_interval(tx: Statements, device_id: str, *, reason: str, at_ms: i
 
 
 async def heard_of(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> None:
-    """Heartbeats came over MQTT: a box that only fell silent is back. One whose will has been heard is not: its
-    heartbeat is older than its will."""
+    """Heartbeats came, by whichever door: a box that only fell silent is back. One whose will has been heard is not:
+    its heartbeat is older than its will, or came over HTTP while its MQTT is away."""
     silent = await tx.fetch(
         f"SELECT device_id FROM device_presence WHERE device_id {tx.among(1)} AND NOT online "
         f"AND offline_reason = 'silent' ORDER BY device_id {tx.lock('device_presence')}",

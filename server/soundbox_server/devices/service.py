@@ -288,6 +288,8 @@ ON CONFLICT (device_id) DO UPDATE SET
 
 async def take_heartbeats(tx: Statements, heartbeats: Sequence[Vitals]) -> None:
     """All go into the history; of each box the newest becomes its latest state."""
+    if not heartbeats:
+        return
     await tx.many(
         "INSERT INTO device_heartbeat (id, device_id, received_at_ms, source, payload) VALUES ($1, $2, $3, $4, $5)",
         [
@@ -297,9 +299,7 @@ async def take_heartbeats(tx: Statements, heartbeats: Sequence[Vitals]) -> None:
     )
     latest = {beat.device_id: beat for beat in heartbeats}
     await tx.many(_LATEST, [_latest_row(latest[device_id]) for device_id in sorted(latest)])
-    if connected := [device_id for device_id, beat in latest.items() if beat.source == "mqtt"]:
-        at_ms = max(latest[device_id].received_at_ms for device_id in connected)
-        await presence.heard_of(tx, connected, at_ms=at_ms)
+    await presence.heard_of(tx, sorted(latest), at_ms=max(beat.received_at_ms for beat in heartbeats))
 
 
 def _latest_row(beat: Vitals) -> tuple[object, ...]:

@@ -189,13 +189,16 @@ async def test_a_will_after_the_silence_counts(database: Database, box: str) -> 
     assert await seen(database, box) == (False, "will")
 
 
-async def test_a_heartbeat_over_http_proves_no_connection(database: Database, box: str) -> None:
-    """Race 5: a box may well reach us over HTTP while its MQTT hangs."""
+async def test_a_heartbeat_over_http_breaks_a_silence_and_undoes_no_will(database: Database, box: str) -> None:
+    """Race 5: some boxes send them over HTTP alone; the broker says what it knows of the MQTT session."""
     await say(database, birth(box, 1))
     await fall_silent(database, NOW + SILENT_MS)
     await beat(database, box, NOW + SILENT_MS + 20, source="http")
+    back = await seen(database, box)
+    await say(database, will(box, 1, NOW + SILENT_MS + 30))
+    await beat(database, box, NOW + SILENT_MS + 40, source="http")
 
-    assert await seen(database, box) == (False, "silent")
+    assert (back, await seen(database, box)) == ((True, None), (False, "will"))
 
 
 async def test_a_heartbeat_and_the_look_for_silence_at_once_agree(database: Database, shop: Shop) -> None:

@@ -29,7 +29,8 @@ AUDIENCES = (
     ),
     Audience(
         name="fleet",
-        paths="^/admin/(devices|transactions|refunds|provider-reports|mails|organisations|people|api-keys|me)(/|$)",
+        paths="^/admin/(devices|config|command-batches|transactions|refunds|provider-reports|mails|organisations|people|"
+        "api-keys|me)(/|$)",
         person="per_demo_admin",
     ),
     Audience(name="money", paths="^/admin/(settlements|payouts|reconciliation)(/|$)", person="per_demo_admin"),
