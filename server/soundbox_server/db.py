@@ -538,6 +538,10 @@ class Database:
         async with reading(self) as session:
             return await work(await statements(session))
 
+    async def read_at_leisure(self, work: Work[Result]) -> Result:
+        """The same for work that only reads: it keeps nobody waiting, however long it takes."""
+        return await (self.read if self.dialect == "sqlite" else self.write_at_leisure)(work)
+
     def _write_sqlite(self, work: Work[Result]) -> _Done[Result]:
         connection = self._sqlite = self._sqlite or _open_sqlite(str(self.url.database))
         with self._turn():

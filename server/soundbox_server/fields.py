@@ -39,6 +39,13 @@ def _seen(text: str) -> str:
     return text
 
 
+def _real_day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError("no such day") from None
+
+
 def _moment_ms(value: object) -> object:
     """Milliseconds since 1970 of an RFC 3339 time. A time without a zone could mean two moments."""
     if not isinstance(value, str) or not re.fullmatch(_MOMENT, value):
