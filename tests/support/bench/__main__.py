@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from support.bench import grown
 from support.bench.measure import QUICK, SMOKE, Figures, Plan, Round, Summary, installation
+from support.bench.settling import settling
 
 Ratio = Callable[[Round], float]
 
@@ -24,6 +25,12 @@ def main() -> None:
     kinds = ("sqlite", "postgresql") if options.database == "both" else (options.database,)
     if options.grown:
         _grown(options, kinds)
+        return
+    if options.settlement:
+        rounds = options.rounds or 3
+        settled = [asyncio.run(settling(kind, payments=options.settlement, rounds=rounds)) for kind in kinds]
+        as_json = msgspec.json.format(msgspec.json.encode(settled)).decode()
+        print(as_json if options.json else "\n\n".join(one.table() for one in settled))
         return
     found = [asyncio.run(measured(replace(plan, **given), kind)) for kind in kinds]
     if options.json:
@@ -125,6 +132,9 @@ def _options() -> Any:
         "--grown", nargs=2, type=int, metavar=("SMALL", "LARGE"),
         help="instead: what a callback costs where so many payments were made before; 100000 1000000 takes minutes",
     )  # fmt: skip
+    parser.add_argument(
+        "--settlement", type=int, metavar="PAYMENTS", help="instead: settle a day of so many, beside raw SQL"
+    )
     parser.add_argument("--json", action="store_true", help="every round's figures as JSON")
     return parser.parse_args()
 
