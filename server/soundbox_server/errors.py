@@ -27,10 +27,10 @@ class InvalidAmount(SoundboxError):
 
 
 class InvalidPaymentType(SoundboxError):
-    """A method that nobody offers here."""
+    """A method that there is, and that nobody offers here."""
 
     code = "INVALID_PAYMENT_TYPE"
-    status = 400
+    status = 422
 
 
 class Unauthenticated(SoundboxError):

@@ -20,6 +20,7 @@ from soundbox_server.errors import (
     Forbidden,
     GatewayError,
     InvalidAmount,
+    InvalidPaymentType,
     NotFound,
     PartnerTimeout,
     TransactionNotFound,
@@ -159,7 +160,7 @@ class Created(BaseModel):
 
 _CREATED: dict[int | str, dict[str, Any]] = {
     200: {"model": Created},
-    **problems(InvalidAmount, Forbidden, NotFound, Conflict, GatewayError, PartnerTimeout),
+    **problems(InvalidAmount, InvalidPaymentType, Forbidden, NotFound, Conflict, GatewayError, PartnerTimeout),
 }
 
 

@@ -23,6 +23,7 @@ from soundbox_server.errors import (
     Forbidden,
     GatewayError,
     InvalidAmount,
+    InvalidPaymentType,
     NotFound,
     PartnerTimeout,
     TransactionNotFound,
@@ -206,7 +207,7 @@ class Checked(BaseModel):
     status_code=201,
     responses={
         201: {"model": CreatedTransaction},
-        **problems(InvalidAmount, Forbidden, NotFound, Conflict, GatewayError, PartnerTimeout),
+        **problems(InvalidAmount, InvalidPaymentType, Forbidden, NotFound, Conflict, GatewayError, PartnerTimeout),
     },
 )
 async def create_transaction(

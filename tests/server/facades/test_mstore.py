@@ -84,6 +84,13 @@ async def test_the_picture_that_the_answer_names_shows_the_same_qr_to_its_own_me
     assert (strange["error"], nobody.status_code, over["error"]) == ("TRANSACTION_NOT_FOUND", 401, "CONFLICT")
 
 
+async def test_a_method_that_no_provider_offers_here_is_named(owner: Merchant, database: Database) -> None:
+    refused = await owner.post(PAYMENTS, order(method="ovo", customer_phone="+6281234567890"), status=422)
+
+    assert (refused["error"], refused["details"]) == ("INVALID_PAYMENT_TYPE", {"method": "ovo"})
+    assert await rows(database, "SELECT id FROM payment") == []
+
+
 async def test_an_order_code_stands_for_one_payment(owner: Merchant, database: Database) -> None:
     first = await owner.call("POST", PAYMENTS, json=order())
     again = await owner.call("POST", PAYMENTS, json=order())
