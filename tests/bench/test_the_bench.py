@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.bench.__main__ import measured, table
 from support.bench.measure import SMOKE
+from support.bench.settling import settling
 
 
 async def test_a_small_run_measures_everything_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +25,10 @@ async def _measure() -> None:
     assert 0 < one.product_alone.heard_p50_ms <= one.product_alone.heard_p99_ms
     assert figures.beats_http[0].recorded == figures.beats_mqtt[0].recorded == SMOKE.beats
     assert "ratio, throughput" in table(figures)
+
+
+async def test_a_small_day_is_settled_by_both() -> None:
+    settled = await settling("sqlite", payments=200, rounds=1)
+
+    assert len(settled.raw_s) == len(settled.product_s) == 1
+    assert "200 payments" in settled.table()

@@ -23,6 +23,7 @@ TOGETHER = {"sqlite": 10_000, "postgresql": 250_000}
 BATCHES = 500  # calculated in one transaction
 # A journal may be committed somewhat after it was booked, and clocks differ: so far back the next run looks again.
 SLACK_MS = 15 * 60_000
+_MOVES = "('capture', 'refund', 'reversal')"  # journals that move what a merchant is owed
 _TURN = 7_265_105  # PostgreSQL's advisory lock
 
 
@@ -98,8 +99,11 @@ async def _start(tx: Statements, whom: str, of: str, *, now_ms: int) -> str:
         f"FROM merchant m LEFT JOIN settlement_progress g ON g.merchant_id = m.id WHERE {whom}",
         of,
     )
-    new_ms = now_ms if rows[0]["new"] is None else rows[0]["new"]
-    return str(min(rows[0]["settled_to"] or "~", lowest_id("jrn", new_ms - SLACK_MS)))
+    settled_to, new_ms = rows[0]["settled_to"], rows[0]["new"]
+    if settled_to is None and new_ms is None:  # nobody is to be settled
+        return lowest_id("jrn", now_ms)
+    bounds = (settled_to, None if new_ms is None else lowest_id("jrn", new_ms - SLACK_MS))
+    return min(bound for bound in bounds if bound is not None)
 
 
 async def _run(tx: Statements, wanted: Wanted) -> Row | None:
@@ -112,23 +116,25 @@ async def _run(tx: Statements, wanted: Wanted) -> Row | None:
 
 
 async def advance(tx: Statements, wanted: Wanted, *, now_ms: int) -> bool:
-    """Do the next piece of a run that was begun; whether all of it is done."""
+    """Do the next piece of a run that was begun, or all of a small one; whether all of it is done."""
     await take_turn(tx)
     run = await _run(tx, wanted)
     if run is None:
         raise NotFound("This window is not being settled.", window=wanted.run)
-    if run["state"] == RunState.COLLECTING:
-        await _collect_some(tx, wanted, run, now_ms=now_ms)
-    elif run["state"] == RunState.CALCULATING:
-        await _calculate_some(tx, wanted, run, now_ms=now_ms)
-    return bool(run["state"] == RunState.DONE)
+    if run["state"] == RunState.DONE:
+        return True
+    if run["state"] == RunState.COLLECTING and not await _collect_some(tx, wanted, run, now_ms=now_ms):
+        return False
+    return await _calculate_some(tx, wanted, now_ms=now_ms)
 
 
-async def _collect_some(tx: Statements, wanted: Wanted, run: Row, *, now_ms: int) -> None:
+async def _collect_some(tx: Statements, wanted: Wanted, run: Row, *, now_ms: int) -> bool:
+    """Whether there is nothing more to collect."""
     together = TOGETHER[tx.dialect]
     rows = await tx.fetch(
-        "SELECT count(*) AS many, max(id) AS last, min(CASE WHEN booked_at_ms >= $3 THEN id END) AS recent "
-        "FROM (SELECT id, booked_at_ms FROM journal WHERE id > $1 ORDER BY id LIMIT $2) piece",
+        "SELECT count(*) AS many, max(id) AS last, "
+        f"min(CASE WHEN booked_at_ms >= $3 AND kind IN {_MOVES} THEN id END) AS recent "
+        "FROM (SELECT id, kind, booked_at_ms FROM journal WHERE id > $1 ORDER BY id LIMIT $2) piece",
         run["cursor"], together, wanted.window.closes_at_ms - SLACK_MS,
     )  # fmt: skip
     found, settled_to = rows[0], run["settled_to"]
@@ -147,6 +153,7 @@ async def _collect_some(tx: Statements, wanted: Wanted, run: Row, *, now_ms: int
         *wanted.key, found["last"] or run["cursor"], settled_to, state.value,
     )  # fmt: skip
     failpoints.reached("settlement.collected")
+    return state is RunState.CALCULATING
 
 
 async def _last_before(tx: Statements, journal_id: str) -> str | None:
@@ -155,37 +162,37 @@ async def _last_before(tx: Statements, journal_id: str) -> str | None:
 
 
 _AT_MS = "CASE WHEN j.kind = 'capture' THEN pay.paid_at_ms ELSE j.booked_at_ms END"
-_OURS = f"j.id > $1 AND j.id <= $2 AND j.kind IN ('capture', 'refund', 'reversal') AND {_AT_MS} < $3"
+_OURS = f"j.id > $1 AND j.id <= $2 AND j.kind IN {_MOVES} AND {_AT_MS} < $3"
+# CROSS JOIN: SQLite keeps this order, from the range on; from a merchant on it would look at all its payments ever.
 _MERCHANTS = """
-SELECT DISTINCT m.id, m.payout_mode FROM journal j JOIN payment pay ON pay.id = j.payment_id
-JOIN merchant m ON m.id = pay.merchant_id
-WHERE {ours} AND pay.method <> 'cash' AND {members} AND NOT EXISTS (
+SELECT DISTINCT m.id, m.payout_mode FROM journal j CROSS JOIN payment pay CROSS JOIN merchant m
+WHERE {ours} AND pay.id = j.payment_id AND pay.method <> 'cash' AND m.id = pay.merchant_id AND {members}
+AND NOT EXISTS (
   SELECT 1 FROM settlement s WHERE s.merchant_id = pay.merchant_id AND s.day = $4 AND s.window_name = $5)
 ORDER BY 1
 """
 # A journal's first posting is the money, its second the fee; both again name the range, so that nobody reads all.
 _MOVED = """
 SELECT {columns}
-FROM journal j
-JOIN posting money ON money.journal_id = j.id AND money.position = 0
-  AND money.journal_id > $1 AND money.journal_id <= $2
-JOIN payment pay ON pay.id = j.payment_id
+FROM journal j CROSS JOIN posting money CROSS JOIN payment pay CROSS JOIN {other}
 LEFT JOIN posting fee ON fee.journal_id = j.id AND fee.position = 1
   AND fee.journal_id > $1 AND fee.journal_id <= $2
   AND 'merchant_payable:' || pay.merchant_id IN (fee.source, fee.destination)
-"""
-_IS_OWED = """
-'merchant_payable:' || pay.merchant_id = CASE WHEN j.kind = 'capture' THEN money.destination ELSE money.source END
+WHERE {ours} AND money.journal_id = j.id AND money.position = 0
+  AND money.journal_id > $1 AND money.journal_id <= $2 AND pay.id = j.payment_id
+  AND 'merchant_payable:' || pay.merchant_id =
+    CASE WHEN j.kind = 'capture' THEN money.destination ELSE money.source END
 """
 _PROVIDER = "substr(CASE WHEN j.kind = 'capture' THEN money.source ELSE money.destination END, 21)"
 _GROSS = "CASE WHEN j.kind = 'capture' THEN money.amount ELSE -money.amount END"
 _FEE = "coalesce(CASE WHEN j.kind = 'capture' THEN fee.amount ELSE -fee.amount END, 0)"
 _KIND = "CASE WHEN j.kind = 'capture' THEN 'payment' ELSE j.kind END"
+_COLUMNS = f"s.id, j.id, pay.id, {_KIND}, {_PROVIDER}, {_GROSS}, {_FEE}, {_AT_MS}"
 _ITEMS = f"""
 INSERT INTO settlement_item (settlement_id, journal_id, payment_id, kind, provider, gross_amount, fee_amount, at_ms)
-{_MOVED.format(columns=f"s.id, j.id, pay.id, {_KIND}, {_PROVIDER}, {_GROSS}, {_FEE}, {_AT_MS}")}
-JOIN settlement s ON s.merchant_id = pay.merchant_id AND s.day = $4 AND s.window_name = $5 AND s.state = 'open'
-WHERE {_OURS} AND {_IS_OWED} AND {{members}} ORDER BY s.id, j.id
+{_MOVED.format(columns=_COLUMNS, other="settlement s", ours=_OURS)}
+AND s.merchant_id = pay.merchant_id AND s.day = $4 AND s.window_name = $5 AND s.state = 'open' AND {{members}}
+ORDER BY s.id, j.id
 ON CONFLICT (journal_id) DO NOTHING
 """
 
@@ -210,7 +217,8 @@ async def _collect(tx: Statements, wanted: Wanted, piece: _Piece, *, now_ms: int
     await tx.execute(_ITEMS.format(members=piece.members), *args)
 
 
-async def _calculate_some(tx: Statements, wanted: Wanted, run: Row, *, now_ms: int) -> None:
+async def _calculate_some(tx: Statements, wanted: Wanted, *, now_ms: int) -> bool:
+    """Whether there is nothing more to calculate."""
     rows = await tx.fetch(
         "SELECT id, merchant_id FROM settlement WHERE fee_profile_id = $1 AND day = $2 AND window_name = $3 "
         f"AND state = 'open' ORDER BY id LIMIT $4 {tx.lock('settlement')}",
@@ -219,14 +227,16 @@ async def _calculate_some(tx: Statements, wanted: Wanted, run: Row, *, now_ms: i
     await _calculate(tx, {row["id"]: row["merchant_id"] for row in rows}, now_ms=now_ms)
     failpoints.reached("settlement.calculated")
     if len(rows) < BATCHES:
-        await _finish(tx, wanted, run, now_ms=now_ms)
+        await _finish(tx, wanted, now_ms=now_ms)
+    return len(rows) < BATCHES
 
 
-async def _finish(tx: Statements, wanted: Wanted, run: Row, *, now_ms: int) -> None:
-    await tx.execute(
+async def _finish(tx: Statements, wanted: Wanted, *, now_ms: int) -> None:
+    done = require_run(RunState.CALCULATING, RunState.DONE)
+    (run,) = await tx.fetch(
         "UPDATE settlement_run SET state = $4, finished_at_ms = $5 "
-        "WHERE fee_profile_id = $1 AND day = $2 AND window_name = $3",
-        *wanted.key, require_run(run["state"], RunState.DONE).value, now_ms,
+        "WHERE fee_profile_id = $1 AND day = $2 AND window_name = $3 RETURNING settled_to",
+        *wanted.key, done.value, now_ms,
     )  # fmt: skip
     # Only who was there for all of it: a merchant that was approved meanwhile has pieces that nobody looked at.
     await tx.execute(
@@ -381,12 +391,14 @@ async def preview(tx: Statements, wanted: Wanted, *, merchant_id: str | None, no
 
 
 _SEEN = _MOVED.format(
-    columns=f"pay.merchant_id, {_KIND} AS kind, {_PROVIDER} AS provider, {_GROSS} AS gross_amount, {_FEE} AS fee_amount"
+    columns=f"m.id AS merchant_id, {_KIND} AS kind, {_PROVIDER} AS provider, {_GROSS} AS gross_amount, "
+    f"{_FEE} AS fee_amount",
+    other="merchant m",
+    ours=_OURS,
 )
 _PREVIEW = _SUMS.replace("settlement_id", "merchant_id", 1).replace(
     "FROM settlement_item WHERE settlement_id {among}",
-    f"""FROM ({_SEEN} JOIN merchant m ON m.id = pay.merchant_id
-WHERE {_OURS} AND {_IS_OWED} AND {{members}}
+    f"""FROM ({_SEEN} AND m.id = pay.merchant_id AND {{members}}
 AND NOT EXISTS (SELECT 1 FROM settlement_item i WHERE i.journal_id = j.id)
 AND NOT EXISTS (SELECT 1 FROM settlement s
   WHERE s.merchant_id = pay.merchant_id AND s.day = $4 AND s.window_name = $5 AND s.state <> 'open')) seen""",

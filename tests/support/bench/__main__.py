@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from support.bench.measure import QUICK, SMOKE, Figures, Plan, Round, Summary, installation
+from support.bench.settling import settling
 
 Ratio = Callable[[Round], float]
 
@@ -21,6 +22,12 @@ def main() -> None:
     if "payments" in given:
         given["baseline_calls"] = 3 * given["payments"]
     kinds = ("sqlite", "postgresql") if options.database == "both" else (options.database,)
+    if options.settlement:
+        rounds = options.rounds or 3
+        settled = [asyncio.run(settling(kind, payments=options.settlement, rounds=rounds)) for kind in kinds]
+        as_json = msgspec.json.format(msgspec.json.encode(settled)).decode()
+        print(as_json if options.json else "\n\n".join(one.table() for one in settled))
+        return
     found = [asyncio.run(measured(replace(plan, **given), kind)) for kind in kinds]
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
@@ -100,6 +107,9 @@ def _options() -> Any:
     parser.add_argument("--rounds", type=int, help="of baseline and product in turn; the first only warms up")
     parser.add_argument("--payments", type=int, help="callbacks of one loaded run")
     parser.add_argument("--connections", type=int, help="callbacks under way at once in a loaded run")
+    parser.add_argument(
+        "--settlement", type=int, metavar="PAYMENTS", help="instead: settle a day of so many, beside raw SQL"
+    )
     parser.add_argument("--json", action="store_true", help="every round's figures as JSON")
     return parser.parse_args()
 
