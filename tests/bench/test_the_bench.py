@@ -7,6 +7,7 @@ import pytest
 from support.bench import grown
 from support.bench.__main__ import measured, table
 from support.bench.measure import SMOKE
+from support.bench.settling import settling
 
 
 async def test_a_small_run_measures_everything_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +38,10 @@ async def test_a_grown_database_is_measured_beside_a_smaller_one(kind: str, monk
     assert found.large.bytes_on_disk > found.small.bytes_on_disk
     assert found.ratio("elapsed_us") > 0
     assert "1,000 payments" in grown.table(found)
+
+
+async def test_a_small_day_is_settled_by_both() -> None:
+    settled = await settling("sqlite", payments=200, rounds=1)
+
+    assert len(settled.raw_s) == len(settled.product_s) == 1
+    assert "200 payments" in settled.table()

@@ -55,6 +55,7 @@ async def check_books(database: Database) -> Books:
     balances = _balances(postings)
     assert sum(balances.values()) == 0
     settled = await _check_settlements(database, payments, refunds, balances)
+    paid_out = await _check_payouts(database, balances)
     done = [refund for refund in refunds if refund["state"] == "done" and not refund["from_suspense"]]
     suspense: Counter[str] = Counter()
     for provider in {*providers.values(), *came}:
@@ -64,6 +65,7 @@ async def check_books(database: Database) -> Books:
         assert suspense[provider] >= 0
         assert balances[f"suspense:{provider}"] == suspense[provider]
         receivable = _total(gross, "paid_amount") - _total(back, "amount") - went["reversal", provider]
+        receivable -= paid_out[provider]
         assert -balances[f"provider_receivable:{provider}"] == receivable + suspense[provider]
         fees = _total(gross, "fee_amount") - _total(back, "fee_returned") - went["reversed_fee", provider]
         assert balances[f"fees:{provider}"] == fees
@@ -146,6 +148,25 @@ async def _check_settlements(
     assert +carried == +waiting
     assert -carried == -waiting
     return settled
+
+
+async def _check_payouts(database: Database, balances: Counter[str]) -> Counter[str]:
+    """A batch is paid by one payout or by none, and clearing holds it as long as it is not; what went through each
+    provider."""
+    found = await rows(database, "SELECT id, settlement_id, mode, amount, state FROM payout")
+    paid = {row["settlement_id"]: row for row in found if row["state"] == "succeeded"}
+    assert len(paid) == sum(row["state"] == "succeeded" for row in found)
+    for batch in await rows(database, "SELECT id, state, net_amount FROM settlement"):
+        by = paid.get(batch["id"])
+        assert (batch["state"] == "paid") == (by is not None)
+        assert balances[f"clearing:{batch['id']}"] == (0 if by else batch["net_amount"])
+        assert by is None or by["amount"] == batch["net_amount"]
+    assert balances["manual_payout"] == sum(row["amount"] for row in paid.values() if row["mode"] == "manual")
+    through: Counter[str] = Counter()
+    for share in await rows(database, "SELECT settlement_id, provider, net_amount FROM settlement_share"):
+        if share["settlement_id"] in paid and paid[share["settlement_id"]]["mode"] == "merchant_direct":
+            through[share["provider"]] += share["net_amount"]
+    return through
 
 
 def _went(postings: Iterable[dict[str, Any]]) -> Counter[tuple[str, str]]:

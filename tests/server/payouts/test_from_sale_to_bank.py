@@ -6,6 +6,7 @@ import random
 import pytest
 from support.acquirer import adjustment
 from support.bank import ACCOUNT, Bank, payouts
+from support.books import check_books
 from support.settling import settle, settlements
 from support.shop import Shop, adjust, execute, open_shop, report, take
 
@@ -56,12 +57,14 @@ async def test_a_week_of_sales_refunds_and_a_moody_bank_ends_with_everything_pai
             for request in bank.sent:  # what was slow has arrived
                 bank.becomes(request.reference, "succeeded")
             assert await database.read(books.check) == []
+        await check_books(database)
 
     bank.faults.clear()
     for hour in range(4):  # Friday's batch settles on the Monday after, and the bank is in its right mind
         monkeypatch.setattr("soundbox_server.clock.now_ms", lambda hour=hour: MONDAY + 8 * DAY_MS + hour * 3_600_000)
         await payer.tick()
     assert await database.read(books.check) == []
+    await check_books(database)
 
     direct = [one for one in await settlements(database, shops[0].merchant_id) if one["net_amount"]]
     by_hand = [one for one in await settlements(database, shops[1].merchant_id) if one["net_amount"]]
