@@ -63,6 +63,7 @@ JOBS_EVERY_S = 1.0
 FORGET_EVERY_S = 3_600.0
 OVERDUE_EVERY_S = 10.0
 PRESENCE_EVERY_S = 5.0
+CONFIGURE_EVERY_S = 3.0  # it looks at every box in service; one that is configured by itself or born waits for nothing
 MATCH_EVERY_S = 5.0
 RECONCILE_EVERY_S = 60.0
 TIDY_EVERY_S = 60.0
@@ -199,6 +200,7 @@ class Worker:
                     self._repeat(self._forget, FORGET_EVERY_S),
                     self._repeat(self._end_overdue_credentials, OVERDUE_EVERY_S),
                     self._repeat(self._watch_presence, PRESENCE_EVERY_S),
+                    self._repeat(self._configure, CONFIGURE_EVERY_S),
                     self._repeat(self._compare_brokers, RECONCILE_EVERY_S),
                 )
             ]
@@ -326,9 +328,9 @@ class Worker:
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
         await follow_commands(self._database)
-        telling, publish = self._telling, self._publisher.publish
-        await follow_batches(self._database, key_of=telling.key_of, owner=self._owner, publish=publish)
-        await keep_configured(self._database, key_of=telling.key_of, owner=self._owner, publish=publish)
+        await follow_batches(
+            self._database, key_of=self._telling.key_of, owner=self._owner, publish=self._publisher.publish
+        )
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)
@@ -350,6 +352,11 @@ class Worker:
 
     async def _end_overdue_credentials(self) -> None:
         await device_jobs.end_overdue_credentials(self._database)
+
+    async def _configure(self) -> None:
+        await keep_configured(
+            self._database, key_of=self._telling.key_of, owner=self._owner, publish=self._publisher.publish
+        )
 
     async def _watch_presence(self) -> None:
         await device_jobs.watch_presence(self._database)

@@ -161,6 +161,10 @@ async def _stop_waiting(tx: Statements, batch_id: str) -> None:
     )
 
 
+async def any_under_way(tx: Statements) -> bool:
+    return bool(await tx.fetch("SELECT id FROM command_batch WHERE state IN ('waiting', 'running') LIMIT 1"))
+
+
 async def lapse(tx: Statements, *, now_ms: int) -> None:
     """What nobody decided within a day."""
     over = await tx.fetch(

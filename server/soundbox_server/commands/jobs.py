@@ -29,6 +29,8 @@ async def follow_batches(
         await batches.lapse(tx, now_ms=clock.now_ms())
         await batches.end_finished(tx, now_ms=clock.now_ms())
 
+    if not await database.read(batches.any_under_way):
+        return
     for _ in range(GROUPS):
         given, queued = await database.write(give)
         publish(queued)

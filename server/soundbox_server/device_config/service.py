@@ -223,6 +223,23 @@ def _retained(device_id: str, topic: str, body: bytes, life_ms: int, trace_id: s
     )  # fmt: skip
 
 
+async def has_work(tx: Statements, *, now_ms: int) -> bool:
+    """Whether anything is to be sent, cleared or given up."""
+    if await to_push(tx, now_ms=now_ms, limit=1):
+        return True
+    return bool(await tx.fetch(f"{_UNANSWERED} LIMIT 1") or await tx.fetch(f"{_LEFT_OVER} LIMIT 1"))
+
+
+_UNANSWERED = """
+SELECT c.device_id FROM device_config c JOIN outbox_message m ON m.id = c.message_id
+WHERE c.state = 'pushed' AND m.state = 'expired' ORDER BY c.device_id
+"""
+_LEFT_OVER = """
+SELECT c.device_id FROM device_config c JOIN device d ON d.id = c.device_id
+WHERE d.state IN ('revoked', 'retired') AND c.state NOT IN ('none', 'cleared') ORDER BY c.device_id
+"""
+
+
 async def ask_again(tx: Statements, device_id: str) -> None:
     """It is to be sent once more. Raises NotFound, and Conflict when nothing is configured or the box has left."""
     await _lock_configs(tx, [device_id])
@@ -242,21 +259,15 @@ async def ask_again(tx: Statements, device_id: str) -> None:
 
 async def end_unanswered(tx: Statements) -> None:
     """What was sent for ten minutes in vain waits for the next birth, or for somebody who asks."""
+    lock = tx.lock("c", skip=True)
     await tx.execute(
-        "UPDATE device_config SET state = 'unanswered' WHERE device_id IN ("
-        "SELECT c.device_id FROM device_config c JOIN outbox_message m ON m.id = c.message_id "
-        f"WHERE c.state = 'pushed' AND m.state = 'expired' ORDER BY c.device_id {tx.lock('c', skip=True)})"
+        f"UPDATE device_config SET state = 'unanswered' WHERE device_id IN ({_UNANSWERED} {lock})",
     )
 
 
 async def clear_left_over(tx: Statements, *, owner: str, now_ms: int, limit: int) -> None:
     """The broker forgets what it keeps for boxes that will not come back."""
-    rows = await tx.fetch(
-        "SELECT c.device_id FROM device_config c JOIN device d ON d.id = c.device_id "
-        "WHERE d.state IN ('revoked', 'retired') AND c.state NOT IN ('none', 'cleared') ORDER BY c.device_id "
-        f"LIMIT $1 {tx.lock('c', skip=True)}",
-        limit,
-    )
+    rows = await tx.fetch(f"{_LEFT_OVER} LIMIT $1 {tx.lock('c', skip=True)}", limit)
     ids = [row["device_id"] for row in rows]
     empty = [
         _retained(one, downlink(one, Downlink.CONFIG_PUSH), b"", CLEARING_LIFE_MS, new_id("trc"), now_ms) for one in ids

@@ -35,17 +35,20 @@ async def _revoke_overdue(tx: Statements) -> list[tuple[str, str]]:
 
 
 async def watch_presence(database: Database) -> None:
-    """Boxes of which three heartbeats are missing are offline, and those that stopped flapping come back."""
+    """Boxes of which three heartbeats are missing are offline, and those that stopped flapping come back.
 
-    async def look(tx: Statements) -> tuple[list[str], list[str]]:
-        now_ms = clock.now_ms()
-        return await presence.end_silent(tx, now_ms=now_ms), await presence.release_calm(tx, now_ms=now_ms)
-
-    silent, calm = await database.write(look)
-    for device_id in silent:
-        log.info("device.silent", device_id=device_id)
-    for device_id in calm:
-        log.info("device.calm_again", device_id=device_id)
+    It looks at every box, so it looks without holding up those who write.
+    """
+    now_ms = clock.now_ms()
+    while found := await database.read(lambda tx: presence.silent(tx, now_ms=now_ms)):
+        ended = await database.write(lambda tx, found=found: presence.end_silent(tx, found, now_ms=now_ms))  # type: ignore[misc]
+        for device_id in ended:
+            log.info("device.silent", device_id=device_id)
+        if not ended:  # somebody else is at them
+            break
+    if await database.read(lambda tx: presence.any_calm(tx, now_ms=now_ms)):
+        for device_id in await database.write(lambda tx: presence.release_calm(tx, now_ms=now_ms)):
+            log.info("device.calm_again", device_id=device_id)
 
 
 async def compare_brokers(database: Database) -> list[Difference]:

@@ -272,14 +272,25 @@ _LAST_SIGN = (
 )
 
 
-async def end_silent(tx: Statements, *, now_ms: int, limit: int = 500) -> list[str]:
-    """Boxes of which three heartbeats are missing are offline, whatever the broker believes."""
-    due = f"{_LAST_SIGN} + coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS}"
+_SILENT = f"online AND {_LAST_SIGN} + coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS} <= $1"
+
+
+async def silent(tx: Statements, *, now_ms: int, limit: int = 500) -> list[str]:
+    """Boxes of which three heartbeats are missing."""
     rows = await tx.fetch(
-        f"SELECT device_id FROM device_presence WHERE online AND {due} <= $1 ORDER BY device_id LIMIT $2 "
+        f"SELECT device_id FROM device_presence WHERE {_SILENT} ORDER BY device_id LIMIT $2", now_ms, limit
+    )
+    return [row["device_id"] for row in rows]
+
+
+async def end_silent(tx: Statements, device_ids: Sequence[str], *, now_ms: int) -> list[str]:
+    """Those of these of which three heartbeats are missing are offline, whatever the broker believes. Looked at again
+    under their locks: a heartbeat may have come. Returns who they were."""
+    rows = await tx.fetch(
+        f"SELECT device_id FROM device_presence WHERE {_SILENT} AND device_id {tx.among(2)} ORDER BY device_id "
         + tx.lock("device_presence", skip=True),
         now_ms,
-        limit,
+        sorted(device_ids),
     )
     ended = [row["device_id"] for row in rows]
     await go_offline(tx, ended, reason="silent", at_ms=now_ms)
@@ -304,12 +315,17 @@ async def release(tx: Statements, device_id: str, *, now_ms: int) -> Quarantine 
     return why
 
 
+_CALM = "SELECT device_id FROM device_presence WHERE quarantine = 'flapping' AND session_at_ms <= $1 "
+
+
+async def any_calm(tx: Statements, *, now_ms: int) -> bool:
+    return bool(await tx.fetch(_CALM + "LIMIT 1", now_ms - CALM_MS))
+
+
 async def release_calm(tx: Statements, *, now_ms: int) -> list[str]:
     """Boxes that flapped and have kept a session for five minutes. A cloned one waits for an operator."""
     rows = await tx.fetch(
-        "SELECT device_id FROM device_presence WHERE quarantine = 'flapping' AND session_at_ms <= $1 "
-        f"ORDER BY device_id LIMIT 100 {tx.lock('device_presence', skip=True)}",
-        now_ms - CALM_MS,
+        f"{_CALM} ORDER BY device_id LIMIT 100 {tx.lock('device_presence', skip=True)}", now_ms - CALM_MS
     )
     for row in rows:
         await release(tx, row["device_id"], now_ms=now_ms)

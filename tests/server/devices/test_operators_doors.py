@@ -44,6 +44,20 @@ async def test_a_box_is_found_by_what_is_known_of_it(operator: Staff, shop: Shop
     assert await found(status="bound", q=here) == {here}
 
 
+async def test_a_box_is_found_by_its_tags_as_they_are_written(operator: Staff, shop: Shop) -> None:
+    first, second = await shop.box(), await shop.box()
+    tagged = await operator.patch(f"/admin/devices/{first}", {"tags": ["pilot-2", "east", "east"]})
+    await operator.patch(f"/admin/devices/{second}", {"tags": ["pilot"]})
+
+    async def found(tag: str) -> set[str]:
+        return {box["id"] for box in await operator.get("/admin/devices", tag=tag)}
+
+    assert tagged["tags"] == ["east", "pilot-2"]
+    assert (await found("pilot"), await found("east"), await found("pilo")) == ({second}, {first}, set())
+    assert (await operator.patch(f"/admin/devices/{first}", {"tags": []}))["tags"] == []
+    await operator.refused("PATCH", f"/admin/devices/{first}", {"tags": ["two words"]}, status=400)
+
+
 async def test_every_box_is_on_one_page_of_the_list(operator: Staff) -> None:
     for number in range(5):
         await operator.post("/admin/devices", {"serial_number": f"SBX-{number}"}, status=201)

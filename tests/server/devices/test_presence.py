@@ -21,6 +21,7 @@ from soundbox_server.db import Database, Statements
 from soundbox_server.devices import lifecycle, presence
 from soundbox_server.devices import mqtt as door
 from soundbox_server.devices import service as devices
+from soundbox_server.devices.jobs import watch_presence
 from soundbox_server.devices.presence import (
     CALM_MS,
     FLAPPING_AT,
@@ -71,7 +72,9 @@ async def beat(database: Database, box: str, at_ms: int, *, source: str = "mqtt"
 
 
 async def fall_silent(database: Database, now_ms: int) -> list[str]:
-    return await database.write(lambda tx: presence.end_silent(tx, now_ms=now_ms))
+    """As the worker does it: look, and look again under the locks."""
+    found = await database.read(lambda tx: presence.silent(tx, now_ms=now_ms))
+    return await database.write(lambda tx: presence.end_silent(tx, found, now_ms=now_ms))
 
 
 async def seen(database: Database, box: str) -> tuple[bool, str | None]:
@@ -341,6 +344,7 @@ async def test_a_box_that_never_stays_is_caught_and_let_out_once_it_does(databas
     caught = await seen(database, box)
 
     too_early = await database.write(lambda tx: presence.release_calm(tx, now_ms=last + CALM_MS - 1))
+    assert not await database.read(lambda tx: presence.any_calm(tx, now_ms=last + CALM_MS - 1))
     calm = await database.write(lambda tx: presence.release_calm(tx, now_ms=last + CALM_MS))
     await beat(database, box, last + CALM_MS + 1_000)
 
@@ -384,6 +388,24 @@ async def test_only_a_session_that_began_makes_what_waits_due(database: Database
     assert [await hear(3, NOW), await hear(3, NOW), await hear(2, NOW), await hear(4, NOW)] == [
         NOW + 1_000, None, None, NOW + 1_000,
     ]  # fmt: skip
+
+
+async def test_the_worker_notices_silence_and_calm_by_itself(database: Database, shop: Shop) -> None:
+    silent, calm, fine = await shop.box(online=False), await shop.box(online=False), await shop.box(online=False)
+    now_ms = clock.now_ms()
+    await say(database, birth(silent, 1, now_ms - SILENT_MS), birth(fine, 1, now_ms - SILENT_MS))
+    await beat(database, fine, now_ms)
+    for epoch in range(1, FLAPPING_AT + 1):
+        await say(database, birth(calm, epoch, now_ms - CALM_MS - 60_000 + epoch))
+
+    await watch_presence(database)
+    await beat(database, calm, now_ms)
+
+    assert [await seen(database, box) for box in (silent, fine, calm)] == [
+        (False, "silent"),
+        (True, None),
+        (True, None),
+    ]
 
 
 # --- doors --------------------------------------------------------------------------------------------------------
