@@ -11,7 +11,7 @@ from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.answers import TypedDict, answers, pages
 from soundbox_server.audit.service import record
-from soundbox_server.errors import MerchantPayoutNotConfigured, NotFound, SettlementNotEligible, ValidationFailed
+from soundbox_server.errors import MerchantPayoutNotConfigured, NotFound, SettlementNotEligible
 from soundbox_server.fields import Body, Code, Day, Id
 from soundbox_server.http import Reader, envelope, problems
 from soundbox_server.paging import Listing, Page, Rows, page
@@ -35,10 +35,10 @@ router = APIRouter(tags=["operators"])
 
 
 class Run(Body):
-    """Without a date, every window that is due. `dry_run` only says what would come of it."""
+    """Without a date, every window that is due, or those of the name. `dry_run` only says what would come of it."""
 
     date: Annotated[Day | None, Field(description="the business day whose windows are settled")] = None
-    window: Annotated[Code | None, Field(examples=["daily"], description="one window of that day")] = None
+    window: Annotated[Code | None, Field(examples=["daily"], description="windows of this name alone")] = None
     fee_profile_id: Annotated[Id | None, Field(examples=["fee_basic"])] = None
     merchant_id: Annotated[Id | None, Field(description="this merchant's batch alone")] = None
     dry_run: bool = False
@@ -77,8 +77,6 @@ async def run_settlements(request: Request, asked: Run, actor: Acting, once: Ask
     409 SETTLEMENT_NOT_ELIGIBLE where there is nothing to settle, or not yet; 409 MERCHANT_PAYOUT_NOT_CONFIGURED for a
     merchant without an account to be paid at. Others without one are passed over, and taken along once they have one.
     """
-    if asked.window is not None and asked.date is None:
-        raise ValidationFailed("A window is one of a day: name the date.", field="date")
     database: db.Database = request.app.state.database
     windows = await database.read(lambda tx: _wanted(tx, request.app.state.calendar, asked, by=actor.id))
     if asked.dry_run:
@@ -110,8 +108,9 @@ async def _wanted(tx: db.Statements, calendar: Calendar, asked: Run, *, by: str 
             tx, calendar, asked.date, name=asked.window, fee_profile_id=profile, by=by, now_ms=now_ms
         )
     due = [] if asked.merchant_id else await planning.due_now(tx, calendar, by=by, now_ms=now_ms)
-    found = [one for one in due if profile in (None, one.fee_profile_id)]
-    return found or await planning.latest(tx, calendar, profile, by=by, now_ms=now_ms)
+    found = [one for one in due if profile in (None, one.fee_profile_id) and asked.window in (None, one.window.name)]
+    last = [] if found else await planning.latest(tx, calendar, profile, by=by, now_ms=now_ms)
+    return found or [one for one in last if asked.window in (None, one.window.name)]
 
 
 def _require_some(windows: list[RunView]) -> list[RunView]:

@@ -92,7 +92,7 @@ async def test_the_same_key_gets_the_same_answer(finance: Staff, database: Datab
         ({"date": "2026-05-22"}, 409, "SETTLEMENT_NOT_ELIGIBLE"),  # nothing was paid by then
         ({"date": "2026-05-22", "dry_run": True}, 409, "SETTLEMENT_NOT_ELIGIBLE"),
         ({"merchant_id": "mer_nobody"}, 404, "NOT_FOUND"),
-        ({"window": "daily"}, 400, "VALIDATION_FAILED"),
+        ({"window": "noon"}, 409, "SETTLEMENT_NOT_ELIGIBLE"),
         ({"date": "2026-02-30"}, 400, "VALIDATION_FAILED"),
         ({"date": MONDAY, "merchant": "x"}, 400, "VALIDATION_FAILED"),
     ],
