@@ -62,6 +62,7 @@ async def run(
         await stack.start_all("broker", "sandbox", "api")
         chosen = [audience for audience in AUDIENCES if only in (None, audience.name)]
         box = await _activate(stack)  # before anybody changes its world
+        await _described(stack)
         return [
             await _ask(stack, audience, box=box, examples=examples, seed=seed, home=home, phases=phases)
             for audience in chosen
@@ -130,6 +131,12 @@ async def _let_in(stack: Stack, person_id: str, *, sessions: int) -> list[str]:
         )
         for session_id in ids
     ]  # fmt: skip
+
+
+async def _described(stack: Stack) -> None:
+    """The description is made when it is first asked for, which may take longer than schemathesis waits."""
+    async with httpx.AsyncClient(base_url=stack.url, timeout=120) as client:
+        (await client.get("/openapi.json")).raise_for_status()
 
 
 async def _activate(stack: Stack) -> str:
