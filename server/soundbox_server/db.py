@@ -601,6 +601,7 @@ _PASSING = (
 _AWAY = (
     OSError,  # TimeoutError and ConnectionError are such
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what its own states make of a connection that ended between two statements
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,  # disk, memory, connections
     asyncpg.OperatorInterventionError,  # shut down, starting up, statement cancelled

@@ -7,7 +7,7 @@ import pytest
 
 from soundbox_server.db import Database, Statements
 
-CREATED = "INSERT INTO fee_profile (id, version, bps, created_at_ms) VALUES ($1, 1, $2, 7)"
+CREATED = "INSERT INTO fee_profile (id, name, version, version_id, created_at_ms) VALUES ($1, 'price', $2, $1, 7)"
 
 
 @pytest.fixture
@@ -27,18 +27,18 @@ async def add(database: Database, bps: int) -> None:
 async def raise_price(tx: Statements, *, by: int) -> int:
     """Looks at the price, raises it and keeps a copy. The price it saw."""
     tx.independent_writes = True
-    sql = f"SELECT bps, {tx.version('f')} AS row_version FROM fee_profile f WHERE id = $1 {tx.lock('f')}"
+    sql = f"SELECT version, {tx.version('f')} AS row_version FROM fee_profile f WHERE id = $1 {tx.lock('f')}"
     (row,) = await tx.fetch(sql, "fee_price")
-    raised, versions = [("fee_price", row["bps"] + by)], [row["row_version"]]
-    await tx.many("UPDATE fee_profile SET bps = $2 WHERE id = $1", raised, locked=True, versions=versions)
-    await tx.execute(CREATED, f"fee_{row['bps'] + by}", row["bps"] + by)
-    return int(row["bps"])
+    raised, versions = [("fee_price", row["version"] + by)], [row["row_version"]]
+    await tx.many("UPDATE fee_profile SET version = $2 WHERE id = $1", raised, locked=True, versions=versions)
+    await tx.execute(CREATED, f"fee_{row['version'] + by}", row["version"] + by)
+    return int(row["version"])
 
 
 async def prices(database: Database) -> dict[str, int]:
     async def look(tx: Statements) -> dict[str, int]:
-        rows = await tx.fetch("SELECT id, bps FROM fee_profile WHERE created_at_ms = 7 ORDER BY id")
-        return {row["id"]: row["bps"] for row in rows}
+        rows = await tx.fetch("SELECT id, version FROM fee_profile WHERE created_at_ms = 7 ORDER BY id")
+        return {row["id"]: row["version"] for row in rows}
 
     return await database.read(look)
 
@@ -110,7 +110,7 @@ async def test_work_that_reads_what_it_wrote_is_done_under_locks(database: Datab
     async def work(tx: Statements) -> int:
         tx.independent_writes = True
         await _add(tx, 100)
-        return int((await tx.fetch("SELECT bps FROM fee_profile WHERE id = 'fee_price'"))[0]["bps"])
+        return int((await tx.fetch("SELECT version FROM fee_profile WHERE id = 'fee_price'"))[0]["version"])
 
     assert await database.write(work, at_once=True) == 100
     assert await prices(database) == {"fee_price": 100}
@@ -128,12 +128,12 @@ async def test_a_fetch_that_writes_is_done_under_locks_with_the_rest(database: D
 
 
 async def test_a_forbidden_row_takes_the_whole_statement_with_it(database: Database) -> None:
-    await add(database, 9_995)
+    await add(database, 5)
 
-    with pytest.raises(Exception, match=r"fee_profile_bps|CHECK"):
-        await database.write(lambda tx: raise_price(tx, by=10), at_once=True)
+    with pytest.raises(Exception, match=r"fee_profile_counts_from_one|CHECK"):
+        await database.write(lambda tx: raise_price(tx, by=-10), at_once=True)
 
-    assert await prices(database) == {"fee_price": 9_995}
+    assert await prices(database) == {"fee_price": 5}
 
 
 async def test_after_a_lost_race_locks_are_taken_for_a_while(database: Database, elsewhere: Database) -> None:
@@ -153,10 +153,10 @@ async def test_after_a_lost_race_locks_are_taken_for_a_while(database: Database,
 
 
 async def test_many_at_once_in_two_processes_count_every_raise(database: Database, elsewhere: Database) -> None:
-    await add(database, 0)
+    await add(database, 1)
 
     doors = [database, elsewhere] * 20
     seen = await asyncio.gather(*(door.write(lambda tx: raise_price(tx, by=1), at_once=True) for door in doors))
 
-    assert sorted(seen) == list(range(40))
-    assert (await prices(database))["fee_price"] == 40
+    assert sorted(seen) == list(range(1, 41))
+    assert (await prices(database))["fee_price"] == 41

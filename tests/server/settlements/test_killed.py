@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from support.books import check_books
 from support.settling import settlements
 from support.shop import NOW, execute, open_shop, report, rows, take
+from support.stack import until
 
 from soundbox_server.db import Database
 
@@ -33,11 +35,19 @@ asyncio.run(main())
 """
 
 
-async def start(database_url: str, failpoint: str) -> int:
-    """The exit code of a process that settles Monday and dies at this point."""
+async def begin(database_url: str, failpoint: str = "") -> asyncio.subprocess.Process:
+    """A process that settles Monday and dies at this point."""
     environment = {**os.environ, "SOUNDBOX_FAILPOINT": failpoint, "PYTHONPATH": str(TESTS)}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SETTLE, database_url, env=environment)
-    return await process.wait()
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", SETTLE, database_url, env=environment)
+
+
+async def start(database_url: str, failpoint: str) -> int:
+    """Its exit code."""
+    return await (await begin(database_url, failpoint)).wait()
+
+
+async def items(database: Database) -> int:
+    return int((await rows(database, "SELECT count(*) AS n FROM settlement_item"))[0]["n"])
 
 
 async def test_killed_at_every_step_a_run_still_settles_everything_once(database: Database, database_url: str) -> None:
@@ -57,4 +67,31 @@ async def test_killed_at_every_step_a_run_still_settles_everything_once(database
     assert (ends, alone) == ([137] * 5, 0)
     assert [(batch["payments"], batch["state"]) for batch in await settlements(database)] == [(2, "calculated")] * 3
     assert [run["state"] for run in await rows(database, "SELECT state FROM settlement_run")] == ["done"]
+    await check_books(database)
+
+
+async def test_killed_at_any_moment_while_another_runs_everything_is_settled_once(
+    database: Database, database_url: str
+) -> None:
+    chance, shops = random.Random(5), [await open_shop(database) for _ in range(3)]
+    await execute(database, "UPDATE merchant SET fee_profile_id = $1", shops[0].fee_profile_id)
+    boxes = [await shop.box() for shop in shops]
+    paid = [await shops[n % 3].payment(boxes[n % 3], 10_000 + n) for n in range(48)]
+    await take(database, *(report(payment) for payment in paid), now_ms=NOW)
+
+    for _ in range(3):
+        two, enough = [await begin(database_url) for _ in range(2)], await items(database) + chance.randrange(1, 9)
+
+        async def far_enough(two: list[asyncio.subprocess.Process] = two, enough: int = enough) -> bool:
+            return await items(database) >= enough or all(one.returncode is not None for one in two)
+
+        await until(far_enough, what="some of the day")
+        for one in two:
+            if one.returncode is None:
+                one.kill()
+            await one.wait()
+
+    assert await start(database_url, "") == 0
+    assert await items(database) == len(paid)
+    assert [batch["payments"] for batch in await settlements(database)] == [16] * 3
     await check_books(database)
