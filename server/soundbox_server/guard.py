@@ -157,6 +157,9 @@ def _providers(settings: Settings) -> Iterator[Problem]:
         elif urlsplit(known[name].base_url).scheme != "https":
             what = f"{name} is reached at {known[name].base_url}: keys would travel in the open"
             yield Problem("provider", what, "Set its https:// address.")
+    if settings.paylabs_fee_type == "OUR":
+        what = "SOUNDBOX_PAYLABS_FEE_TYPE=OUR has payers bear the fee: PBI 23/6/PBI/2021, article 52, forbids it"
+        yield Problem("fees", what, "Set BEN.")
     if settings.payout_bank == "sandbox":
         yield Problem("payouts", "SOUNDBOX_PAYOUT_BANK is sandbox: play money", "Leave it empty, and pay by hand.")
     yield from _test_accounts(settings)

@@ -180,7 +180,9 @@ class Settings(BaseSettings):
     paylabs_server: Literal["SIT", "PROD"] = _setting("PROD", "which Paylabs", references="PAYLABS_SERVER")
     paylabs_url: str = _setting("", "Paylabs' API; default: by paylabs_server")
     paylabs_signed_path: str = _setting("", "the path that Paylabs signs when it notifies us; default: the door's own")
-    paylabs_fee_type: Literal["BEN", "OUR"] = _setting("BEN", "who bears Paylabs' fee; OUR adds it to what is paid")
+    paylabs_fee_type: Literal["BEN", "OUR"] = _setting(
+        "BEN", "who bears Paylabs' fee; OUR adds it to what is paid, which production refuses: surcharges are forbidden"
+    )
     snap_partners: Path | None = _setting(
         None, "TOML file with a table for each SNAP BI acquirer: how it is reached, and its credentials"
     )

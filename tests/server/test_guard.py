@@ -62,6 +62,7 @@ def test_a_set_up_that_is_right_is_not_refused(production: Callable[..., Setting
         ({"provider_fallback": "sandbox"}, "provider", "play money"),
         ({"provider_routes": "ovo=sandbox"}, "provider", "play money"),
         ({"payout_bank": "sandbox"}, "payouts", "play money"),
+        ({"paylabs_fee_type": "OUR"}, "fees", "article 52"),
         ({"provider": "nobody"}, "provider", "nobody is none of"),
         ({"xendit_url": "http://api.xendit.co"}, "provider", "in the open"),
         ({"xendit_secret_key": "xnd_development_0zR4u1Yq8tW2kVbN"}, "provider", "no money moves"),
