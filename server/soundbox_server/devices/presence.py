@@ -16,6 +16,7 @@ from soundbox_server.alerts.service import clear, raise_alert
 from soundbox_server.alerts.state import Severity
 from soundbox_server.db import Row, Statements
 from soundbox_server.ids import new_id
+from soundbox_server.outbox import service as outbox
 
 log = structlog.get_logger()
 
@@ -241,8 +242,9 @@ async def _end_interval(tx: Statements, device_id: str, *, reason: str, at_ms: i
 
 
 async def heard_of(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> None:
-    """Heartbeats came, by whichever door: a box that only fell silent is back. One whose will has been heard is not:
-    its heartbeat is older than its will, or came over HTTP while its MQTT is away."""
+    """Heartbeats came, by whichever door: a box that only fell silent is back, and what waits for it goes out with the
+    next sweep, for no birth will come. One whose will has been heard is not: its heartbeat is older than its will, or
+    came over HTTP while its MQTT is away."""
     silent = await tx.fetch(
         f"SELECT device_id FROM device_presence WHERE device_id {tx.among(1)} AND NOT online "
         f"AND offline_reason = 'silent' ORDER BY device_id {tx.lock('device_presence')}",
@@ -254,6 +256,8 @@ async def heard_of(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> 
             row["device_id"], True, at_ms,
         )  # fmt: skip
         await _begin_interval(tx, row["device_id"], at_ms=at_ms)
+    if silent:
+        await outbox.make_due(tx, recipients=[row["device_id"] for row in silent], now_ms=at_ms)
 
 
 async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None) -> None:

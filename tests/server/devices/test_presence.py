@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.hub import open_hub
-from support.shop import MASTER, NOW, Shop, execute, row, rows
+from support.shop import MASTER, NOW, Shop, execute, report, row, rows, take
 from support.staff import Staff, audited
 
 from soundbox_protocol.messages import Status
@@ -69,6 +69,16 @@ async def beat(database: Database, box: str, at_ms: int, *, source: str = "mqtt"
     unsaid: dict[str, Any] = dict.fromkeys(("firmware_version", "network_strength", "battery_level", "state", "volume"))
     vitals = Vitals(device_id=box, payload=b"{}", source=source, received_at_ms=at_ms, **unsaid | said)
     await database.write(lambda tx: devices.take_heartbeats(tx, [vitals]))
+
+
+async def swept(database: Database, now_ms: int) -> list[outbox.Message]:
+    """What the next sweep sends."""
+
+    async def claim(tx: Statements) -> list[outbox.Message]:
+        await outbox.claim_due(tx, now_ms=now_ms, owner="test")
+        return list(tx.queued)
+
+    return await database.write(claim)
 
 
 async def fall_silent(database: Database, now_ms: int) -> list[str]:
@@ -202,6 +212,21 @@ async def test_a_heartbeat_over_http_breaks_a_silence_and_undoes_no_will(databas
     await beat(database, box, NOW + SILENT_MS + 40, source="http")
 
     assert (back, await seen(database, box)) == ((True, None), (False, "will"))
+
+
+async def test_what_was_paid_during_a_silence_is_said_once_it_is_over(database: Database, shop: Shop, box: str) -> None:
+    """The box was connected all along: no birth comes that would make its messages due."""
+    await say(database, birth(box, 1))
+    silent_ms = NOW + SILENT_MS
+    await fall_silent(database, silent_ms)
+    payment = await shop.payment(box, now_ms=silent_ms)
+    await take(database, report(payment, paid_at_ms=silent_ms), now_ms=silent_ms)
+    (waiting,) = await rows(database, "SELECT state, due_at_ms FROM outbox_message WHERE recipient_id = $1", box)
+
+    await beat(database, box, silent_ms + 20)
+
+    assert (waiting["state"], waiting["due_at_ms"]) == ("queued", None)
+    assert [message.subject_id for message in await swept(database, silent_ms + 21)] == [payment.payment_id]
 
 
 async def test_a_heartbeat_and_the_look_for_silence_at_once_agree(database: Database, shop: Shop) -> None:
