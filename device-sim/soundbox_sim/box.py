@@ -6,12 +6,13 @@ know after its plug was pulled is in the journal, and it is written there before
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, get_args
 
 from soundbox_protocol.configuration import TEMPLATES, pushed_config, read_config
 from soundbox_protocol.messages import (
@@ -35,8 +36,13 @@ from soundbox_protocol.messages import (
     FactoryReset,
     Heartbeat,
     Identify,
+    Log,
+    LogLevel,
     MalformedMessage,
     PaymentAck,
+    PaymentDigest,
+    PaymentMissing,
+    PaymentSkip,
     PaymentSuccess,
     PlayTest,
     QuietHours,
@@ -46,6 +52,7 @@ from soundbox_protocol.messages import (
     SetVolume,
     SpeakCode,
     Status,
+    TailLog,
     Time,
     TimeRequest,
     UploadLog,
@@ -59,6 +66,8 @@ from soundbox_protocol.signing import BadSignature, verify
 from soundbox_protocol.speech import (
     code_clips,
     code_sentence,
+    digest_clips,
+    digest_sentence,
     here_clips,
     here_sentence,
     payment_clips,
@@ -74,16 +83,29 @@ from soundbox_sim import journal as log
 from soundbox_sim.journal import Configured, Entry, Journal, Order
 
 Language = Literal["id", "en"]
+Announcement: TypeAlias = PaymentSuccess | PaymentDigest
 
 SKEW_MS = 30_000  # How far the hub's clock and the box's may be apart.
 ORDER_WAIT_MS = 2_000  # How long an early message waits for the one before it.
 QUEUE = 8  # Utterances that wait, and messages that wait for the time.
 TIME_AGAIN_MS = 5_000
+TIME_UNANSWERED_MS = 60_000  # a clock that runs can wait longer for an answer that got lost
+TIME_EVERY_MS = 3_600_000  # and drifts by seconds a day
 CLOCK_IS_GOOD_MS = 2_000  # The hub sends whole seconds: a clock nearer than this is better left alone.
 QR_ANSWER_MS = 30_000
 PAID_SCREEN_MS = 10_000
 EVENT_EVERY_MS = 1_000  # A forger must not turn the box into a flood of events.
-LOG_LINES, LOG_LINE, LOG_BYTES = 40, 80, 3_000  # Kept, how long each is, and what of it fits into an ack.
+LOG_LINES, LOG_LINE, LOG_BYTES = 40, 80, 3_000  # In an ack: lines, how long each is, and what of them fits.
+HISTORY_LINES = 2_000  # Kept, for whoever wants all of it.
+TAIL_LINES, TAIL_EVERY_MS = 20, 1_000  # As many live lines in so long, and no more.
+GRAVITY: dict[str, int] = {level: number for number, level in enumerate(get_args(LogLevel))}
+GRAVE: dict[str, LogLevel] = {
+    "bad_signature": "warning",
+    "malformed_message": "warning",
+    "audio_fault": "error",
+    "not_spoken": "error",
+    "qr_failed": "warning",
+}
 
 NETWORK_LOST = {"id": "Jaringan terputus", "en": "Network disconnected"}
 
@@ -115,8 +137,8 @@ class Publish:
 class Speak:
     """Say this, then call `Box.spoken` or `Box.not_spoken` with the same id. Only one is ever under way.
 
-    A notice (`jaringan terputus`) has no event_id and no seq; what a command says has its id and no seq. `volume` is
-    a percentage.
+    A notice (`jaringan terputus`, a button's answer) has no event_id and no seq; what a command says has its id and no
+    seq. `volume` is a percentage.
     """
 
     event_id: str | None
@@ -145,7 +167,15 @@ class Restart:
     """Switch off and on again, once what was said has left the box."""
 
 
-Action: TypeAlias = Publish | Speak | Tell | Listen | Restart
+@dataclass(frozen=True, slots=True)
+class SendLog:
+    """Post these bytes to the hub in pieces, then call `Box.log_sent` with what came of it."""
+
+    command_id: str
+    content: bytes
+
+
+Action: TypeAlias = Publish | Speak | Tell | Listen | Restart | SendLog
 P = ParamSpec("P")
 
 
@@ -158,8 +188,9 @@ def _logged(
     def logging(box: "Box", /, *args: P.args, **named: P.kwargs) -> list[Action]:
         actions = call(box, *args, **named)
         at_ms = next(value for value in reversed(args) if isinstance(value, int))
-        box.log += [_line(action, box.utc_ms(at_ms)) for action in actions if isinstance(action, Tell)]
-        return actions
+        told = [action for action in actions if isinstance(action, Tell)]
+        box.log += [_line(action, box.utc_ms(at_ms)) for action in told]
+        return [*actions, *(line for one in told for line in box.live_line(one, at_ms))]
 
     return logging
 
@@ -198,7 +229,7 @@ class DayTotal:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    message: PaymentSuccess
+    message: Announcement
     arrived_ms: int
 
 
@@ -207,6 +238,16 @@ class _Asked:
     request_id: str
     amount_idr: int
     asked_ms: int
+
+
+@dataclass(slots=True)
+class _Tail:
+    """Somebody listens to the log: from which level on, until when, and how many lines went out lately."""
+
+    level: LogLevel
+    until_ms: int
+    since_ms: int
+    sent: int = 0
 
 
 class Box:
@@ -232,7 +273,8 @@ class Box:
         self.device_id = device_id
         self.settings = settings or BoxSettings()
         self.screen = Screen()
-        self.log: deque[str] = deque(maxlen=LOG_LINES)
+        self.log: deque[str] = deque(maxlen=HISTORY_LINES)
+        self._tail: _Tail | None = None
         self.online = False
         self._key, self._journal, self._account, self._token = key, journal, account, token
         self._booted_ms = now_ms
@@ -249,10 +291,11 @@ class Box:
 
         self._next_seq = journal.memory.highest_seq + 1
         self._will_not_come: set[int] = set()
+        self._missed_up_to = 0  # gaps below have been asked for
         self._waiting: list[_Waiting] = []
         self._turned_away: dict[int, int] = {}
         self._speaking: Speak | None = None
-        self._said: PaymentSuccess | None = None
+        self._said: Announcement | None = None
         self._asides: deque[Speak] = deque()  # what commands have it say
         self._notice_due = False
         self._asked: _Asked | None = None
@@ -374,10 +417,12 @@ class Box:
             return self._complain("malformed_message", f"{address[1]}: {problem}"[:100], now_ms)
         if isinstance(message, Time):
             return self._set_clock(message, now_ms)
+        if isinstance(message, PaymentSkip):
+            return self._skip(message, now_ms)
         if self._cannot_judge(message, now_ms):
             return self._hold(topic, payload, now_ms)
-        if isinstance(message, PaymentSuccess):
-            return self._payment(message, now_ms)
+        if isinstance(message, PaymentSuccess | PaymentDigest):
+            return self._announced(message, now_ms)
         if isinstance(message, DynamicQrResponse):
             return self._qr_answer(message, now_ms)
         if isinstance(message, DynamicQrDisplay):
@@ -390,11 +435,11 @@ class Box:
 
     # Announcements.
 
-    def _payment(self, message: PaymentSuccess, now_ms: int) -> list[Action]:
+    def _announced(self, message: Announcement, now_ms: int) -> list[Action]:
         known = self._journal.memory.entries.get(message.event_id)
         if known:
             return self._repeat(known, now_ms)
-        if message.currency != "IDR":
+        if isinstance(message, PaymentSuccess) and message.currency != "IDR":
             return self._answer(message, "rejected", now_ms, reason="currency_not_spoken")
         if self._is_late(from_rfc3339(message.expires_at), now_ms):
             self._pass_over(message.seq)
@@ -405,25 +450,53 @@ class Box:
             return [Tell("turned_away", {"event_id": message.event_id, "seq": message.seq})]
         return self._take_in(message, now_ms)
 
-    def _take_in(self, message: PaymentSuccess, now_ms: int) -> list[Action]:
+    def _take_in(self, message: Announcement, now_ms: int) -> list[Action]:
         """Journal and ack are one record on the disk; only then does anything leave the box."""
         entry = Entry(message.event_id, message.seq)
-        is_replay = message.original_event_id is not None
         number = self._journal.memory.next_ack
-        self._journal.write(
-            log.taken_in(
-                entry,
-                ack=self._ack_text(entry.event_id, "received", now_ms),
-                day=self._day(from_rfc3339(message.paid_at)),
-                amount_idr=0 if is_replay else message.amount,
-            )
-        )
+        ack = self._ack_text(entry.event_id, "received", now_ms)
+        self._journal.write(log.taken_in(entry, ack=ack, **self._takings(message)))
         self._turned_away.pop(message.seq, None)
         self._waiting.append(_Waiting(message, now_ms))
+        # What lies below the floor would not be taken in any more, so nobody waits for it.
+        self._next_seq = max(self._next_seq, self._journal.memory.floor + 1)
+        self._skip_what_will_not_come()
+        if isinstance(message, PaymentSuccess):
+            self._show_if_paid(message, now_ms)
+        gap = self._ask_missing(message.seq, now_ms)
+        return [self._ack(number), Tell("announced", _facts(message)), *gap, *self._speak_next(now_ms)]
+
+    def _takings(self, message: Announcement) -> dict[str, Any]:
+        """What it adds to which day. A replay adds nothing, nor does a digest of more than one day."""
+        if isinstance(message, PaymentSuccess):
+            day, is_new = self._day(from_rfc3339(message.paid_at)), message.original_event_id is None
+            return {"day": day, "amount_idr": message.amount if is_new else 0}
+        day = self._day(from_rfc3339(message.to))
+        within = day == self._day(from_rfc3339(message.from_))
+        return {"day": day, "amount_idr": message.amount if within else 0, "count": message.count}
+
+    def _show_if_paid(self, message: PaymentSuccess, now_ms: int) -> None:
         if self.screen.shows == "qr" and self.screen.transaction_id == message.transaction_id:
             self._show_paid(message.transaction_id, message.amount, now_ms)
-        facts = _facts(message)
-        return [self._ack(number), Tell("announced", facts), *self._speak_next(now_ms)]
+
+    def _ask_missing(self, seq: int, now_ms: int) -> list[Action]:
+        """The hub may still have what comes before this one. Asked once: who has no answer waits its two seconds."""
+        known = {waiting.message.seq for waiting in self._waiting} | self._will_not_come | self._turned_away.keys()
+        gap = [one for one in range(max(self._next_seq, self._missed_up_to + 1), seq) if one not in known]
+        if not gap or not self.online:
+            return []
+        self._missed_up_to = gap[-1]
+        message = PaymentMissing(**self._common(now_ms), from_seq=gap[0], to_seq=gap[-1])
+        asked = Tell("missing", {"from_seq": gap[0], "to_seq": gap[-1]})
+        return [Publish(uplink(self.device_id, Uplink.PAYMENT_MISSING), encode(message)), asked]
+
+    def _skip(self, skip: PaymentSkip, now_ms: int) -> list[Action]:
+        """Nobody waits for these any more. What comes all the same is taken in as ever."""
+        last = min(skip.to_seq, self._next_seq + log.WINDOW - 1)
+        self._will_not_come |= set(range(max(skip.from_seq, self._next_seq), last + 1))
+        self._skip_what_will_not_come()
+        told = Tell("skipped", {"from_seq": skip.from_seq, "to_seq": skip.to_seq})
+        return [told, *self._speak_next(now_ms)]
 
     def _repeat(self, known: Entry, now_ms: int) -> list[Action]:
         """A repeat is silent. It is told how the first one ended, because the hub may have lost that ack."""
@@ -431,11 +504,11 @@ class Box:
         text = self._ack_text(known.event_id, status, now_ms, played_at_ms=known.played_at_ms, reason=known.reason)
         return [self._owe(text), Tell("duplicate", {"event_id": known.event_id, "seq": known.seq})]
 
-    def _answer(self, message: PaymentSuccess, status: str, now_ms: int, *, reason: str | None = None) -> list[Action]:
+    def _answer(self, message: Announcement, status: str, now_ms: int, *, reason: str | None = None) -> list[Action]:
         ack = self._owe(self._ack_text(message.event_id, status, now_ms, reason=reason))
         return [ack, Tell(status, {**_facts(message), "reason": reason})]
 
-    def _has_room_for(self, message: PaymentSuccess, now_ms: int) -> bool:
+    def _has_room_for(self, message: Announcement, now_ms: int) -> bool:
         """A full box says nothing, so that the hub sends again. It also takes nothing so far ahead that the floor
         would pass a message it turned away and that may still come."""
         self._turned_away = {
@@ -447,6 +520,33 @@ class Box:
         if len(self._turned_away) < log.WINDOW or message.seq < first_outside:
             self._turned_away[message.seq] = from_rfc3339(message.expires_at)
         return False
+
+    # The buttons.
+
+    @_logged
+    def press_replay(self, now_ms: int) -> list[Action]:
+        """Somebody did not hear it: the hub knows what the last payment was, and whether it still stands."""
+        if not self.online:
+            return [Tell("button_useless", {"button": "replay"})]
+        return [self._event("button_replay", now_ms), Tell("button_replay")]
+
+    @_logged
+    def press_total(self, now_ms: int) -> list[Action]:
+        """The day's total from the box's own journal, with or without a network. A box without a clock cannot tell
+        that a day has ended."""
+        if len(self._asides) >= QUEUE:
+            return [Tell("button_useless", {"button": "total"})]
+        kept, language = self.day_total(), self.language
+        is_over = self._utc_offset_ms is not None and kept.day < self._day(self._utc(now_ms))
+        told = (0, 0, language) if is_over else (kept.count, kept.total_idr, language)
+        self._asides.append(Speak(None, None, total_sentence(*told), tuple(total_clips(*told)), language))
+        noted = [self._event("button_total", now_ms, detail=f"{told[0]} {told[1]}")] if self.online else []
+        facts = {"count": told[0], "amount": told[1]}
+        return [*noted, Tell("button_total", facts), *self._speak_next(now_ms)]
+
+    def _event(self, code: str, now_ms: int, *, detail: str | None = None) -> Publish:
+        message = Event(**self._common(now_ms), code=code, level="info", detail=detail)
+        return Publish(uplink(self.device_id, Uplink.EVENT), encode(message))
 
     # The configuration. What it does not name is as the box left the factory.
 
@@ -543,6 +643,11 @@ class Box:
         if isinstance(payload, SetVolume):
             self._journal.write(log.volume_set(payload.volume, ordered_ms=issued_ms))
             return self._succeed(command_id, now_ms, {"volume": payload.volume})
+        if isinstance(payload, TailLog):
+            self._tail = _Tail(payload.level, until_ms=now_ms + payload.for_s * 1000, since_ms=now_ms)
+            return self._succeed(command_id, now_ms)
+        if isinstance(payload, UploadLog) and payload.whole:
+            return [SendLog(command_id, "".join(f"{line}\n" for line in self.log).encode())]
         if isinstance(payload, UploadLog):
             return self._succeed(command_id, now_ms, {"lines": self._last_lines(payload.lines)})
         if isinstance(payload, RefreshConfig):
@@ -573,10 +678,34 @@ class Box:
 
     def _last_lines(self, most: int) -> list[str]:
         """The newest, as many as fit into an ack."""
-        lines, size = list(self.log)[-most:], LOG_BYTES
+        lines, size = list(self.log)[-min(most, LOG_LINES) :], LOG_BYTES
         while lines and len(json.dumps(lines, ensure_ascii=False).encode()) > size:
             del lines[0]
         return lines
+
+    @_logged
+    def log_sent(self, command_id: str, sha256: str, size: int, problem: str | None, now_ms: int) -> list[Action]:
+        """The hub has the whole log, or not, and why."""
+        if problem is not None:
+            return self._end_command(Order(command_id, "failed", problem[:64]), now_ms)
+        return self._succeed(command_id, now_ms, {"bytes": size, "sha256": sha256})
+
+    def live_line(self, told: Tell, now_ms: int) -> list[Publish]:
+        """What the box tells, for whoever listens to its log right now."""
+        tail, level = self._tail, GRAVE.get(told.what, "info")
+        if tail is None or not self.online or GRAVITY[level] < GRAVITY[tail.level]:
+            return []
+        if now_ms >= tail.until_ms:
+            self._tail = None
+            return []
+        if now_ms - tail.since_ms >= TAIL_EVERY_MS:
+            tail.since_ms, tail.sent = now_ms, 0
+        tail.sent += 1
+        if tail.sent > TAIL_LINES:
+            return []
+        code = told.what if re.fullmatch("[a-z][a-z0-9_]{0,31}", told.what) else None
+        message = Log(**self._common(now_ms), level=level, code=code, detail=_said(told)[:LOG_LINE] or told.what)
+        return [Publish(uplink(self.device_id, Uplink.LOG), encode(message), qos=0)]
 
     def _refuse(self, command: Command | DynamicQrDisplay, reason: str, now_ms: int) -> list[Action]:
         return self._end_command(Order(str(command.command_id), "rejected", reason), now_ms)
@@ -654,7 +783,7 @@ class Box:
             actions += self._say(message, now_ms)
         return actions
 
-    def _next_to_speak(self, now_ms: int) -> PaymentSuccess | None:
+    def _next_to_speak(self, now_ms: int) -> Announcement | None:
         """The lowest seq, once nothing before it is missing or somebody has waited long enough for what is."""
         if not self._waiting:
             return None
@@ -665,24 +794,33 @@ class Box:
         self._waiting.remove(first)
         return first.message
 
-    def _say(self, message: PaymentSuccess, now_ms: int) -> list[Action]:
+    def _say(self, message: Announcement, now_ms: int) -> list[Action]:
         self._next_seq = max(self._next_seq, message.seq + 1)
         self._skip_what_will_not_come()
         if self._is_late(from_rfc3339(message.expires_at), now_ms):  # It grew old while it waited its turn.
             entry = Entry(message.event_id, message.seq, status="stale_skipped")
             return [self._settle(entry, now_ms), Tell("stale_skipped", _facts(message))]
-        is_replay, language = message.original_event_id is not None, self.language
-        name = message.merchant_name if self._config.template == "merchant" else None
+        sentence, clips = self._worded(message)
         self._said = message
         self._speaking = Speak(
             event_id=message.event_id,
             seq=message.seq,
-            sentence=payment_sentence(message.amount, language, merchant_name=name, replay=is_replay),
-            clips=tuple(payment_clips(message.amount, language, replay=is_replay)),
-            language=language,
+            sentence=sentence,
+            clips=tuple(clips),
+            language=self.language,
             volume=self.volume(now_ms),
         )
         return [self._speaking]
+
+    def _worded(self, message: Announcement) -> tuple[str, list[str]]:
+        language = self.language
+        if isinstance(message, PaymentDigest):
+            told = (message.count, message.amount, language)
+            return digest_sentence(*told), digest_clips(*told)
+        is_replay = message.original_event_id is not None
+        name = message.merchant_name if self._config.template == "merchant" else None
+        sentence = payment_sentence(message.amount, language, merchant_name=name, replay=is_replay)
+        return sentence, payment_clips(message.amount, language, replay=is_replay)
 
     def _say_notice(self, now_ms: int) -> Speak:
         language = self.language
@@ -721,7 +859,7 @@ class Box:
         told = Tell(what, {"command_id": speech.event_id, "sentence": speech.sentence, "wav": wav})
         return [*self._succeed(str(speech.event_id), now_ms), told]
 
-    def _finish(self, event_id: str | None) -> tuple[Speak, PaymentSuccess | None]:
+    def _finish(self, event_id: str | None) -> tuple[Speak, Announcement | None]:
         if self._speaking is None or self._speaking.event_id != event_id:
             raise ValueError(f"the box is not speaking {event_id}")
         speech, message = self._speaking, self._said
@@ -789,6 +927,11 @@ class Box:
         for topic, payload in held:
             actions += self._hear(topic, payload, now_ms)
         return actions
+
+    @_logged
+    def ask_time(self, now_ms: int) -> list[Action]:
+        """Once more: the answer to the birth's question has not come."""
+        return self._ask_time(now_ms)
 
     def utc_ms(self, now_ms: int) -> int:
         """What the box believes the time to be."""
@@ -888,7 +1031,7 @@ class Box:
         if self._asked is not None and now_ms - self._asked.asked_ms >= QR_ANSWER_MS:
             actions.append(Tell("qr_failed", {"request_id": self._asked.request_id, "error_code": "NO_ANSWER"}))
             self._asked = None
-        if self._waits_for_time():
+        if self.online and now_ms >= self._next_question_ms():
             actions += self._ask_time_again(now_ms)
         return actions
 
@@ -903,8 +1046,14 @@ class Box:
             yield self.screen.until_ms - (self._utc_offset_ms or 0)
         if self._asked is not None:
             yield self._asked.asked_ms + QR_ANSWER_MS
+        if self.online:
+            yield self._next_question_ms()
+
+    def _next_question_ms(self) -> int:
+        """When the time is asked for next, unless the broker's connection is lost and found before."""
         if self._waits_for_time():
-            yield self._time_asked_ms + TIME_AGAIN_MS
+            return self._time_asked_ms + TIME_AGAIN_MS
+        return self._time_asked_ms + (TIME_EVERY_MS if self._time_nonce is None else TIME_UNANSWERED_MS)
 
     def _waits_for_time(self) -> bool:
         return self.online and (self._utc_offset_ms is None or bool(self._held))
@@ -924,7 +1073,13 @@ class Box:
             state=state,
             session_epoch=self._epoch,
             firmware_version=self.settings.firmware_version,
-            capabilities=Capabilities(max_payload_bytes=MAX_PAYLOAD_BYTES, tts=True, clips=True, command_progress=True),
+            capabilities=Capabilities(
+                max_payload_bytes=MAX_PAYLOAD_BYTES,
+                tts=True,
+                clips=True,
+                command_progress=True,
+                clock=self.settings.has_clock,
+            ),
             last_announcement_seq=self._journal.memory.highest_seq,
             config_version=self._configured.version if self._configured else None,
             config_sha256=self._configured.sha256 if self._configured else None,
@@ -991,8 +1146,10 @@ def _failed(entry: Entry, reason: str) -> Entry:
     return Entry(entry.event_id, entry.seq, status="failed", reason=reason)
 
 
-def _facts(message: PaymentSuccess) -> dict[str, Any]:
+def _facts(message: Announcement) -> dict[str, Any]:
     facts = {"event_id": message.event_id, "seq": message.seq, "amount": message.amount}
+    if isinstance(message, PaymentDigest):
+        return {**facts, "count": message.count}
     return {**facts, "transaction_id": message.transaction_id}
 
 
@@ -1007,6 +1164,9 @@ def _in_force(config: Configured | None) -> BoxConfig:
 
 def _line(told: Tell, utc_ms: int) -> str:
     """A line of the log. What is to be heard at the box is not to be read elsewhere."""
+    return f"{_stamp(utc_ms)} {told.what} {_said(told)}".rstrip()[:LOG_LINE]
+
+
+def _said(told: Tell) -> str:
     facts = {} if told.what == "code_spoken" else told.facts
-    said = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
-    return f"{_stamp(utc_ms)} {told.what} {said}".rstrip()[:LOG_LINE]
+    return " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)

@@ -7,10 +7,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -19,6 +21,13 @@ from soundbox_sim.box import Language, Speak
 from soundbox_sim.faults import NAMES
 from soundbox_sim.fleet import BoxPlan, VoiceKind, Watch, read_plans, run_boxes
 from soundbox_sim.lcd import Lcd, json_lines, plain_lines
+from soundbox_sim.qf100 import Qf100Plan, run_qf100
+from soundbox_sim.qf100 import Watch as Qf100Watch
+from soundbox_sim.swarm.plan import with_rates
+from soundbox_sim.swarm.roster import CannotRun, read_roster
+from soundbox_sim.swarm.run import Options, run_command, run_fleet, write_report
+from soundbox_sim.swarm.scenarios import SCENARIOS
+from soundbox_sim.swarm.watch import verdict, watching
 from soundbox_sim.voice import AudioFault, WavVoice, find_player, synthesise_with_espeak, write_wav
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -89,6 +98,61 @@ def run_many(
 
 
 @app.command()
+def fleet(
+    roster: Annotated[Path, typer.Option(help="Who belongs to it: what `soundbox seed --fleet` wrote.")],
+    scenario: Annotated[str, typer.Option(help=f"{', '.join(SCENARIOS)}.")] = "mixed",
+    devices: Annotated[int | None, typer.Option(min=1, help="The first so many of the roster; otherwise all.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long things happen.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Decides what happens when: the same one, the same faults.")] = 1,
+    payments_per_s: Annotated[float | None, typer.Option(min=0, help="Instead of the scenario's rate.")] = None,
+    commands_per_s: Annotated[float | None, typer.Option(min=0, help="Instead of the scenario's rate.")] = None,
+    restart_broker: Annotated[str | None, typer.Option(help="A shell command; some scenarios need it.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Where the report goes, as JSON.")] = None,
+) -> None:
+    """Run thousands of boxes in this process, with customers who pay. Exit status 1 when a rule was broken."""
+    if scenario not in SCENARIOS:
+        raise typer.BadParameter(f"--scenario: {scenario!r} is none; there are {', '.join(SCENARIOS)}")
+    try:
+        members = read_roster(roster)
+        boxes = devices or len(members.devices)
+        options = Options(
+            name=scenario,
+            scenario=with_rates(
+                SCENARIOS[scenario], boxes=boxes, payments_per_s=payments_per_s, commands_per_s=commands_per_s
+            ),
+            boxes=boxes,
+            duration_s=minutes * 60,
+            seed=seed,
+            restart_broker=partial(run_command, restart_broker) if restart_broker else None,
+        )
+        console = Console()
+        with watching(console) as look:
+            found = uvloop.run(run_fleet(members, options, look))
+    except (CannotRun, OSError, ValueError) as problem:
+        _give_up([str(problem)])
+    if report is not None:
+        write_report(found, report)
+    console.print(verdict(found), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if found["ok"] else 1)
+
+
+@app.command()
+def qf100(
+    server: Annotated[str, typer.Option(envvar="SOUNDBOX_SIM_SERVER", help="The hub's URL, plain HTTP.")],
+    serial: Annotated[str, typer.Option(help="The serial number on the sticker, upper case.")],
+    imei: Annotated[str, typer.Option(help="The module's number.")] = "860000000000001",
+    iccid: Annotated[str, typer.Option(help="The SIM's number.")] = "89620000000000000001",
+    model: Annotated[str, typer.Option(help="QF100, or EDOTF1 as later ones call themselves.")] = "QF100",
+    heartbeat_every: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    events_json: EventsJson = False,
+) -> None:
+    """Run one box of another maker until Ctrl-C. It asks for its settings until an operator opens its window."""
+    plan = Qf100Plan(server=server, serial=serial, imei=imei, iccid=iccid, model=model, heartbeat_every=heartbeat_every)
+    watch = json_lines(sys.stdout) if events_json else plain_lines(sys.stdout)
+    asyncio.run(_qf100_until_told(plan, lambda device_id, told: watch(device_id, told, None)))
+
+
+@app.command()
 def say(
     amount: Annotated[int, typer.Argument(help="Whole rupiah.")],
     language: Annotated[Language, typer.Option()] = "id",
@@ -142,6 +206,13 @@ async def _until_told(plans: list[BoxPlan], watch: Watch) -> list[str]:
     return await run_boxes(plans, stop, watch)
 
 
+async def _qf100_until_told(plan: Qf100Plan, watch: Qf100Watch) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run_qf100(plan, stop, watch)
+
+
 @contextlib.contextmanager
 def _watcher(*, events_json: bool) -> Iterator[Watch]:
     console = Console()
@@ -166,7 +237,7 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"--amounts: {text!r} is no list of whole numbers") from None
 
 
-def _give_up(problems: list[str]) -> None:
+def _give_up(problems: list[str]) -> NoReturn:
     for problem in problems:
         typer.echo(f"soundbox-sim: {problem}", err=True)
     raise typer.Exit(1)

@@ -137,6 +137,20 @@ class Journal:
         self._file, self._size = new_file, len(line)
 
 
+class Flash(Journal):
+    """A journal without a file, for thousands of boxes in one process: it outlives the power cuts of its box, not the
+    end of the process."""
+
+    def __init__(self) -> None:
+        self.memory, self.damaged_lines = Memory(), 0
+
+    def write(self, record: Record, *, durable: bool = True) -> None:
+        remember(self.memory, record)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 # The records. Each says one thing that became true.
 
 
@@ -149,12 +163,13 @@ def new_session(epoch: int) -> Record:
     return {"is": "session", "epoch": epoch}
 
 
-def taken_in(entry: Entry, *, ack: str, day: str, amount_idr: int) -> Record:
+def taken_in(entry: Entry, *, ack: str, day: str, amount_idr: int, count: int = 1) -> Record:
     """An announcement and its ack `received`, in one record: neither exists without the other.
 
-    An `amount_idr` of 0 (a replay) does not count towards the day.
+    An `amount_idr` of 0 (a replay) does not count towards the day. A digest stands for `count` payments.
     """
-    return {"is": "taken_in", "entry": asdict(entry), "ack": ack, "day": day, "amount_idr": amount_idr}
+    record = {"is": "taken_in", "entry": asdict(entry), "ack": ack, "day": day, "amount_idr": amount_idr}
+    return record if count == 1 else {**record, "count": count}
 
 
 def settled(entry: Entry, *, ack: str) -> Record:
@@ -203,7 +218,7 @@ def remember(memory: Memory, record: Record) -> None:
             memory.session_epoch = record["epoch"]
         case "taken_in":
             _take_in(memory, Entry(**record["entry"]))
-            _count(memory, record["day"], record["amount_idr"])
+            _count(memory, record["day"], record["amount_idr"], record.get("count", 1))
             _owe(memory, record["ack"])
         case "settled":
             entry = Entry(**record["entry"])
@@ -246,12 +261,12 @@ def _note_order(memory: Memory, order: Order) -> None:
         del memory.orders[next(iter(memory.orders))]
 
 
-def _count(memory: Memory, day: str, amount_idr: int) -> None:
+def _count(memory: Memory, day: str, amount_idr: int, count: int) -> None:
     if not amount_idr or day < memory.day:
         return
     if day > memory.day:
         memory.day, memory.day_count, memory.day_total_idr = day, 0, 0
-    memory.day_count += 1
+    memory.day_count += count
     memory.day_total_idr += amount_idr
 
 

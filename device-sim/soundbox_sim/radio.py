@@ -6,6 +6,7 @@ before it leaves here, so every task in this file may die at any line.
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import socket
 import ssl
@@ -21,10 +22,11 @@ import httpx
 
 from soundbox_protocol.topics import downlink_filter
 from soundbox_sim.activation import BrokerAddress
-from soundbox_sim.box import Action, Box, Listen, Publish, Restart, Speak, Tell
+from soundbox_sim.box import Action, Box, Listen, Publish, Restart, SendLog, Speak, Tell
 from soundbox_sim.faults import Faults, copies_in_ms
 from soundbox_sim.naming import is_mqtt
 from soundbox_sim.rotation import Keyring, RotationRefused, rotate
+from soundbox_sim.upload import send_log
 from soundbox_sim.voice import AudioFault, Voice
 
 INBOUND = 64  # More than that at once is dropped here and sent again by the hub.
@@ -114,6 +116,7 @@ class Radio:
         self._lock = asyncio.Lock()
         self._outbox: asyncio.Queue[Publish] = asyncio.Queue(OUTBOUND)
         self._utterances: asyncio.Queue[Speak] = asyncio.Queue()  # The box hands out one at a time.
+        self._logs: asyncio.Queue[SendLog] = asyncio.Queue()
         self._changed, self._power_is_cut = asyncio.Event(), asyncio.Event()
         self._wire: socket.socket | None = None
         self._listen_again, self._restarting, self._configured = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -156,9 +159,20 @@ class Radio:
         await self._with_box(lambda now_ms: box.ask_qr(amount_idr, now_ms))
         return True
 
+    async def press_replay(self) -> None:
+        """Somebody wants to hear the last payment once more. Without power nothing happens."""
+        if (box := self.box) is not None:
+            await self._with_box(box.press_replay)
+
+    async def press_total(self) -> None:
+        """Somebody wants to hear the day's total."""
+        if (box := self.box) is not None:
+            await self._with_box(box.press_total)
+
     async def _on_power(self, box: Box, stop: asyncio.Event) -> None:
         own_life = (
             self._speak(box), self._follow_clock(box), self._beat(box), self._renew(box), self._restart_on_order(),
+            self._send_logs(box),
             self._power_is_cut.wait(),
         )  # fmt: skip
         async with _running(*own_life) as parts, _running(self._stay_connected(box, stop)) as session:
@@ -193,6 +207,8 @@ class Radio:
                 self._listen_again.set()
             elif isinstance(action, Restart):
                 self._restarting.set()
+            elif isinstance(action, SendLog):
+                self._logs.put_nowait(action)
             else:
                 self._post(box, action)
         self._changed.set()
@@ -289,6 +305,25 @@ class Radio:
 
     def _http(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(timeout=ANSWER_S, verify=self._tls or True)
+
+    # The log.
+
+    async def _send_logs(self, box: Box) -> None:
+        while True:
+            wanted = await self._logs.get()
+            problem = await self._send_log(wanted)
+            sha256 = hashlib.sha256(wanted.content).hexdigest()
+            await self._with_box(partial(box.log_sent, wanted.command_id, sha256, len(wanted.content), problem))
+
+    async def _send_log(self, wanted: SendLog) -> str | None:
+        """None when the hub has it, or why not."""
+        if self._keyring is None or is_mqtt(self._keyring.server):
+            return "unsupported"
+        try:
+            async with self._http() as client:
+                return await send_log(self._keyring, client, wanted.command_id, wanted.content)
+        except httpx.HTTPError as problem:
+            return f"unreachable: {type(problem).__name__}"
 
     # The credential.
 

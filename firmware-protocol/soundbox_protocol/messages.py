@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import to_json
 
@@ -110,6 +111,7 @@ Moment = Annotated[
 Amount = Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Seq = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 ShortText = Annotated[str, StringConstraints(pattern=_NO_CONTROLS, max_length=64)]
 LongText = Annotated[str, StringConstraints(pattern=_NO_CONTROLS, max_length=255)]
@@ -129,13 +131,16 @@ ConfigDocument = Annotated[dict[str, Any], AfterValidator(_small_config)]
 ConfigVersion = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 LocalTime = Annotated[str, StringConstraints(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Template = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_-]{0,23}$")]
+LogLevel = Literal["debug", "info", "warning", "error"]
 EventCode = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]{0,31}$")]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Sealed = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{40,}$")]  # sealing.py writes and opens it
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", hide_input_in_errors=True, serialize_by_alias=True
+    )
 
 
 class Message(_Wire):
@@ -158,6 +163,9 @@ class Capabilities(_Wire):
     mqtt5: bool = False
     command_progress: bool = False
     verify_signature: bool = True
+    # Later than the first edition, and left out where they are as always: boxes and vectors of that edition stay valid.
+    clock: Annotated[bool, Field(exclude_if=bool)] = True  # knows the time without asking, also after a power cut
+    digest: Annotated[bool, Field(exclude_if=bool)] = True
 
 
 class AudioPack(_Wire):
@@ -227,6 +235,22 @@ class PaymentAck(Message):
     reason: ShortText | None = None
 
 
+class PaymentMissing(Message):
+    """A later announcement came and these did not: asked once for each gap, both ends included."""
+
+    message_type: Literal["payment_missing"] = "payment_missing"
+    device_id: DeviceId
+    timestamp: Moment
+    from_seq: Seq
+    to_seq: Seq
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.to_seq < self.from_seq:
+            raise ValueError("to_seq is not before from_seq")
+        return self
+
+
 class TimeRequest(Message):
     """A box that lost its clock asks for the time. Its `timestamp` is whatever its clock says."""
 
@@ -237,7 +261,7 @@ class TimeRequest(Message):
 
 
 class Event(Message):
-    """Something for an operator to see: `tamper`, `low_battery`, `audio_fault`, `button_replay`, `bad_signature`, …"""
+    """Something for an operator to see: `tamper`, `low_battery`, `audio_fault`, `button_replay`, `button_total`, …"""
 
     message_type: Literal["event"] = "event"
     device_id: DeviceId
@@ -245,6 +269,17 @@ class Event(Message):
     code: EventCode
     level: Literal["info", "warning", "error"] = "info"
     detail: LongText | None = None
+
+
+class Log(Message):
+    """A line of the box's log, while `tail_log` asked for it. Losing one costs nothing."""
+
+    message_type: Literal["log"] = "log"
+    device_id: DeviceId
+    timestamp: Moment
+    level: LogLevel = "info"
+    code: EventCode | None = None
+    detail: LongText
 
 
 class CommandAck(Message):
@@ -339,7 +374,7 @@ class PaymentSuccess(Message):
     message_type: Literal["payment_success"] = "payment_success"
     event_id: Identifier
     transaction_id: Identifier
-    seq: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    seq: Seq
     merchant_name: MerchantName
     amount: Amount
     currency: Currency
@@ -347,6 +382,34 @@ class PaymentSuccess(Message):
     issued_at: Second
     expires_at: Second
     original_event_id: Identifier | None = None
+
+
+class PaymentDigest(Message):
+    """What was never heard, in one sentence: so many payments between `from` and `to`, and what they came to."""
+
+    message_type: Literal["payment_digest"] = "payment_digest"
+    event_id: Identifier
+    seq: Seq
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    amount: Amount
+    from_: Annotated[Second, Field(alias="from")]
+    to: Second
+    issued_at: Second
+    expires_at: Second
+
+
+class PaymentSkip(Message):
+    """These will not come, both ends included: nobody needs to wait for them."""
+
+    message_type: Literal["payment_skip"] = "payment_skip"
+    from_seq: Seq
+    to_seq: Seq
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.to_seq < self.from_seq:
+            raise ValueError("to_seq is not before from_seq")
+        return self
 
 
 class Time(Message):
@@ -392,9 +455,18 @@ class DailyTotal(_Wire):
 
 
 class UploadLog(_Wire):
-    """The payload of `upload_log`: so many of the box's last log lines come back in the ack's `result_payload`."""
+    """The payload of `upload_log`: so many of the box's last log lines come back in the ack's `result_payload`. With
+    `whole` all it has goes to the hub in pieces over HTTP instead."""
 
     lines: Annotated[int, Field(ge=1, le=40)] = 20
+    whole: bool | None = None
+
+
+class TailLog(_Wire):
+    """The payload of `tail_log`: for so many seconds send each line of this level or a graver one as it is written."""
+
+    level: LogLevel = "info"
+    for_s: Annotated[int, Field(ge=10, le=900)] = 300
 
 
 class PlayTest(_Wire):
@@ -435,6 +507,7 @@ class BoxConfig(_Wire):
     quiet_hours: QuietHours | None = None
     heartbeat_s: Annotated[int, Field(ge=5, le=3_600)] | None = None
     utc_offset_min: Annotated[int, Field(ge=-720, le=840)] | None = None
+    digest: bool | None = None  # whether it is told what it missed; as it left the factory it is
 
 
 class ConfigPush(Message):
@@ -516,6 +589,7 @@ COMMANDS: Mapping[str, type[_Wire]] = {
     "upload_log": UploadLog,
     "factory_reset": FactoryReset,
     "refresh_config": RefreshConfig,
+    "tail_log": TailLog,
 }
 """The commands of this edition and what their payload holds. A box answers `rejected` to any other."""
 
@@ -525,14 +599,18 @@ MESSAGES: Mapping[Uplink | Downlink, type[Message]] = {
     Uplink.HEARTBEAT: Heartbeat,
     Uplink.DYNAMIC_QR_REQUEST: DynamicQrRequest,
     Uplink.PAYMENT_ACK: PaymentAck,
+    Uplink.PAYMENT_MISSING: PaymentMissing,
     Uplink.TIME_REQUEST: TimeRequest,
     Uplink.EVENT: Event,
     Uplink.COMMAND_ACK: CommandAck,
     Uplink.CREDENTIAL_REQUEST: CredentialRequest,
     Uplink.CONFIG_ACK: ConfigAck,
+    Uplink.LOG: Log,
     Downlink.DYNAMIC_QR_RESPONSE: DynamicQrResponse,
     Downlink.DYNAMIC_QR_DISPLAY: DynamicQrDisplay,
     Downlink.PAYMENT_SUCCESS: PaymentSuccess,
+    Downlink.PAYMENT_DIGEST: PaymentDigest,
+    Downlink.PAYMENT_SKIP: PaymentSkip,
     Downlink.TIME: Time,
     Downlink.COMMAND: Command,
     Downlink.CREDENTIAL_RESPONSE: CredentialResponse,
@@ -601,7 +679,7 @@ def _read_object(payload: bytes) -> dict[str, Any]:
     try:
         text = payload.decode()
         _refuse_depth(text)
-        document = _JSON.decode(text)
+        document = _as_written(payload) or _JSON.decode(text)
     except MalformedMessage:
         raise
     except ValueError:  # not UTF-8, not JSON, or an integer of thousands of digits
@@ -611,6 +689,16 @@ def _read_object(payload: bytes) -> dict[str, Any]:
     if "\\u" in text:
         _refuse_unstorable(document)
     return document
+
+
+def _as_written(payload: bytes) -> Any:
+    """What a quick reader makes of JSON that it writes again byte by byte: so no key was there twice, and no number
+    lost anything. None for all other JSON, and for what is none."""
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    return document if orjson.dumps(document) == payload else None
 
 
 def _refuse_depth(text: str) -> None:

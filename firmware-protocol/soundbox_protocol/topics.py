@@ -25,11 +25,13 @@ class Uplink(StrEnum):
     HEARTBEAT = "heartbeat"
     DYNAMIC_QR_REQUEST = "dynamic-qr/request"
     PAYMENT_ACK = "payment/ack"
+    PAYMENT_MISSING = "payment/missing"
     TIME_REQUEST = "time/request"
     EVENT = "event"
     COMMAND_ACK = "command/ack"
     CREDENTIAL_REQUEST = "credential/request"
     CONFIG_ACK = "config/ack"
+    LOG = "log"
 
 
 class Downlink(StrEnum):
@@ -38,6 +40,8 @@ class Downlink(StrEnum):
     DYNAMIC_QR_RESPONSE = "dynamic-qr/response"
     DYNAMIC_QR_DISPLAY = "dynamic-qr/display"
     PAYMENT_SUCCESS = "payment/success"
+    PAYMENT_DIGEST = "payment/digest"
+    PAYMENT_SKIP = "payment/skip"
     TIME = "time"
     COMMAND = "command"
     CREDENTIAL_RESPONSE = "credential/response"

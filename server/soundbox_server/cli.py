@@ -5,6 +5,7 @@ What a command needs is imported inside it, so that `soundbox version` answers a
 
 import asyncio
 import contextlib
+import gc
 import json
 import signal
 import socket
@@ -34,6 +35,8 @@ ledger = typer.Typer(no_args_is_help=True, help="The books, against what the pay
 app.add_typer(ledger, name="ledger")
 keys = typer.Typer(no_args_is_help=True, help="The keys that seal secrets in the database.")
 app.add_typer(keys, name="keys")
+scoring = typer.Typer(help="Score a merchant's trade from a file, and prove the scores that are stored.")
+app.add_typer(scoring, name="score")
 
 GRACE_S = 25  # what a request may still take after SIGTERM
 MARKS = ("<!-- settings: made by `soundbox settings --write README.md` -->", "<!-- end of settings -->")
@@ -47,6 +50,10 @@ class Refused(Exception):
 
 def main() -> None:
     """The console script. What was to be expected ends with one line on stderr and exit code 1."""
+    # Importing makes a million objects that stay, and the payment path many short-lived ones and hardly a cycle: the
+    # collector's usual rounds are a seventh of each start.
+    gc.set_threshold(20_000, 20, 20)
+
     from soundbox_server.errors import SoundboxError
 
     try:
@@ -65,13 +72,14 @@ def up(
     pay_every: Annotated[float, typer.Option(min=0.2, help="Seconds between two payments.")] = 6.0,
     boxes: Annotated[int, typer.Option(min=0, help="How many simulated boxes.")] = 3,
     sound: Annotated[bool, typer.Option(help="Play announcements where there is a sound device.")] = True,
+    trade: Annotated[bool, typer.Option("--trade/--no-trade", help="Three shops with half a year's trade.")] = False,
 ) -> None:
     """Start everything on this machine and show what happens. Ctrl-C ends it all."""
     from soundbox_server.up import Options, UpRefused, run
 
     settings = _settings(with_keys=True)
     demo = demo and settings.environment == "development"
-    options = Options(fresh=fresh, demo=demo, pay_every_s=pay_every, boxes=boxes, sound=sound)
+    options = Options(fresh=fresh, demo=demo, pay_every_s=pay_every, boxes=boxes, sound=sound, trade=trade)
     try:
         run(settings, options)
     except UpRefused as problem:
@@ -83,22 +91,29 @@ def api() -> None:
     """Serve the HTTP API: callbacks, boxes, operators."""
     import uvicorn
 
-    from soundbox_server.app import create_app
+    from soundbox_server.app import create_app, end_streams
+    from soundbox_server.gathering import GatheredHttp
 
     settings = _settings(with_keys=True)
     _configure_logs(settings, "api")
     asyncio.run(_require_migrated(settings))
+    api_app = create_app(settings, own_process=True)
     config = uvicorn.Config(
-        lambda: create_app(settings, own_process=True),
-        factory=True,
-        http="httptools",
+        api_app,
+        http=GatheredHttp,
         access_log=False,  # the app logs what matters, with its request id
         log_config=None,
         proxy_headers=False,  # uvicorn would believe whoever connects from this machine; SOUNDBOX_TRUSTED_PROXIES says
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            end_streams(api_app)
+            super().handle_exit(sig, frame)
+
+    server = Server(config)
     with _listening(settings.http_host, settings.http_port, "SOUNDBOX_HTTP_PORT") as door:
         _end_well_when_told()
         server.run(sockets=[door])
@@ -189,15 +204,25 @@ def migrate() -> None:
 @app.command()
 def seed(
     demo: Annotated[bool, typer.Option("--demo", help="Plant the small world that docs and demos speak of.")] = False,
+    trade: Annotated[
+        bool, typer.Option("--trade", help="With --demo: three merchants with half a year's trade, and three banks.")
+    ] = False,
+    number: Annotated[int, typer.Option("--seed", help="With --trade: another number is other trade.")] = 2026,
+    fleet: Annotated[int, typer.Option(min=0, help="So many boxes in service, for soundbox-sim fleet.")] = 0,
+    roster: Annotated[Path, typer.Option(help="Where the fleet's roster goes.")] = Path("fleet.json"),
     as_json: AsJson = False,
 ) -> None:
-    """Fill the database for trying things out. Planting again changes nothing."""
-    settings = _settings()
+    """Fill the database for trying things out. Planting the demo again changes nothing; a fleet is activated anew."""
+    settings = _settings(with_keys=bool(fleet) or trade)
     if settings.environment == "production":
         raise Refused("The demo seed has known passwords and is refused in production.")
+    if fleet:
+        asyncio.run(_plant_fleet(settings, boxes=fleet, roster=roster))
+        typer.echo(f"{fleet} boxes are in service. Run them: soundbox-sim fleet --roster {roster}")
+        return
     if not demo:
-        raise Refused("There is one seed, and it is asked for by name: soundbox seed --demo")
-    world = asyncio.run(_plant(settings))
+        raise Refused("A seed is asked for by name: soundbox seed --demo, or --fleet and how many boxes")
+    world = asyncio.run(_plant(settings, trade=number if trade else None))
     typer.echo(json.dumps(world, indent=2) if as_json else "\n".join(_told(world)))
 
 
@@ -386,6 +411,57 @@ def encode(
     typer.echo(json.dumps({"payload": payload, **report(payload)}, indent=2) if as_json else payload)
 
 
+# Scores
+
+
+@scoring.callback(invoke_without_command=True)
+def score(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help="soundbox-v2 or paybaba-v1.")] = "soundbox-v2",
+    as_of: Annotated[str, typer.Option(help="RFC 3339 time; default: the file's as_of.")] = "",
+    timezone: Annotated[
+        str, typer.Option(help="Whose days and months paybaba-v1 counts; soundbox-v2 counts Jakarta's in any case.")
+    ] = "",
+    file: Annotated[str, typer.Option(help="JSON file with the facts; - reads standard input.")] = "-",
+    as_json: AsJson = False,
+) -> None:
+    """Score a merchant from a file with its transactions, daily revenue and earlier scores."""
+    if context.invoked_subcommand is not None:
+        return
+    told = _assessed(file, model=model, as_of=as_of, timezone=timezone)
+    typer.echo(json.dumps(told, indent=2, ensure_ascii=False) if as_json else "\n".join(_score_told(told)))
+
+
+@scoring.command("check")
+def check_scores(as_json: AsJson = False) -> None:
+    """Compute every stored score again from the inputs stored with it; exit 1 where one differs."""
+    found = asyncio.run(_check_scores(_settings()))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for one in found["differences"]:
+            typer.echo(f"{one['id']} {one['merchant_id']}: {one['stored']} stored, {one['computed']} computed again")
+        typer.echo(f"{found['scores']} scores computed again, {len(found['differences'])} differ")
+    if found["differences"]:
+        raise typer.Exit(1)
+
+
+@scoring.command("backtest")
+def backtest_scores(
+    merchants: Annotated[int, typer.Option(min=10, max=2_000, help="How many made-up shops.")] = 200,
+    number: Annotated[int, typer.Option("--seed", help="Another number is another world.")] = 1,
+    every_days: Annotated[int, typer.Option(min=1, max=28, help="How often everybody is scored.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Whether scores and warnings foresee who defaults, in a world of made-up shops. It takes minutes, and a database
+    of its own."""
+    from soundbox_server.synthetic import backtest, report, world
+
+    shops = world.population(merchants=merchants, seed=number, every_days=every_days)
+    found = asyncio.run(backtest.run_aside(shops))
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(report.told(found)))
+
+
 # Keys
 
 
@@ -500,12 +576,29 @@ async def _require_migrated(settings: "Settings") -> None:
             raise Refused(str(problem)) from problem
 
 
-async def _plant(settings: "Settings") -> dict[str, Any]:
+async def _plant(settings: "Settings", *, trade: int | None) -> dict[str, Any]:
+    """The demo world; with a number, trade that is made of it."""
     from soundbox_server import clock, seed
+    from soundbox_server.synthetic import demo
 
     await _require_migrated(settings)
     async with _database(settings) as database:
-        return dict(await seed.plant(database, settings, now_ms=clock.now_ms()))
+        now_ms = clock.now_ms()
+        world = await seed.plant(database, settings, now_ms=now_ms)
+        if trade is None:
+            return world
+        planted = await demo.plant(database, settings, now_ms=now_ms, seed=trade)
+    return world | {"users": [*world["users"], *planted["users"]], "shops": planted["shops"]}
+
+
+async def _plant_fleet(settings: "Settings", *, boxes: int, roster: Path) -> None:
+    from soundbox_server import clock, fleet_seed
+    from soundbox_server.broker.mosquitto import write_atomically
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        planted = await fleet_seed.plant(database, settings, boxes=boxes, now_ms=clock.now_ms())
+    write_atomically(roster, json.dumps(planted, indent=1))
 
 
 def _asked_password() -> str:
@@ -563,6 +656,50 @@ async def _check_ledger(settings: "Settings") -> list[dict[str, Any]]:
 def _finding_told(found: dict[str, Any]) -> str:
     held = f"{found['booked']} {found['unit']} booked, {found['expected']} expected"
     return f"{found['check']} {found['subject']}: {held}"
+
+
+def _assessed(file: str, *, model: str, as_of: str, timezone: str) -> dict[str, Any]:
+    """Raises Refused with everything that is wrong with what was asked."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from soundbox_server.fields import Moment
+    from soundbox_server.scoring.assessing import assess
+    from soundbox_server.scoring.facts import TimeZone, Trade
+    from soundbox_server.scoring.state import Model
+
+    if model not in list(Model):
+        raise Refused(f"There is no model {model}: {', '.join(Model)}.")
+    try:
+        text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as problem:
+        raise Refused(f"{file} cannot be read: {problem.strerror}.") from problem
+    try:
+        trade = Trade.model_validate_json(text)
+        zone = TypeAdapter[str](TimeZone).validate_python(timezone) if timezone else None
+        as_of_ms = TypeAdapter[int](Moment).validate_python(as_of) if as_of else trade.as_of
+    except ValidationError as problem:
+        told = (f"{'.'.join(map(str, one['loc'])) or 'the facts'}: {one['msg']}" for one in problem.errors()[:10])
+        raise Refused("The facts are not right. " + "; ".join(told)) from problem
+    if as_of_ms is None:
+        raise Refused("Say as of when: --as-of, or as_of in the file.")
+    return assess(trade, Model(model), as_of_ms=as_of_ms, timezone=zone)
+
+
+def _score_told(told: dict[str, Any]) -> list[str]:
+    if told["score"] is None:
+        missing = (f"{name} {one['have']} of {one['need']}" for name, one in told["not_enough_history"].items())
+        return [f"{told['model']}: not enough history ({', '.join(missing)})"]
+    lines = [f"{told['model']}: {told['score']}, {told['risk_band']} risk, limits {told['limits']}"]
+    lines += [f"{one['component']:<12} {one['points']:>3}  {one['value']['en']}" for one in told["explanation"]]
+    return lines + [f"warning: {one['type']} {one['value']} ({one['severity']})" for one in told["alerts"]]
+
+
+async def _check_scores(settings: "Settings") -> dict[str, Any]:
+    from soundbox_server.scoring.service import compute_again
+
+    await _require_migrated(settings)
+    async with _database(settings) as database:
+        return await database.read_at_leisure(compute_again)
 
 
 async def _rebuild_revenue(settings: "Settings") -> int:
@@ -637,7 +774,7 @@ def _audit_told(found: dict[str, Any]) -> list[str]:
 
 
 async def _run_broker(settings: "Settings") -> None:
-    from soundbox_server import parts
+    from soundbox_server import broker_parts
     from soundbox_server.broker import embedded, supervisor
     from soundbox_server.broker.mosquitto import find_mosquitto
     from soundbox_server.broker.report import report_until
@@ -652,6 +789,8 @@ async def _run_broker(settings: "Settings") -> None:
             raise Refused("Mosquitto is not on PATH, and SOUNDBOX_BROKER_ENGINE asks for it. Install mosquitto.")
         if settings.broker_tls_port:
             raise Refused("SOUNDBOX_BROKER_TLS_PORT: the embedded broker has no TLS. Install mosquitto.")
+        if settings.broker_legacy_port:
+            raise Refused("SOUNDBOX_BROKER_LEGACY_PORT: the embedded broker has no users. Install mosquitto.")
         await embedded.supervise(**where)  # type: ignore[arg-type]
         return
     async with _database(settings) as database:
@@ -663,7 +802,8 @@ async def _run_broker(settings: "Settings") -> None:
                 load_users=lambda: _ask_devices(database, "broker_users"),
                 revision=lambda: _ask_devices(database, "credential_revision"),
                 master_key=settings.master,
-                tls=parts.tls_setup(settings),
+                tls=broker_parts.tls_setup(settings),
+                legacy=broker_parts.legacy_setup(settings, lambda: _ask_devices(database, "legacy_users")),
                 shards=settings.broker_shard + 1,
             )
         finally:
@@ -672,11 +812,9 @@ async def _run_broker(settings: "Settings") -> None:
 
 
 async def _ask_devices(database: "Database", question: str) -> Any:
-    from soundbox_server.db import reading, statements
     from soundbox_server.devices import service
 
-    async with reading(database) as session:
-        return await getattr(service, question)(await statements(session))
+    return await database.read(getattr(service, question))
 
 
 async def _count_sealed(settings: "Settings") -> dict[str, dict[str, int]]:
@@ -783,6 +921,7 @@ def _told(world: dict[str, Any]) -> list[str]:
     for device in world["devices"]:
         code = device["activation_code"] or "activated already"
         lines.append(f"device  {device['device_id']}  serial {device['serial_number']}  code {code}")
+    lines += [f"shop    {shop['id']}  {shop['brand_name']}  ({shop['story']})" for shop in world.get("shops", ())]
     return [*lines, *(f"terminal {terminal['id']}" for terminal in world["terminals"])]
 
 

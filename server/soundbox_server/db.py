@@ -21,11 +21,12 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import asyncpg
@@ -44,10 +45,12 @@ Dialect = Literal["sqlite", "postgresql"]
 
 BUSY_TIMEOUT_S = 10.0  # SQLite: how long a writer waits for the writer before it
 TURN_LOOK_S = 0.0003
+STEPS_BETWEEN_LOOKS = 100_000  # SQLite: about a millisecond of reading, before it asks whether to end
 LOCK_TIMEOUT_MS = 2_000
 STATEMENT_TIMEOUT_MS = 5_000
 CLIENT_TIMEOUT_S = 10.0  # for a server that is frozen or unreachable, which enforces no timeout of its own
 HOT_CONNECTIONS = 4
+READING_CONNECTIONS = 4
 LOCKS_AFTER_A_RACE_S = 1.0  # where somebody else writes the same rows, locks cost less than trying again
 # with_for_update=…: a row that keeps its key. Rows that refer to it, a payment being made say, need not wait.
 KEY_STAYS: dict[str, bool] = {"key_share": True}
@@ -241,6 +244,10 @@ class _AtOnce(_Postgres):
         values = [value for _, values in self._waiting for value in values]
         await self._connection.fetch(sql, *values, *(count for _, count in self._standing))
 
+    @property
+    def rests_on_versions(self) -> bool:
+        return bool(self._standing)
+
     async def _as_arrays(self, sql: str, *, locked: bool) -> str:
         if (together := await super()._as_arrays(sql, locked=locked)) is None:
             raise _NeedsLocks
@@ -397,16 +404,31 @@ class _NamedRow(tuple[Any, ...]):
         return super().__getitem__(self._names.index(key) if isinstance(key, str) else key)
 
 
+# Planning the hot paths' statements costs more than running them, and their plans never differ. They find rows by key,
+# in the order they are written in: a plan made while a table was small would else read all of it, until somebody
+# analyses the table.
+_BY_KEY = {
+    "plan_cache_mode": "force_generic_plan",
+    "join_collapse_limit": "1",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+_ONLY_READS = {"default_transaction_read_only": "on"}
+_NO_WAIT_FOR_DISK = {"synchronous_commit": "off"}  # a server that loses its power loses the last commits, none in part
+
+
 class _HotConnections:
     """Connections that are opened when they are needed and stay open: a callback after a quiet hour finds one, and its
     statements planned. asyncpg's own pool starts a task each time one is given back, and resets it with a journey:
     our statements leave no session state behind.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, most: int, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._url = url
+        self._settings = settings
         self._idle: list[Any] = []
-        self._places = asyncio.Semaphore(HOT_CONNECTIONS)
+        self._places = asyncio.Semaphore(most)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -445,23 +467,21 @@ class _HotConnections:
             command_timeout=CLIENT_TIMEOUT_S,
             timeout=CLIENT_TIMEOUT_S,
             server_settings={
-                # Planning these statements costs more than running them, and their plans never differ.
-                "plan_cache_mode": "force_generic_plan",
                 "jit": "off",
-                # They find rows by key, in the order they are written in. A plan made while a table was small would
-                # else read all of it, until somebody analyses the table.
-                "join_collapse_limit": "1",
-                "enable_seqscan": "off",
-                "enable_hashjoin": "off",
-                "enable_mergejoin": "off",
                 "lock_timeout": str(LOCK_TIMEOUT_MS),
                 "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                **self._settings,
             },
         )
 
     async def close(self) -> None:
         while self._idle:
             await self._idle.pop().close()
+
+    def drop(self) -> None:
+        """Close what lies idle without a word to the server, which may be gone."""
+        while self._idle:
+            self._idle.pop().terminate()
 
 
 Work = Callable[[Statements], Coroutine[Any, Any, Result]]
@@ -479,25 +499,36 @@ class Database:
             self.engine.execution_options(soundbox_writes=True), expire_on_commit=False, autoflush=True
         )
         self.readers = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._hot = _HotConnections(self.url)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer") if self.dialect == "sqlite" else None
+        self._hot = _HotConnections(self.url, most=HOT_CONNECTIONS, settings=_BY_KEY)
+        self._hasty = _HotConnections(self.url, most=2, settings=_BY_KEY | _NO_WAIT_FOR_DISK)
+        self._readers = _HotConnections(self.url, most=READING_CONNECTIONS, settings=_ONLY_READS)
+        on_sqlite = self.dialect == "sqlite"
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer") if on_sqlite else None
         self._sqlite: sqlite3.Connection | None = None
+        self._looking = ThreadPoolExecutor(READING_CONNECTIONS, thread_name_prefix="sqlite-reader")  # begun when used
+        self._at_leisure = ThreadPoolExecutor(1, thread_name_prefix="sqlite-at-leisure")
+        self._looked_through: list[sqlite3.Connection] = []  # those that nobody reads through now
+        self._closing = False
         self._turns: int | None = None
         self._locks_until = 0.0
 
-    async def write(self, work: Work[Result], *, at_once: bool = False) -> Result:
+    async def write(self, work: Work[Result], *, at_once: bool = False, lasting: bool = True) -> Result:
         """Run the work in one transaction and commit it. Raises what the work or the commit raises.
 
         `at_once`: work whose writes are independent and name the `versions` they rest on. PostgreSQL then gets them
         without BEGIN and COMMIT, unless somebody else was quicker: the work is done anew, with locks.
+        Not `lasting`: the commit does not wait for the disk, and a machine that loses its power may lose it, wholly and
+        together with what was so committed after it. Whatever lasts is written after all that came before it.
         """
         if self._thread is not None:
             context = contextvars.copy_context()  # log lines of the work carry what the caller bound
             loop = asyncio.get_running_loop()
-            result, after_commit = await loop.run_in_executor(self._thread, context.run, self._write_sqlite, work)
+            result, after_commit = await loop.run_in_executor(
+                self._thread, context.run, self._write_sqlite, work, lasting
+            )
             _tell(after_commit)
             return result
-        async with self._hot.connection() as connection:
+        async with (self._hot if lasting else self._hasty).connection() as connection:
             done = await self._write_at_once(connection, work) if at_once else None
             result, after_commit = done or await _write_with_locks(connection, work)
         _tell(after_commit)
@@ -516,7 +547,8 @@ class Database:
         except asyncpg.PostgresError as error:  # the server's own word that it wrote nothing
             if is_away(error):
                 raise
-            self._locks_until = time.monotonic() + LOCKS_AFTER_A_RACE_S
+            if tx.rests_on_versions:
+                self._locks_until = time.monotonic() + LOCKS_AFTER_A_RACE_S
             return None
         return result, tx.after_commit
 
@@ -534,17 +566,34 @@ class Database:
             await connection.close()
 
     async def read(self, work: Work[Result]) -> Result:
-        """Run work that only reads, through the sessions' pool: it never waits for the writer's thread."""
-        async with reading(self) as session:
-            return await work(await statements(session))
+        """Run work that only reads: it never waits for the writer's thread. On PostgreSQL each of its statements sees
+        what was committed when it began, as in a transaction, so that none is begun: that would take four journeys."""
+        if self.dialect == "sqlite":
+            return await self._in_thread(self._looking, work)
+        try:
+            async with self._readers.connection() as connection:
+                return await work(_Postgres(connection))
+        except _CONNECTION_GONE as error:
+            if not is_away(error):
+                raise
+            # It may have lain idle while the server was started anew; reading again does no harm.
+            self._readers.drop()
+            async with self._readers.connection() as connection:
+                return await work(_Postgres(connection))
 
     async def read_at_leisure(self, work: Work[Result]) -> Result:
-        """The same for work that only reads: it keeps nobody waiting, however long it takes."""
-        return await (self.read if self.dialect == "sqlite" else self.write_at_leisure)(work)
+        """The same for work that only reads: it keeps nobody waiting, however long it takes, but others like it."""
+        if self.dialect == "sqlite":
+            return await self._in_thread(self._at_leisure, work)
+        return await self.write_at_leisure(work)
 
-    def _write_sqlite(self, work: Work[Result]) -> _Done[Result]:
+    async def _in_thread(self, threads: ThreadPoolExecutor, work: Work[Result]) -> Result:
+        context, loop = contextvars.copy_context(), asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, context.run, self._read_sqlite, work)
+
+    def _write_sqlite(self, work: Work[Result], lasting: bool) -> _Done[Result]:
         connection = self._sqlite = self._sqlite or _open_sqlite(str(self.url.database))
-        with self._turn():
+        with self._turn(), contextlib.nullcontext() if lasting else _no_wait_for_disk(connection):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 tx = _SqliteInThread(connection)
@@ -555,6 +604,22 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
             return result, tx.after_commit
+
+    def _read_sqlite(self, work: Work[Result]) -> Result:
+        """In one of the readers' threads, through a connection that another of them may have opened."""
+        try:
+            connection = self._looked_through.pop()
+        except IndexError:
+            connection = _open_sqlite(str(self.url.database), shared=True)
+            connection.execute("PRAGMA query_only=ON")
+            connection.set_progress_handler(lambda: self._closing, STEPS_BETWEEN_LOOKS)
+        try:
+            connection.execute("BEGIN")  # a look at one moment
+            return _run_to_the_end(work(_SqliteInThread(connection)))
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._looked_through.append(connection)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -570,10 +635,16 @@ class Database:
                 fcntl.flock(self._turns, fcntl.LOCK_UN)
 
     async def close(self) -> None:
-        await self._hot.close()
+        for connections in (self._hot, self._hasty, self._readers):
+            await connections.close()
         if self._thread is not None:
             self._thread.submit(self._close_sqlite)
             self._thread.shutdown(wait=True)
+        self._closing = True  # what is still read ends by itself, wherever it is: nobody waits for what it would find
+        for threads in (self._looking, self._at_leisure):
+            threads.shutdown(wait=True, cancel_futures=True)
+        while self._looked_through:
+            self._looked_through.pop().close()
         await self.engine.dispose()
 
     def _close_sqlite(self) -> None:
@@ -598,11 +669,17 @@ _PASSING = (
     asyncpg.TransactionRollbackError,  # deadlock, serialisation
     asyncpg.ObjectNotInPrerequisiteStateError,  # lock not granted in time
 )
-_AWAY = (
-    OSError,  # TimeoutError and ConnectionError are such
+_CONNECTION_GONE = (
+    ConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # what its own states make of a connection that ended between two statements
     asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,  # the server's last word on a connection that lay idle
+    asyncpg.CrashShutdownError,
+)
+_AWAY = (
+    *_CONNECTION_GONE,
+    OSError,  # TimeoutError is such
     asyncpg.InsufficientResourcesError,  # disk, memory, connections
     asyncpg.OperatorInterventionError,  # shut down, starting up, statement cancelled
 )
@@ -625,7 +702,8 @@ def is_away(error: BaseException) -> bool:
     """Whether the database takes nothing from anybody now: trying each piece by itself would only wait longer."""
     if isinstance(error, sqlite3.Error):
         return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_AWAY  # the low byte names the kind
-    return isinstance(error, _AWAY)
+    # asyncpg says of a value that does not fit that it is an interface error: it is the value that is wrong.
+    return isinstance(error, _AWAY) and not isinstance(error, ValueError)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -653,6 +731,15 @@ def _wait_for_lock(file: int, *, within_s: float) -> bool:
             time.sleep(TURN_LOOK_S)
         else:
             return True
+
+
+@contextlib.contextmanager
+def _no_wait_for_disk(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("PRAGMA synchronous=NORMAL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous=FULL")
 
 
 def _tell(after_commit: Sequence[Callable[[], None]]) -> None:
@@ -707,7 +794,7 @@ def _open_engine(url: URL) -> AsyncEngine:
     return create_async_engine(
         url.set(drivername="postgresql+asyncpg"),
         pool_size=8,
-        max_overflow=8,
+        max_overflow=4,
         pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
@@ -740,8 +827,11 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _open_sqlite(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=512)
+def _open_sqlite(path: str, *, shared: bool = False) -> sqlite3.Connection:
+    """`shared`: one thread after the other uses it."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_TIMEOUT_S, cached_statements=512, check_same_thread=not shared
+    )
     connection.row_factory = sqlite3.Row
     for pragma in PRAGMAS:
         connection.execute(pragma)

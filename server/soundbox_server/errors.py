@@ -68,6 +68,25 @@ class TransactionNotFound(NotFound):
     code = "TRANSACTION_NOT_FOUND"
 
 
+class InvalidLicense(NotFound):
+    """A license key that nobody made, that is somebody else's, or that charges for nobody."""
+
+    code = "INVALID_LICENSE"
+
+
+class LicenseExpired(Forbidden):
+    """A license that is over, or switched off."""
+
+    code = "LICENSE_EXPIRED"
+
+
+class InsufficientTokens(SoundboxError):
+    """A license that has nothing left to pay with."""
+
+    code = "INSUFFICIENT_TOKENS"
+    status = 402
+
+
 class LinkExpired(NotFound):
     """A link that works once: used, too old, or never made."""
 
@@ -192,3 +211,31 @@ class PaymentsClosed(SoundboxError):
 
     code = "PAYMENTS_CLOSED"
     status = 503
+
+
+class InsufficientBalance(SoundboxError):
+    """There is less in the wallet than is to leave it."""
+
+    code = "INSUFFICIENT_BALANCE"
+    status = 400
+
+
+class SessionExpired(SoundboxError):
+    """A payment session whose time is over, or that was paid."""
+
+    code = "SESSION_EXPIRED"
+    status = 400
+
+
+class InvalidPin(SoundboxError):
+    """Not the wallet's, or there is none yet."""
+
+    code = "INVALID_PIN"
+    status = 400
+
+
+class Locked(SoundboxError):
+    """Tried too often: nobody may for a while."""
+
+    code = "LOCKED"
+    status = 423

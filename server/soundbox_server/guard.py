@@ -65,7 +65,7 @@ def problems(settings: Settings) -> list[Problem]:
 
 def doubts(settings: Settings) -> list[Problem]:
     """What a start in production lets pass, and somebody ought to know of."""
-    return list(_mail(settings))
+    return [*_mail(settings), *_legacy(settings)]
 
 
 async def database_problems(database: Database) -> list[Problem]:
@@ -186,6 +186,10 @@ def _broker(settings: Settings) -> Iterator[Problem]:
     if not settings.boxes_use_tls:
         what = "boxes are sent to a plain listener, where their passwords can be read on the way"
         yield Problem("broker", what, "Set SOUNDBOX_BROKER_TLS_PORT, its HOST, CERTIFICATE and KEY.")
+    if settings.broker_legacy_port and not settings.broker_legacy_in_production:
+        what = "SOUNDBOX_BROKER_LEGACY_PORT opens a plain listener: passwords there can be read, announcements forged"
+        mend = "Unset it; or accept that for those boxes with SOUNDBOX_BROKER_LEGACY_IN_PRODUCTION=true."
+        yield Problem("broker", what, mend)
     if not _is_loopback(settings.broker_host):
         what = f"the hub would send its passwords in the open to {settings.broker_host}"
         yield Problem("broker", what, "Run api and worker beside their broker: SOUNDBOX_BROKER_HOST=127.0.0.1.")
@@ -214,6 +218,12 @@ def _home(settings: Settings) -> Iterator[Problem]:
         yield Problem("home", what, f"chmod 750 {settings.home}")
 
 
+def _webhooks(settings: Settings) -> Iterator[Problem]:
+    if settings.webhook_loopback:
+        what = "whoever names an address for webhooks could reach what listens on this machine only"
+        yield Problem("webhooks", what, "Leave SOUNDBOX_WEBHOOK_LOOPBACK out.")
+
+
 def _mail(settings: Settings) -> Iterator[Problem]:
     if not settings.smtp_host:
         what = f"no mail leaves: invitations and links for new passwords stay in {settings.home / 'mail'}"
@@ -227,8 +237,15 @@ def _mail(settings: Settings) -> Iterator[Problem]:
         yield Problem("mail", what, "Set SOUNDBOX_MAIL_FROM to an address of your own.")
 
 
+def _legacy(settings: Settings) -> Iterator[Problem]:
+    if settings.broker_legacy_port:
+        what = "other makers' boxes believe whoever can read their password on the way, and confirm nothing"
+        yield Problem("broker", what, "Let in only the networks these boxes come from, and replace them in time.")
+
+
 CHECKS: tuple[Check, ...] = (
     _master_key, _secret_files, _partner_secrets, _database_url, _habits, _providers, _broker, _doors, _home,
+    _webhooks,
 )  # fmt: skip
 
 

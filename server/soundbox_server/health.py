@@ -22,6 +22,7 @@ from soundbox_server.devices.service import count_online
 from soundbox_server.http import envelope
 from soundbox_server.outbox.service import depth, oldest_overdue_ms
 from soundbox_server.payments.figures import count_waiting
+from soundbox_server.webhooks.deliveries import waiting as webhooks_waiting
 
 log = structlog.get_logger()
 
@@ -75,11 +76,11 @@ def metrics_page(
         for refresh in figures:
             await refresh()
 
-        async def look(tx: Statements) -> tuple[dict[str, int], int, int]:
-            return await depth(tx), await count_online(tx), await count_waiting(tx)
+        async def look(tx: Statements) -> tuple[dict[str, int], int, int, int]:
+            return await depth(tx), await count_online(tx), await count_waiting(tx), await webhooks_waiting(tx)
 
         try:
-            waiting, online, unpaid = await asyncio.wait_for(database.read(look), CHECK_TIMEOUT_S)
+            waiting, online, unpaid, untold = await asyncio.wait_for(database.read(look), CHECK_TIMEOUT_S)
         except Exception as error:  # the other figures matter most when the database is away
             log.warning("metrics.database_away", error=repr(error))
         else:
@@ -87,6 +88,7 @@ def metrics_page(
                 metrics.outbox_depth.labels(state).set(count)
             metrics.devices_online.set(online)
             metrics.payments_waiting.set(unpaid)
+            metrics.webhooks_waiting.set(untold)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return answer

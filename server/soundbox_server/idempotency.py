@@ -126,6 +126,16 @@ async def begin(tx: Statements, once: Once, *, now_ms: int, lease_ms: int = 0) -
     return None
 
 
+async def is_same(tx: Statements, once: Once, *, now_ms: int) -> bool:
+    """Whether this key comes for the first time, or with the body that it came with before: for those who repeat what
+    they say until it is taken, and to whom no answer is kept."""
+    claimed = await tx.fetch(_CLAIM, *once.row, once.body_sha256, now_ms, now_ms + KEPT_MS)
+    if claimed:
+        return True
+    rows = await tx.fetch(_FIND, *once.row)
+    return not rows or bool(rows[0]["body_sha256"] == once.body_sha256)
+
+
 async def keep(tx: Statements, once: Once, response: Response) -> None:
     """Store the answer beside the deed."""
     if once.key is None:

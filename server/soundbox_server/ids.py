@@ -68,5 +68,10 @@ def new_id(prefix: str) -> str:
 
 def lowest_id(prefix: str, at_ms: int) -> str:
     """No id that was born at this millisecond or later sorts before this one."""
-    bits = max(0, min(at_ms, (1 << 48) - 1)) << 80
+    return id_of(prefix, at_ms, 0)
+
+
+def id_of(prefix: str, at_ms: int, random: int) -> str:
+    """The id that is made of this moment and these 80 bits: of what is told as if it had been born then."""
+    bits = max(0, min(at_ms, (1 << 48) - 1)) << _RANDOM_BITS | random
     return f"{prefix}_" + "".join(_PAIRS[bits >> shift & 1023] for shift in range(120, -1, -10))

@@ -72,8 +72,49 @@ uplinks = Counter(
     ["channel", "outcome"],
     registry=registry,
 )
+not_recorded = Counter(
+    "soundbox_not_recorded_total",
+    "Messages (mqtt) and log lines (log) that were not written down for looking back: too many came, or the database "
+    "was away.",
+    ["kind"],
+    registry=registry,
+)
+forgotten = Counter(
+    "soundbox_forgotten_rows_total", "Rows that retention removed, by what they were.", ["kind"], registry=registry
+)
+heard_seconds = Histogram(
+    "soundbox_heard_seconds",
+    "From a payment's commit to the moment its box says it was heard.",
+    buckets=_LATENCIES,
+    registry=registry,
+)
 mails = Counter(
     "soundbox_mails_total", "Mails by what became of a try: sent, put_off, dead.", ["outcome"], registry=registry
+)
+webhooks = Counter(
+    "soundbox_webhooks_total",
+    "Tries to deliver an event by what became of them: delivered, put_off, dead.",
+    ["outcome"],
+    registry=registry,
+)
+webhook_seconds = Histogram(
+    "soundbox_webhook_seconds", "How long a receiver took to answer.", buckets=_ANSWERS, registry=registry
+)
+webhooks_waiting = Gauge("soundbox_webhooks_waiting", "Events on their way to a receiver.", registry=registry)
+advice = Counter(
+    "soundbox_advice_total",
+    "Calls of the language model, by what for and what became of them: accepted, refused, failed.",
+    ["use", "verdict"],
+    registry=registry,
+)
+advice_unfit = Counter(
+    "soundbox_advice_unfit_total",
+    "Answers of the language model that are not shown, or that never came, by reason.",
+    ["reason"],
+    registry=registry,
+)
+advice_seconds = Histogram(
+    "soundbox_advice_seconds", "How long the language model took to answer.", buckets=_ANSWERS, registry=registry
 )
 broker_differences = Counter(
     "soundbox_broker_differences_total",

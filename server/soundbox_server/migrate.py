@@ -1,5 +1,6 @@
 """Bring a database to the newest form. The Alembic configuration is built here, so a wheel needs no ini file."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -10,23 +11,33 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 import soundbox_server.access.models
 import soundbox_server.alerts.models
+import soundbox_server.announcements.models
 import soundbox_server.audit.models
 import soundbox_server.broker.models
+import soundbox_server.checkout.models
 import soundbox_server.commands.models
+import soundbox_server.device_config.models
 import soundbox_server.devices.models
+import soundbox_server.diagnosis.models
 import soundbox_server.exports.models
 import soundbox_server.fees.models
 import soundbox_server.idempotency
 import soundbox_server.ledger.models
+import soundbox_server.lending.models
 import soundbox_server.merchants.models
 import soundbox_server.outbox.models
+import soundbox_server.partners.models
 import soundbox_server.payments.models
 import soundbox_server.payouts.models
 import soundbox_server.pos.models
+import soundbox_server.privacy.models
 import soundbox_server.providers.models
 import soundbox_server.reconciliation.models
 import soundbox_server.revenue.models
-import soundbox_server.settlements.models  # noqa: F401 - each import puts its tables into Base.metadata
+import soundbox_server.scoring.models
+import soundbox_server.settlements.models
+import soundbox_server.wallets.models
+import soundbox_server.webhooks.models  # noqa: F401 - each import puts its tables into Base.metadata
 from soundbox_server.db import Base, Database
 
 _ADVISORY_LOCK = 7_265_102  # PostgreSQL: two processes that start together must not both migrate
@@ -40,8 +51,9 @@ def config(connection: Connection | None = None) -> Config:
     return made
 
 
+@cache
 def newest() -> str:
-    """The revision this code expects."""
+    """The revision this code expects. Looking reads every migration."""
     revision = ScriptDirectory.from_config(config()).get_current_head()
     assert revision is not None
     return revision

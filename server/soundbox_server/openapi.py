@@ -39,7 +39,10 @@ TAGS = [
     {"name": "devices", "description": "Soundboxes, by their own token."},
     {"name": "merchants", "description": "Merchants and their staff."},
     {"name": "pos", "description": "Points of sale, in the words of the system that they were written for."},
+    {"name": "wallets", "description": "Organisations and their wallets, in the words of the system they come from."},
     {"name": "partners", "description": "Payment providers and integration partners."},
+    {"name": "banks", "description": "Banks, about merchants that let them see something."},
+    {"name": "checkout", "description": "Whoever pays, at an address that nobody else knows."},
     {"name": "health", "description": "For monitoring."},
 ]
 
@@ -117,10 +120,11 @@ def describe(
     plain: Mapping[str, Operation],
     policy: Policy,
     error_forms: Sequence[ErrorForm] = (),
+    webhooks: Mapping[str, Any] | None = None,
 ) -> None:
     """Let `app.openapi()` answer with the completed document. By path, `lean` are the operations of POST doors, and
-    `plain` those of GET pages, that are served beside the routers."""
-    app.openapi = partial(_document, app, lean, plain, policy, error_forms)  # type: ignore[method-assign]
+    `plain` those of GET pages, that are served beside the routers; `webhooks`, by event, what we send to others."""
+    app.openapi = partial(_document, app, lean, plain, policy, error_forms, webhooks or {})  # type: ignore[method-assign]
 
 
 def _document(
@@ -129,6 +133,7 @@ def _document(
     plain: Mapping[str, Operation],
     policy: Policy,
     error_forms: Sequence[ErrorForm],
+    webhooks: Mapping[str, Any],
 ) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(
@@ -144,6 +149,7 @@ def _document(
             for form in error_forms:
                 _in_form(operation, path, form)
         document["paths"] = dict(sorted(paths.items()))
+        document["webhooks"] = deepcopy(dict(webhooks))
         components = document.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
         schemas |= {"Problem": _PROBLEM, "Envelope": _ENVELOPE, "Storable": STORABLE}
@@ -229,5 +235,5 @@ def _both(declared: Operation | None, common: Operation) -> Operation:
     return {
         **declared,
         "description": " or ".join(examples),
-        "content": {PROBLEM_JSON: {"schema": schema, "examples": examples}},
+        "content": {**declared["content"], PROBLEM_JSON: {"schema": schema, "examples": examples}},
     }

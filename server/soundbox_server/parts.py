@@ -4,76 +4,38 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from soundbox_server import migrate, seal
 from soundbox_server.access.limits import MINUTE_MS, Limits
 from soundbox_server.access.mails import Desk
 from soundbox_server.access.passwords import Passwords
+from soundbox_server.advice.asking import Endpoint
 from soundbox_server.announcements.service import Telling
-from soundbox_server.audit.routes import AUDIT_LOGS
-from soundbox_server.broker import probe
-from soundbox_server.broker.mosquitto import TlsListener
 from soundbox_server.broker.passwords import hash_password
-from soundbox_server.broker.tls import TlsSetup, development_authority
 from soundbox_server.db import Database
-from soundbox_server.devices.listings import DEVICES, HEARTBEATS
 from soundbox_server.devices.provisioning import Granting
-from soundbox_server.exports.kinds import Kinds
-from soundbox_server.ledger.routes import LEDGER_ENTRIES
+from soundbox_server.diagnosis.jobs import Days
+from soundbox_server.diagnosis.recorder import Kept, Recorder
+from soundbox_server.diagnosis.silence import Patience
+from soundbox_server.lending.service import banks_watching
 from soundbox_server.mail.sinks import FileSink, Sink, SmtpSink
-from soundbox_server.merchants.place_routes import OUTLETS, TERMINALS
-from soundbox_server.merchants.routes import MERCHANTS
-from soundbox_server.payments.listings import TRANSACTIONS
+from soundbox_server.partners.licenses import charging_for
+from soundbox_server.partners.topups import Tier
 from soundbox_server.payments.methods import Lives
-from soundbox_server.payments.review_routes import REFUNDS
-from soundbox_server.payments.routes import CallbackDesk, CallbackReader
-from soundbox_server.payouts.routes import PAYOUTS, TRANSFERS
-from soundbox_server.providers.base import AdjustmentReport, PaymentReport
-from soundbox_server.providers.hmac_scheme import read_callback
-from soundbox_server.reconciliation.routes import DIFFERENCES, TOTALS
-from soundbox_server.revenue.routes import REVENUE
+from soundbox_server.scoring.early_warning import Thresholds
+from soundbox_server.scoring.state import WarningType
+from soundbox_server.scoring.warnings import Hearing, nobody
 from soundbox_server.settings import Settings
-from soundbox_server.settlements.listings import SETTLEMENT_ITEMS, SETTLEMENTS
-from soundbox_server.statements.report import statements
-
-# Every list that may leave as a file, by the name it is asked for; `policy.EXPORTS` says by whom.
-EXPORTABLE: Kinds = {
-    "transactions": TRANSACTIONS,
-    "refunds": REFUNDS,
-    "ledger_entries": LEDGER_ENTRIES,
-    "settlements": SETTLEMENTS,
-    "settlement_items": SETTLEMENT_ITEMS,
-    "revenue": REVENUE,
-    "payouts": PAYOUTS,
-    "transfers": TRANSFERS,
-    "differences": DIFFERENCES,
-    "daily_totals": TOTALS,
-    "merchants": MERCHANTS,
-    "outlets": OUTLETS,
-    "terminals": TERMINALS,
-    "devices": DEVICES,
-    "heartbeats": HEARTBEATS,
-    "audit_logs": AUDIT_LOGS,
-    "statements": statements(),
-}
-
-
-@dataclass(frozen=True)
-class GenericPartner:
-    """A partner that only sends callbacks, by the generic HMAC scheme."""
-
-    name: str
-    secrets: Sequence[bytes]
-
-    def read_callback(
-        self, headers: Mapping[str, str], body: bytes, *, now_ms: int
-    ) -> PaymentReport | AdjustmentReport:
-        return read_callback(headers, body, partner_id=self.name, secrets=self.secrets, now_ms=now_ms)
+from soundbox_server.wallets.sessions import Terms
+from soundbox_server.webhooks.addresses import Reach
+from soundbox_server.webhooks.sender import Sender
 
 
 def owner_name(process: str) -> str:
@@ -97,24 +59,14 @@ def lives(settings: Settings) -> Lives:
     )
 
 
-def callback_readers(settings: Settings) -> dict[str, CallbackReader]:
-    """Every partner whose generic callbacks we can verify, by the id it names itself with."""
-    names = {*settings.partner_secrets, "sandbox"}
-    return {name: GenericPartner(name, secrets) for name in names if (secrets := settings.secrets_of(name))}
+def bonus_tiers(settings: Settings) -> Sequence[Tier]:
+    """What comes besides tokens that are bought, the smallest tier first."""
+    return [Tier(min_tokens=least, bonus_tokens=most) for least, most in sorted(settings.token_bonus_tiers.items())]
 
 
-def callback_desk(
-    settings: Settings, database: Database, *, owner: str, publish: Callable[[Sequence[Any]], None]
-) -> CallbackDesk:
-    return CallbackDesk(
-        database,
-        callback_readers(settings),
-        telling=telling(settings, owner=owner),
-        late_report_ms=settings.late_report_s * 1000,
-        publish=publish,
-        most=settings.callback_most,
-        waiting=settings.callback_waiting,
-    )
+def wallet_terms(settings: Settings) -> Terms:
+    """What a payment from wallet to wallet costs, and how long it may take."""
+    return Terms(fee_percent=settings.wallet_fee_percent, session_ms=settings.wallet_session_s * 1000)
 
 
 def passwords(settings: Settings) -> Passwords:
@@ -154,6 +106,14 @@ def mail_sink(settings: Settings) -> Sink:
     )
 
 
+def webhook_reach(settings: Settings) -> Reach:
+    return Reach(https_only=settings.environment == "production", loopback=settings.webhooks_may_loop_back)
+
+
+def webhook_sender(settings: Settings) -> Sender:
+    return Sender(reach=webhook_reach(settings), trust=httpx.create_ssl_context())
+
+
 def granting(settings: Settings) -> Granting:
     """What boxes get that ask for their name over MQTT."""
     return Granting(
@@ -166,6 +126,38 @@ def granting(settings: Settings) -> Granting:
     )
 
 
+def warning_thresholds(settings: Settings) -> Thresholds:
+    """From where on a merchant's trade is worth a warning."""
+    return {
+        WarningType.REVENUE_DROP: Fraction(str(settings.alert_revenue_drop_threshold)),
+        WarningType.REFUND_SPIKE: Fraction(str(settings.alert_refund_spike_threshold)),
+        WarningType.SETTLEMENT_DELAY: Fraction(str(settings.alert_settlement_delay_hours)) / 24,
+        WarningType.TRANSACTION_DROP: Fraction(str(settings.alert_transaction_drop_threshold)),
+        WarningType.SCORE_DROP: Fraction(str(settings.alert_score_drop_threshold)),
+    }
+
+
+def warning_hearing(settings: Settings) -> Hearing:
+    """Who hears of a merchant's warnings besides itself."""
+    return Hearing(banks=banks_watching, partners=charging_for if settings.warnings_to_partners else nobody)
+
+
+def advice_endpoint(settings: Settings) -> Endpoint | None:
+    """The language model that writes beside the built-in texts; None without a key. Without TLS the key stays in
+    networks of our own."""
+    if not settings.ai_api_key.get_secret_value():
+        return None
+    within, secure = settings.ai_private_network, settings.ai_base_url.startswith("https://")
+    reach = Reach(https_only=secure, loopback=within, private=within, public=secure)
+    return Endpoint(
+        sender=Sender(reach=reach, trust=httpx.create_ssl_context(trust_env=False), timeout_s=settings.ai_timeout_s),
+        url=f"{settings.ai_base_url}/chat/completions",
+        model=settings.ai_model,
+        most_tokens=settings.ai_most_tokens,
+        key=settings.ai_api_key.get_secret_value(),
+    )
+
+
 def documents_folder(settings: Settings) -> Path:
     return settings.home / "documents"
 
@@ -174,12 +166,39 @@ def exports_folder(settings: Settings) -> Path:
     return settings.home / "exports"
 
 
+def device_logs_folder(settings: Settings) -> Path:
+    return settings.home / "device-logs"
+
+
+def recorder(settings: Settings, database: Database) -> Recorder:
+    """What writes down messages and log lines when there is time."""
+    kept = Kept(
+        mqtt_messages=settings.mqtt_log_per_device, logs=settings.device_log_lines, events=settings.device_events
+    )
+    return Recorder(database, kept=kept)
+
+
+def days(settings: Settings) -> Days:
+    """How long what boxes said is kept."""
+    return Days(
+        heartbeats=settings.keep_heartbeats_days,
+        mqtt_messages=settings.keep_mqtt_log_days,
+        logs=settings.keep_device_logs_days,
+        events=settings.keep_device_events_days,
+        presence=settings.keep_presence_days,
+        command_payloads=settings.keep_command_payloads_days,
+    )
+
+
+def patience(settings: Settings) -> Patience:
+    """How long a box may be told of payments and play none."""
+    return Patience(minutes=settings.silent_speaker_minutes, payments=settings.silent_speaker_payments)
+
+
 def settle_memory() -> None:
-    """Leave what the start made out of the garbage collector's rounds, and let them come more seldom: the payment path
-    makes many short-lived objects and hardly a cycle."""
+    """Leave what the start made out of the garbage collector's rounds."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def lock_folder(settings: Settings) -> Path:
@@ -193,37 +212,6 @@ async def require_migrated(database: Database) -> None:
         raise RuntimeError(
             f"The database is at revision {current}, this program needs {newest}: run `soundbox migrate`."
         )
-
-
-def broker_address(settings: Settings) -> dict[str, Any]:
-    """Where boxes are sent at activation: host, port, tls, and ca_pem where they have to trust a CA of our own."""
-    address = {"host": settings.broker_public_host, "port": settings.broker_public_port, "tls": settings.boxes_use_tls}
-    if settings.boxes_use_tls and settings.broker_tls_certificate is None:
-        return address | {"ca_pem": development_authority(settings.home)}
-    if settings.boxes_use_tls and settings.broker_tls_ca is not None:
-        return address | {"ca_pem": settings.broker_tls_ca.read_text()}
-    return address
-
-
-def tls_setup(settings: Settings) -> TlsSetup | None:
-    """The broker's listeners for boxes from elsewhere; None when there are none."""
-    if not settings.broker_tls_port:
-        return None
-    return TlsSetup(
-        listener=TlsListener(settings.broker_tls_host, settings.broker_tls_port, settings.broker_connections),
-        names=settings.broker_names,
-        provision_port=settings.broker_provision_port,
-        certificate=settings.broker_tls_certificate,
-        key=settings.broker_tls_key,
-    )
-
-
-async def broker_lets_in(host: str, port: int, user: str, password: str) -> bool:
-    """Whether a login with these works right now; False also while there is no broker."""
-    try:
-        return await probe.login(host, port, user=user, password=password)
-    except OSError:
-        return False
 
 
 async def cancel(tasks: Sequence["asyncio.Task[Any]"]) -> None:

@@ -14,6 +14,8 @@ _ADMIN = frozenset({"platform_admin"})
 _MERCHANTS = frozenset({"merchant_owner", "merchant_staff"})
 _OWNERS = frozenset({"merchant_owner"})
 _FINANCE = frozenset({"platform_admin", "finance"})
+_PARTNERS = frozenset({"partner"})
+_BANKS = frozenset({"bank"})
 
 POLICY: Policy = {
     # Whoever has no token yet, or brings one of another kind in the body
@@ -33,12 +35,16 @@ POLICY: Policy = {
     ("GET", "/health/deep"): PUBLIC,
     # Boxes, by their own token
     ("POST", "/device/provision/activate"): PUBLIC,
+    # Other makers' boxes prove nothing: answered in a window that an operator opened
+    ("GET", "/speaker/dev-config"): PUBLIC,
+    ("POST", "/speaker/dev-config"): PUBLIC,
     ("POST", "/device/provision/refresh-credential"): DEVICE,
     ("POST", "/device/heartbeat"): DEVICE,
     ("POST", "/device/commands/ack"): DEVICE,
     ("GET", "/device/config"): DEVICE,
     ("POST", "/device/config/ack"): DEVICE,
     ("POST", "/device/transactions/dynamic-qr"): DEVICE,
+    ("POST", "/device/logs"): DEVICE,
     # Providers, by their signature
     ("POST", "/integrations/qris/callback"): SIGNED,
     ("POST", "/integrations/bank/payout-callback"): SIGNED,
@@ -122,6 +128,16 @@ POLICY: Policy = {
     ("GET", "/admin/devices/{device_id}/notifications"): _STAFF,
     ("GET", "/admin/devices/{device_id}/availability"): _STAFF,
     ("POST", "/admin/devices/{device_id}/quarantine/release"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/diagnosis"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/latency"): _STAFF,
+    ("GET", "/admin/outlets/{outlet_id}/latency"): _STAFF,
+    ("GET", "/admin/latency"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/mqtt-messages"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/events"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/logs"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/logs/tail"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/log-files"): _STAFF,
+    ("GET", "/admin/devices/{device_id}/log-files/{log_file_id}/file"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/activation-code"): _OPERATORS,
     ("GET", "/admin/devices/{device_id}/credentials"): _STAFF,
     ("POST", "/admin/devices/{device_id}/credentials/rotate"): _OPERATORS,
@@ -132,6 +148,9 @@ POLICY: Policy = {
     ("POST", "/admin/devices/{device_id}/bind"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/bind/confirm"): _OPERATORS,
     ("POST", "/admin/devices/{device_id}/unbind"): _OPERATORS,
+    ("POST", "/admin/devices/{device_id}/config-window"): _OPERATORS,
+    ("GET", "/admin/devices/{device_id}/config-window"): _STAFF,
+    ("DELETE", "/admin/devices/{device_id}/config-window"): _OPERATORS,
     ("POST", "/admin/seed"): _ADMIN,
     ("GET", "/admin/health"): _STAFF,
     ("GET", "/admin/health/deep"): _STAFF,
@@ -197,6 +216,7 @@ POLICY: Policy = {
     ("POST", "/admin/provider-reports/{report_id}/reject"): _FINANCE,
     # Merchants' own people and programs: their shop, and nobody else's
     ("GET", "/merchant/me"): _MERCHANTS,
+    ("PATCH", "/merchant/merchants/{merchant_id}"): _OWNERS,
     ("GET", "/merchant/dashboard/summary"): _MERCHANTS,
     ("GET", "/merchant/transactions"): _MERCHANTS,
     ("GET", "/merchant/transactions/{transaction_id}"): _MERCHANTS,
@@ -237,12 +257,166 @@ POLICY: Policy = {
     ("GET", "/api/transactions"): _MERCHANTS,
     ("GET", "/api/transactions/{transaction_id}"): _MERCHANTS,
     ("GET", "/api/transactions/{transaction_id}/check-status"): _MERCHANTS,
+    # What others hear from us: operators look after everybody's, owners after their own
+    ("POST", "/admin/webhooks"): _OPERATORS,
+    ("GET", "/admin/webhooks"): _STAFF,
+    ("GET", "/admin/webhooks/{webhook_id}"): _STAFF,
+    ("PATCH", "/admin/webhooks/{webhook_id}"): _OPERATORS,
+    ("POST", "/admin/webhooks/{webhook_id}/rotate"): _OPERATORS,
+    ("POST", "/admin/webhooks/{webhook_id}/disable"): _OPERATORS,
+    ("POST", "/admin/webhooks/{webhook_id}/enable"): _OPERATORS,
+    ("POST", "/admin/webhooks/{webhook_id}/ping"): _OPERATORS,
+    ("POST", "/admin/webhooks/{webhook_id}/replay"): _OPERATORS,
+    ("GET", "/admin/webhooks/{webhook_id}/deliveries"): _STAFF,
+    ("GET", "/admin/webhook-deliveries/{delivery_id}"): _STAFF,
+    ("POST", "/admin/webhook-deliveries/{delivery_id}/replay"): _OPERATORS,
+    ("POST", "/merchant/webhooks"): _OWNERS,
+    ("GET", "/merchant/webhooks"): _OWNERS,
+    ("GET", "/merchant/webhooks/{webhook_id}"): _OWNERS,
+    ("PATCH", "/merchant/webhooks/{webhook_id}"): _OWNERS,
+    ("POST", "/merchant/webhooks/{webhook_id}/rotate"): _OWNERS,
+    ("POST", "/merchant/webhooks/{webhook_id}/disable"): _OWNERS,
+    ("POST", "/merchant/webhooks/{webhook_id}/enable"): _OWNERS,
+    ("POST", "/merchant/webhooks/{webhook_id}/ping"): _OWNERS,
+    ("POST", "/merchant/webhooks/{webhook_id}/replay"): _OWNERS,
+    ("GET", "/merchant/webhooks/{webhook_id}/deliveries"): _OWNERS,
+    ("GET", "/merchant/webhook-deliveries/{delivery_id}"): _OWNERS,
+    ("POST", "/merchant/webhook-deliveries/{delivery_id}/replay"): _OWNERS,
+    # One login for the programs of references 000 and 003
+    ("POST", "/api/auth/login"): PUBLIC,
+    ("POST", "/api/auth/register"): PUBLIC,
+    ("POST", "/api/auth/refresh"): PUBLIC,
+    ("POST", "/api/auth/forgot-password"): PUBLIC,
+    ("POST", "/api/auth/request-password-reset"): PUBLIC,
+    ("POST", "/api/auth/reset-password"): PUBLIC,
+    ("POST", "/api/auth/logout"): _PARTNERS | frozenset({"bank"}),
+    # Partners' programs, in the words of reference 003; what knows an unguessable name needs no key
+    ("POST", "/api/partner/payment/generate"): _PARTNERS,
+    ("POST", "/api/partner/payment/qris"): _PARTNERS,
+    ("GET", "/api/partner/payment/status/{transaction_id}"): _PARTNERS,
+    ("GET", "/api/license/validate/{license_key}"): PUBLIC,
+    ("GET", "/api/license/validate-ownership/{license_key}"): _PARTNERS,
+    ("GET", "/api/license/key/{license_key}"): _PARTNERS,
+    ("GET", "/api/admin/license-keys/{license_id}"): _STAFF,
+    ("GET", "/api/user/profile"): _PARTNERS,
+    ("GET", "/api/user/token-balance"): _PARTNERS,
+    ("GET", "/api/user/token-usage-stats"): _PARTNERS,
+    ("GET", "/api/user/license/{license_key}/usage"): _PARTNERS,
+    ("POST", "/api/user/license-keys/{license_key}/use-token"): _PARTNERS,
+    ("POST", "/api/user/assign-license"): _PARTNERS,
+    ("POST", "/api/user/regenerate-api-key"): _PARTNERS,
+    ("POST", "/api/user/revoke-api-key"): _PARTNERS,
+    ("GET", "/api/topup/payment-methods"): _PARTNERS,
+    ("GET", "/api/topup/bonus-tiers"): _PARTNERS,
+    ("POST", "/api/topup/request"): _PARTNERS,
+    ("GET", "/api/topup/check/{topup_id}"): PUBLIC,
+    ("GET", "/api/topup/status/{topup_id}"): _PARTNERS,
+    ("GET", "/api/topup/history"): _PARTNERS,
+    ("POST", "/api/topup/cancel/{topup_id}"): _PARTNERS,
+    ("POST", "/api/topup/sync/{topup_id}"): PUBLIC,
+    ("GET", "/pay/{session_id}/qr.png"): PUBLIC,
+    ("POST", "/admin/license-keys"): _OPERATORS,
+    ("GET", "/admin/license-keys"): _STAFF,
+    ("GET", "/admin/license-keys/{license_id}"): _STAFF,
+    ("PATCH", "/admin/license-keys/{license_id}"): _OPERATORS,
+    ("POST", "/admin/license-keys/{license_id}/assign"): _OPERATORS,
+    ("POST", "/admin/license-keys/{license_id}/revoke"): _OPERATORS,
+    ("POST", "/admin/license-keys/{license_id}/tokens"): _FINANCE,
+    # Organisations and wallets, in the words of reference 004. What leaves a wallet is the owner's to say, with the PIN
+    ("POST", "/api/v1/org/register"): PUBLIC,
+    ("POST", "/api/v1/org/login"): PUBLIC,
+    ("GET", "/api/v1/org/profile"): _MERCHANTS,
+    ("PUT", "/api/v1/org/profile"): _OWNERS,
+    ("PUT", "/api/v1/org/put"): _OWNERS,
+    ("POST", "/api/v1/wallets"): _OWNERS,
+    ("GET", "/api/v1/wallets"): _MERCHANTS,
+    ("POST", "/api/v1/wallets/{wallet_code}/topup"): _MERCHANTS,
+    ("POST", "/api/v1/txn/payment-session/{wallet_code}"): _MERCHANTS,
+    ("POST", "/api/v1/txn/accept-payment/{trace_id}"): _OWNERS,
+    ("POST", "/api/v1/txn/transaction"): _MERCHANTS,
+    ("POST", "/api/v1/txn/withdraw"): _OWNERS,
+    ("POST", "/api/v1/txn/refund/{trace_id}"): _OWNERS,
+    ("POST", "/api/v1/txn/invoices"): _MERCHANTS,
+    ("GET", "/api/v1/txn/invoices/{invoice_id}"): _MERCHANTS,
+    ("POST", "/api/v1/txn/invoices/{invoice_id}/pay"): PUBLIC,
+    ("GET", "/pay/invoices/{invoice_id}"): PUBLIC,
+    ("POST", "/pay/invoices/{invoice_id}"): PUBLIC,
+    ("GET", "/api/merchant/profile"): _MERCHANTS,
+    ("GET", "/api/merchant/dashboard"): _MERCHANTS,
+    ("GET", "/api/merchant/credit-detail"): _OWNERS,
+    ("GET", "/api/merchant/loan-timing"): _OWNERS,
+    ("GET", "/api/merchant/product-insights"): _MERCHANTS,
+    ("GET", "/api/merchant/alerts"): _MERCHANTS,
+    ("POST", "/api/merchant/recalculate"): _OWNERS,
+    # Banks see whom an owner lets them see: their own doors, and in the words of reference 000
+    ("POST", "/lending/login"): PUBLIC,
+    ("POST", "/lending/refresh"): PUBLIC,
+    ("POST", "/lending/forgot-password"): PUBLIC,
+    ("POST", "/lending/reset-password"): PUBLIC,
+    ("GET", "/lending/me"): _BANKS,
+    ("POST", "/lending/logout"): _BANKS,
+    ("POST", "/lending/password"): _BANKS,
+    ("POST", "/lending/totp"): _BANKS,
+    ("POST", "/lending/totp/confirm"): _BANKS,
+    ("POST", "/lending/totp/remove"): _BANKS,
+    ("GET", "/lending/sessions"): _BANKS,
+    ("DELETE", "/lending/sessions/{session_id}"): _BANKS,
+    ("GET", "/lending/merchants"): _BANKS,
+    ("GET", "/lending/merchants/file"): _BANKS,
+    ("GET", "/lending/looks"): _BANKS,
+    ("GET", "/lending/loan-applications"): _BANKS,
+    ("POST", "/lending/loan-applications"): _BANKS,
+    ("GET", "/lending/loan-applications/{application_id}"): _BANKS,
+    ("POST", "/lending/loan-applications/{application_id}/submit"): _BANKS,
+    ("POST", "/lending/loan-applications/{application_id}/review"): _BANKS,
+    ("POST", "/lending/loan-applications/{application_id}/approve"): _BANKS,
+    ("POST", "/lending/loan-applications/{application_id}/reject"): _BANKS,
+    ("POST", "/lending/loan-applications/{application_id}/disburse"): _BANKS,
+    ("POST", "/lending/loan-applications/{application_id}/withdraw"): _BANKS,
+    ("GET", "/api/bank/merchants/all"): _BANKS,
+    ("POST", "/api/bank/merchants/search"): _BANKS,
+    ("GET", "/api/bank/merchants/{merchant_id}"): _BANKS,
+    ("GET", "/api/bank/merchants/{merchant_id}/credit"): _BANKS,
+    ("GET", "/api/bank/merchants/{merchant_id}/alerts"): _BANKS,
+    ("GET", "/api/bank/alerts/{merchant_id}"): _BANKS,
+    ("GET", "/api/bank/loan-applications/{merchant_id}"): _BANKS,
+    ("POST", "/api/bank/loan-applications"): _BANKS,
+    ("POST", "/api/bank/batch-assessment"): _BANKS,
+    ("GET", "/merchant/banks"): _OWNERS,
+    ("GET", "/merchant/consents"): _OWNERS,
+    ("POST", "/merchant/consents"): _OWNERS,
+    ("GET", "/merchant/consents/{consent_id}"): _OWNERS,
+    ("POST", "/merchant/consents/{consent_id}/withdraw"): _OWNERS,
+    ("GET", "/merchant/looks"): _OWNERS,
+    ("GET", "/merchant/loan-applications"): _OWNERS,
+    ("POST", "/merchant/loan-applications"): _OWNERS,
+    ("GET", "/merchant/loan-applications/{application_id}"): _OWNERS,
+    ("POST", "/merchant/loan-applications/{application_id}/submit"): _OWNERS,
+    ("POST", "/merchant/loan-applications/{application_id}/withdraw"): _OWNERS,
+    ("GET", "/admin/consents"): _STAFF,
+    ("GET", "/admin/consents/{consent_id}"): _STAFF,
+    ("GET", "/admin/looks"): _STAFF,
+    ("GET", "/admin/loan-applications"): _STAFF,
+    ("GET", "/admin/loan-applications/{application_id}"): _STAFF,
+    # Forgetting a merchant: operators and owners ask, somebody else approves
+    ("POST", "/merchant/erasures"): _OWNERS,
+    ("GET", "/merchant/erasures"): _OWNERS,
+    ("POST", "/admin/merchants/{merchant_id}/erasures"): _OPERATORS,
+    ("GET", "/admin/erasures"): _STAFF,
+    ("GET", "/admin/erasures/{erasure_id}"): _STAFF,
+    ("POST", "/admin/erasures/{erasure_id}/approve"): _ADMIN,
+    ("POST", "/admin/erasures/{erasure_id}/refuse"): _OPERATORS,
+    # From where on it is a warning to a bank
+    ("GET", "/admin/organisations/{organisation_id}/warning-thresholds"): _STAFF,
+    ("PUT", "/admin/organisations/{organisation_id}/warning-thresholds"): _OPERATORS,
+    ("GET", "/lending/warning-thresholds"): _BANKS,
+    ("PUT", "/lending/warning-thresholds"): _BANKS,
 }
 
 # What a key can be given. What is in no scope is for people alone: their own accounts, people and keys; and decisions
 # that somebody answers for, on merchants, on their papers, and on where they are paid.
 SCOPES: Scopes = {
-    "account:read": frozenset({("GET", "/admin/me")}),
+    "account:read": frozenset({("GET", "/admin/me"), ("GET", "/lending/me")}),
     "organisations:read": frozenset(
         {("GET", "/admin/organisations"), ("GET", "/admin/organisations/{organisation_id}")}
     ),
@@ -276,7 +450,12 @@ SCOPES: Scopes = {
             ("GET", "/admin/devices/{device_id}/heartbeats"),
             ("GET", "/admin/devices/{device_id}/notifications"),
             ("GET", "/admin/devices/{device_id}/availability"),
+            ("GET", "/admin/devices/{device_id}/diagnosis"),
+            ("GET", "/admin/devices/{device_id}/latency"),
+            ("GET", "/admin/outlets/{outlet_id}/latency"),
+            ("GET", "/admin/latency"),
             ("GET", "/admin/devices/{device_id}/credentials"),
+            ("GET", "/admin/devices/{device_id}/config-window"),
         }
     ),
     "devices:write": frozenset(
@@ -289,6 +468,8 @@ SCOPES: Scopes = {
             ("POST", "/admin/devices/{device_id}/bind/confirm"),
             ("POST", "/admin/devices/{device_id}/unbind"),
             ("POST", "/admin/devices/{device_id}/unbind/confirm"),
+            ("POST", "/admin/devices/{device_id}/config-window"),
+            ("DELETE", "/admin/devices/{device_id}/config-window"),
         }
     ),
     "devices:service": frozenset(  # out of it and back: what silences a box is given apart
@@ -299,6 +480,16 @@ SCOPES: Scopes = {
             ("POST", "/admin/devices/{device_id}/resume"),
             ("POST", "/admin/devices/{device_id}/retire"),
             ("POST", "/admin/devices/{device_id}/quarantine/release"),
+        }
+    ),
+    "device-logs:read": frozenset(
+        {
+            ("GET", "/admin/devices/{device_id}/mqtt-messages"),
+            ("GET", "/admin/devices/{device_id}/events"),
+            ("GET", "/admin/devices/{device_id}/logs"),
+            ("GET", "/admin/devices/{device_id}/logs/tail"),
+            ("GET", "/admin/devices/{device_id}/log-files"),
+            ("GET", "/admin/devices/{device_id}/log-files/{log_file_id}/file"),
         }
     ),
     "commands:read": frozenset(
@@ -431,6 +622,25 @@ SCOPES: Scopes = {
             ("GET", "/merchant/dashboard/summary"),
             ("GET", "/merchant/outlets"),
             ("GET", "/merchant/devices"),
+            ("GET", "/api/merchant/profile"),
+            ("GET", "/api/merchant/dashboard"),
+            ("GET", "/api/merchant/product-insights"),
+            ("GET", "/api/merchant/alerts"),
+        }
+    ),
+    "shop:write": frozenset({("PATCH", "/merchant/merchants/{merchant_id}")}),
+    "scores:read": frozenset({("GET", "/api/merchant/credit-detail"), ("GET", "/api/merchant/loan-timing")}),
+    "scores:write": frozenset({("POST", "/api/merchant/recalculate")}),
+    "warning-thresholds:read": frozenset(
+        {
+            ("GET", "/admin/organisations/{organisation_id}/warning-thresholds"),
+            ("GET", "/lending/warning-thresholds"),
+        }
+    ),
+    "warning-thresholds:write": frozenset(
+        {
+            ("PUT", "/admin/organisations/{organisation_id}/warning-thresholds"),
+            ("PUT", "/lending/warning-thresholds"),
         }
     ),
     "payments:read": frozenset(
@@ -458,6 +668,144 @@ SCOPES: Scopes = {
             ("POST", "/api/transactions/create"),
         }
     ),
+    "webhooks:read": frozenset(
+        {
+            ("GET", "/admin/webhooks"),
+            ("GET", "/admin/webhooks/{webhook_id}"),
+            ("GET", "/admin/webhooks/{webhook_id}/deliveries"),
+            ("GET", "/admin/webhook-deliveries/{delivery_id}"),
+            ("GET", "/merchant/webhooks"),
+            ("GET", "/merchant/webhooks/{webhook_id}"),
+            ("GET", "/merchant/webhooks/{webhook_id}/deliveries"),
+            ("GET", "/merchant/webhook-deliveries/{delivery_id}"),
+        }
+    ),
+    "webhooks:write": frozenset(
+        {
+            ("POST", "/admin/webhooks"),
+            ("PATCH", "/admin/webhooks/{webhook_id}"),
+            ("POST", "/admin/webhooks/{webhook_id}/rotate"),
+            ("POST", "/admin/webhooks/{webhook_id}/disable"),
+            ("POST", "/admin/webhooks/{webhook_id}/enable"),
+            ("POST", "/admin/webhooks/{webhook_id}/ping"),
+            ("POST", "/admin/webhooks/{webhook_id}/replay"),
+            ("POST", "/admin/webhook-deliveries/{delivery_id}/replay"),
+            ("POST", "/merchant/webhooks"),
+            ("PATCH", "/merchant/webhooks/{webhook_id}"),
+            ("POST", "/merchant/webhooks/{webhook_id}/rotate"),
+            ("POST", "/merchant/webhooks/{webhook_id}/disable"),
+            ("POST", "/merchant/webhooks/{webhook_id}/enable"),
+            ("POST", "/merchant/webhooks/{webhook_id}/ping"),
+            ("POST", "/merchant/webhooks/{webhook_id}/replay"),
+            ("POST", "/merchant/webhook-deliveries/{delivery_id}/replay"),
+        }
+    ),
+    "partner-payments:read": frozenset({("GET", "/api/partner/payment/status/{transaction_id}")}),
+    "partner-payments:write": frozenset(
+        {("POST", "/api/partner/payment/generate"), ("POST", "/api/partner/payment/qris")}
+    ),
+    "licenses:read": frozenset(
+        {
+            ("GET", "/api/license/validate-ownership/{license_key}"),
+            ("GET", "/api/license/key/{license_key}"),
+            ("GET", "/api/admin/license-keys/{license_id}"),
+            ("GET", "/api/user/profile"),
+            ("GET", "/api/user/token-balance"),
+            ("GET", "/api/user/token-usage-stats"),
+            ("GET", "/api/user/license/{license_key}/usage"),
+            ("GET", "/admin/license-keys"),
+            ("GET", "/admin/license-keys/{license_id}"),
+        }
+    ),
+    "licenses:write": frozenset(
+        {
+            ("POST", "/api/user/license-keys/{license_key}/use-token"),
+            ("POST", "/api/user/assign-license"),
+            ("POST", "/admin/license-keys"),
+            ("PATCH", "/admin/license-keys/{license_id}"),
+            ("POST", "/admin/license-keys/{license_id}/assign"),
+            ("POST", "/admin/license-keys/{license_id}/revoke"),
+        }
+    ),
+    "topups:read": frozenset(
+        {
+            ("GET", "/api/topup/payment-methods"),
+            ("GET", "/api/topup/bonus-tiers"),
+            ("GET", "/api/topup/status/{topup_id}"),
+            ("GET", "/api/topup/history"),
+        }
+    ),
+    "topups:write": frozenset({("POST", "/api/topup/request"), ("POST", "/api/topup/cancel/{topup_id}")}),
+    # The SDK shows its key wherever it has one: whoever has it may exchange or end it.
+    "partner-key:write": frozenset({("POST", "/api/user/regenerate-api-key"), ("POST", "/api/user/revoke-api-key")}),
+    "wallets:read": frozenset(
+        {
+            ("GET", "/api/v1/org/profile"),
+            ("GET", "/api/v1/wallets"),
+            ("POST", "/api/v1/txn/transaction"),  # a list, asked for in a body
+            ("GET", "/api/v1/txn/invoices/{invoice_id}"),
+        }
+    ),
+    "wallets:write": frozenset(
+        {
+            ("POST", "/api/v1/wallets"),
+            ("POST", "/api/v1/wallets/{wallet_code}/topup"),
+            ("POST", "/api/v1/txn/payment-session/{wallet_code}"),
+            ("POST", "/api/v1/txn/accept-payment/{trace_id}"),
+            ("POST", "/api/v1/txn/withdraw"),
+            ("POST", "/api/v1/txn/refund/{trace_id}"),
+            ("POST", "/api/v1/txn/invoices"),
+        }
+    ),
+    "consents:read": frozenset(
+        {
+            ("GET", "/merchant/banks"),
+            ("GET", "/merchant/consents"),
+            ("GET", "/merchant/consents/{consent_id}"),
+            ("GET", "/merchant/looks"),
+            ("GET", "/admin/consents"),
+            ("GET", "/admin/consents/{consent_id}"),
+            ("GET", "/admin/looks"),
+            ("GET", "/lending/looks"),
+        }
+    ),
+    "bank-merchants:read": frozenset(
+        {
+            ("GET", "/lending/merchants"),
+            ("GET", "/lending/merchants/file"),
+            ("GET", "/api/bank/merchants/all"),
+            ("POST", "/api/bank/merchants/search"),  # lists, asked for in a body
+            ("POST", "/api/bank/batch-assessment"),
+            ("GET", "/api/bank/merchants/{merchant_id}"),
+            ("GET", "/api/bank/merchants/{merchant_id}/credit"),
+            ("GET", "/api/bank/merchants/{merchant_id}/alerts"),
+            ("GET", "/api/bank/alerts/{merchant_id}"),
+        }
+    ),
+    "loan-applications:read": frozenset(
+        {
+            ("GET", "/lending/loan-applications"),
+            ("GET", "/lending/loan-applications/{application_id}"),
+            ("GET", "/api/bank/loan-applications/{merchant_id}"),
+            ("GET", "/merchant/loan-applications"),
+            ("GET", "/merchant/loan-applications/{application_id}"),
+            ("GET", "/admin/loan-applications"),
+            ("GET", "/admin/loan-applications/{application_id}"),
+        }
+    ),
+    "erasures:read": frozenset(
+        {("GET", "/admin/erasures"), ("GET", "/admin/erasures/{erasure_id}"), ("GET", "/merchant/erasures")}
+    ),
+    "loan-applications:write": frozenset(
+        {
+            ("POST", "/lending/loan-applications"),
+            ("POST", "/lending/loan-applications/{application_id}/submit"),
+            ("POST", "/lending/loan-applications/{application_id}/review"),
+            ("POST", "/lending/loan-applications/{application_id}/disburse"),
+            ("POST", "/lending/loan-applications/{application_id}/withdraw"),
+            ("POST", "/api/bank/loan-applications"),
+        }
+    ),
 }
 
 # Where somebody gets who must set up a second factor first.
@@ -467,6 +815,10 @@ OPEN_WITHOUT_TOTP: frozenset[Route] = frozenset(
         ("POST", "/admin/logout"),
         ("POST", "/admin/totp"),
         ("POST", "/admin/totp/confirm"),
+        ("GET", "/lending/me"),
+        ("POST", "/lending/logout"),
+        ("POST", "/lending/totp"),
+        ("POST", "/lending/totp/confirm"),
     }
 )
 
@@ -489,6 +841,7 @@ EXPORTS: Mapping[str, frozenset[str]] = {
     "heartbeats": _OPERATORS,
     "audit_logs": _ADMIN,
     "statements": _OPERATORS | _FINANCE,
+    "personal_data": _OPERATORS,
 }
 
 # A key that exports a list, or fetches the file, needs the scope that reads the list besides.
@@ -510,4 +863,5 @@ EXPORT_SCOPES: Mapping[str, str] = {
     "heartbeats": "devices:read",
     "audit_logs": "audit-logs:read",
     "statements": "settlements:read",
+    "personal_data": "documents:read",
 }

@@ -13,6 +13,8 @@ from soundbox_server.db import Database, Statements
 from soundbox_server.devices import service as devices
 from soundbox_server.errors import Forbidden
 from soundbox_server.http import envelope
+from soundbox_server.ledger import service as ledger
+from soundbox_server.partners import tokens
 from soundbox_server.settings import Settings
 
 router = APIRouter(tags=["operators"])  # served in development alone
@@ -36,6 +38,7 @@ ORGANISATIONS = (
     ("org_demo_bank", "bank", "Demo Bank"),
 )
 MERCHANT_ID, OUTLET_ID = "mer_demo", "out_demo"
+LICENSE_ID, LICENSE_KEY, TOKENS = "lic_demo", "DEM23-DEM23-DEM23-DEM23-DEM23", 1_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,12 @@ class DemoUserView(TypedDict):
     role: str
 
 
+class DemoLicenseView(TypedDict):
+    license_key: str
+    organisation_id: str
+    merchant_id: str
+
+
 class DemoView(TypedDict):
     organisations: list[DemoOrganisationView]
     merchant: DemoMerchantView
@@ -81,6 +90,7 @@ class DemoView(TypedDict):
     terminals: list[IdView]
     devices: list[DemoDeviceView]
     users: list[DemoUserView]
+    licenses: list[DemoLicenseView]
 
 
 @router.post("/admin/seed", responses=answers(DemoView))
@@ -106,6 +116,7 @@ async def plant(database: Database, settings: Settings, *, now_ms: int, boxes: i
         "terminals": [{"id": till.terminal_id} for till in tills(boxes)],
         "devices": planted,
         "users": [{"email": email, "password": PASSWORD, "role": role} for _, _, email, _, role in USERS],
+        "licenses": [{"license_key": LICENSE_KEY, "organisation_id": "org_demo_partner", "merchant_id": MERCHANT_ID}],
     }
 
 
@@ -121,6 +132,8 @@ async def _plant(tx: Statements, hashed: str, boxes: int, now_ms: int) -> list[d
         [(person, org, kinds[org], email, name, role, hashed, now_ms) for person, org, email, name, role in USERS],
     )
     await _plant_merchant(tx, now_ms)
+    await _plant_platform(tx, now_ms)
+    await _plant_license(tx, now_ms)
     await tx.many(
         "INSERT INTO terminal (id, outlet_id, merchant_id, terminal_code, qr_mode, status, is_default, created_at_ms) "
         "VALUES ($1, $2, $3, $1, 'dynamic', 'active', $4, $5) ON CONFLICT DO NOTHING",
@@ -147,6 +160,41 @@ async def _plant_merchant(tx: Statements, now_ms: int) -> None:
         True,
         now_ms,
     )
+
+
+async def _plant_platform(tx: Statements, now_ms: int) -> None:
+    """The platform's own merchant, whom partners pay for tokens."""
+    await tx.execute(
+        "INSERT INTO merchant (id, organisation_id, merchant_code, legal_name, brand_name, city, postal_code, mcc, "
+        "nmid, criteria, fee_profile_id, payout_mode, status, approved_at_ms, created_at_ms) "
+        "VALUES ('mer_platform', 'org_platform', 'm_platform', 'Soundbox Demo', 'Soundbox Demo', 'JAKARTA', '10110', "
+        "'5734', 'ID1029384756013', 'UME', 'fee_basic', 'manual', 'approved', $1, $1) ON CONFLICT DO NOTHING",
+        now_ms,
+    )
+    await tx.execute(
+        "INSERT INTO outlet (id, merchant_id, outlet_code, name, address, status, is_default, created_at_ms) "
+        "VALUES ('out_platform', 'mer_platform', 'main', 'Soundbox Demo', 'Jl. Contoh 2, Jakarta', 'active', $1, $2) "
+        "ON CONFLICT DO NOTHING",
+        True, now_ms,
+    )  # fmt: skip
+    await tx.execute(
+        "INSERT INTO terminal (id, outlet_id, merchant_id, terminal_code, qr_mode, status, is_default, created_at_ms) "
+        "VALUES ('term_platform', 'out_platform', 'mer_platform', 'main', 'dynamic', 'active', $1, $2) "
+        "ON CONFLICT DO NOTHING",
+        True, now_ms,
+    )  # fmt: skip
+
+
+async def _plant_license(tx: Statements, now_ms: int) -> None:
+    planted = await tx.fetch(
+        "INSERT INTO license (id, key, organisation_id, assigned_to, merchant_id, price_per_token, state, "
+        "created_at_ms) VALUES ($1, $2, 'org_demo_partner', 'per_demo_partner', $3, 100, 'active', $4) "
+        "ON CONFLICT DO NOTHING RETURNING id",
+        LICENSE_ID, LICENSE_KEY, MERCHANT_ID, now_ms,
+    )  # fmt: skip
+    if planted:
+        given = ledger.Journal(kind="token", postings=(tokens.issue(LICENSE_ID, TOKENS),))
+        await ledger.post(tx, [given], now_ms=now_ms)
 
 
 async def _plant_device(tx: Statements, till: Till, now_ms: int) -> dict[str, Any]:

@@ -41,6 +41,13 @@ def _no_empty_secret(value: dict[str, list[str]]) -> dict[str, list[str]]:
     return value
 
 
+def _tiers(value: object) -> object:
+    """`500=25;1000=100`: from 500 tokens on 25 come besides."""
+    if not isinstance(value, str):
+        return value
+    return dict(part.split("=") for part in value.split(";") if part.strip())
+
+
 def _networks(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -98,6 +105,16 @@ class Settings(BaseSettings):
     broker_connections: int = _setting(20_000, "boxes the TLS listener lets in at once")
     broker_engine: Literal["auto", "mosquitto", "embedded"] = _setting(
         "auto", "auto: Mosquitto when it is on PATH, else the embedded broker (loopback only, no per-device rights)"
+    )
+    broker_legacy_port: int = _setting(
+        0, "plain port, of a broker of its own, for other makers' boxes that cannot do TLS (QF100); 0: none"
+    )
+    broker_legacy_host: str = _setting("127.0.0.1", "address it listens on; 0.0.0.0 lets such boxes in from elsewhere")
+    broker_legacy_public_host: str = _setting(
+        "", "its address as it is handed to those boxes; default: broker_public_host"
+    )
+    broker_legacy_in_production: bool = _setting(
+        False, "accept in production that passwords and messages of such boxes can be read and forged on the way"
     )
     broker_shard: int = _setting(0, "number of the broker shard this worker serves")
     access_token_minutes: int = _setting(10, "life of an access token", references="JWT_ACCESS_TOKEN_EXPIRY")
@@ -207,12 +224,86 @@ class Settings(BaseSettings):
     wallet_life_s: int = _setting(900, "how long a payer has in an e-wallet's app")
     va_life_s: int = _setting(86_400, "life of a virtual account's number")
     card_life_s: int = _setting(3_600, "life of a page for cards")
+    wallet_session_s: Annotated[int, Field(ge=1)] = _setting(600, "how long a wallet has to pay what it is asked for")
+    wallet_fee_percent: Annotated[int, Field(ge=0, le=100)] = _setting(
+        0, "service fee of a payment from wallet to wallet, on top of what the payee asks for"
+    )
     announcement_life_s: int = _setting(60, "how long after the commit a payment may still be spoken")
     late_report_s: int = _setting(600, "a payment reported later than this is not spoken")
+    webhook_loopback: bool | None = _setting(
+        None, "webhooks may go to this machine itself; default: in development, and never in production"
+    )
+    token_bonus_tiers: Annotated[
+        dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]], NoDecode, BeforeValidator(_tiers)
+    ] = _setting(
+        {100: 0, 500: 25, 1_000: 100, 5_000: 750, 10_000: 2_000},
+        "tokens that come besides so many bought by a partner: 500=25;1000=100",
+    )
     callback_most: int = _setting(64, "callbacks that may share one commit")
     callback_waiting: int = _setting(4_096, "callbacks that may wait for a commit before 503 is answered")
     possession_check: Literal["", "off", "on"] = _setting(
         "", "on: a box speaks a code before it is bound or unbound; default: on in production, off in development"
+    )
+    mqtt_log_per_device: Annotated[int, Field(ge=1, le=10_000)] = _setting(
+        200, "messages over MQTT of each box that are kept for looking back, both directions together"
+    )
+    device_log_lines: Annotated[int, Field(ge=1, le=100_000)] = _setting(1_000, "lines of each box's log that are kept")
+    device_events: Annotated[int, Field(ge=1, le=100_000)] = _setting(200, "events of each box that are kept")
+    silent_speaker_minutes: Annotated[int, Field(ge=1, le=1_440)] = _setting(
+        10, "a box that was told of payments and played none for so long is an alert"
+    )
+    silent_speaker_payments: Annotated[int, Field(ge=1, le=100)] = _setting(
+        2, "and so many payments: a single one may have come in the moment the plug was pulled"
+    )
+    keep_heartbeats_days: Annotated[int, Field(ge=1)] = _setting(30, "how long boxes' heartbeats are kept")
+    keep_mqtt_log_days: Annotated[int, Field(ge=1)] = _setting(7, "how long messages over MQTT are kept at most")
+    keep_device_logs_days: Annotated[int, Field(ge=1)] = _setting(14, "how long lines and files of boxes' logs stay")
+    keep_device_events_days: Annotated[int, Field(ge=1)] = _setting(90, "how long boxes' events are kept")
+    keep_presence_days: Annotated[int, Field(ge=31)] = _setting(
+        400, "how long it is kept when boxes were online; the days of their availability are made of it"
+    )
+    keep_command_payloads_days: Annotated[int, Field(ge=1)] = _setting(
+        90, "how long it is kept what ended commands said and were answered; that they were given stays"
+    )
+    scoring_model: Literal["soundbox-v2", "paybaba-v1"] = _setting(
+        "soundbox-v2", "the model that merchants are scored by; scores that were given before stay"
+    )
+    alert_revenue_drop_threshold: Annotated[float, Field(gt=0, le=100)] = _setting(
+        30, "by how many % revenue must fall before there is a warning", references="ALERT_REVENUE_DROP_THRESHOLD"
+    )
+    alert_refund_spike_threshold: Annotated[float, Field(gt=0, le=100)] = _setting(
+        5, "by how many points the refund rate must rise", references="ALERT_REFUND_SPIKE_THRESHOLD"
+    )
+    alert_settlement_delay_hours: Annotated[float, Field(gt=0)] = _setting(
+        72, "how many hours payouts must take on average", references="ALERT_SETTLEMENT_DELAY_HOURS"
+    )
+    alert_transaction_drop_threshold: Annotated[float, Field(gt=0, le=100)] = _setting(
+        25, "by how many % the number of transactions must fall", references="ALERT_TRANSACTION_DROP_THRESHOLD"
+    )
+    alert_score_drop_threshold: Annotated[float, Field(gt=0, le=100)] = _setting(
+        15, "by how many points a score must fall"
+    )
+    warnings_to_partners: bool = _setting(
+        False, "partners with a license of a merchant's hear by webhook of its early warnings, but for its score's"
+    )
+    ai_api_key: SecretStr = _setting(
+        SecretStr(""),
+        "key of a language model that writes texts beside the built-in ones; without one there are none",
+        references="QWEN_API_KEY",
+    )
+    ai_base_url: str = _setting(
+        "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        "where the model answers chat completions as OpenAI describes them",
+        references="QWEN_BASE_URL",
+    )
+    ai_model: Annotated[str, Field(min_length=1, max_length=100)] = _setting("qwen-plus", "name of the model")
+    ai_timeout_s: Annotated[float, Field(gt=0, le=60)] = _setting(5, "how long it may take to answer")
+    ai_most_tokens: Annotated[int, Field(ge=100, le=10_000)] = _setting(800, "tokens that an answer may have")
+    ai_calls_a_day: Annotated[int, Field(ge=1)] = _setting(
+        1_000, "calls of the model on a day in Jakarta, by all processes together"
+    )
+    ai_private_network: bool = _setting(
+        False, "the model may live on this machine or in a network of our own, there also without TLS"
     )
     log_format: Literal["json", "console"] = _setting("json", "log lines as JSON or for reading")
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least severe level logged")
@@ -227,10 +318,14 @@ class Settings(BaseSettings):
         self.sandbox_url = (self.sandbox_url or f"http://{self.sandbox_host}:{self.sandbox_port}").rstrip("/")
         self.broker_public_host = self.broker_public_host or self.broker_host
         self.broker_public_port = self.broker_public_port or self.broker_tls_port or self.broker_port
+        self.broker_legacy_public_host = self.broker_legacy_public_host or self.broker_public_host
         if (self.broker_tls_certificate is None) != (self.broker_tls_key is None):
             raise ValueError("SOUNDBOX_BROKER_TLS_CERTIFICATE and SOUNDBOX_BROKER_TLS_KEY go together")
         if self.broker_provision_port and not self.broker_tls_port:
             raise ValueError("SOUNDBOX_BROKER_PROVISION_PORT needs SOUNDBOX_BROKER_TLS_PORT")
+        self.ai_base_url = self.ai_base_url.rstrip("/")
+        if not self.ai_base_url.startswith("https://") and not self.ai_private_network:
+            raise ValueError("SOUNDBOX_AI_BASE_URL begins with https://, unless SOUNDBOX_AI_PRIVATE_NETWORK is on")
         self.possession_check = self.possession_check or ("on" if self.environment == "production" else "off")
         return self
 
@@ -274,6 +369,10 @@ class Settings(BaseSettings):
         if partner == "sandbox" and self.environment == "development":
             return [seal.base64url(seal.derive(self.master, "soundbox/sandbox/callback/v1")).encode()]
         return []
+
+    @property
+    def webhooks_may_loop_back(self) -> bool:
+        return self.environment == "development" if self.webhook_loopback is None else self.webhook_loopback
 
     @property
     def totp_required(self) -> bool:

@@ -18,6 +18,27 @@ class Uplink(msgspec.Struct, Generic[M], frozen=True, kw_only=True):
     received_at_ms: int
 
 
+class Allowance:
+    """So many a minute for each box; what is more is dropped. Kept by the one process that hears the boxes."""
+
+    _REMEMBERED = 20_000
+
+    def __init__(self, a_minute: int) -> None:
+        self._a_minute = a_minute
+        self._taken: dict[str, tuple[int, int]] = {}  # when its minute began, and how many since
+
+    def takes(self, device_id: str, *, at_ms: int) -> bool:
+        began_ms, taken = self._taken.get(device_id, (at_ms, 0))
+        if at_ms - began_ms >= 60_000:
+            began_ms, taken = at_ms, 0
+        if taken >= self._a_minute:
+            return False
+        if len(self._taken) >= self._REMEMBERED:
+            self._taken = {one: kept for one, kept in self._taken.items() if at_ms - kept[0] < 60_000}
+        self._taken[device_id] = (began_ms, taken + 1)
+        return True
+
+
 class Aside(msgspec.Struct, frozen=True, kw_only=True):
     """A place beside the uplinks where clients ask that are no boxes yet.
 
@@ -27,6 +48,22 @@ class Aside(msgspec.Struct, frozen=True, kw_only=True):
 
     topic_filter: str
     take: Callable[[str, bytes], bool]
+
+
+class Foreign(msgspec.Struct, frozen=True, kw_only=True):
+    """What another maker's box said, as it came."""
+
+    topic: str
+    payload: bytes
+    received_at_ms: int
+
+
+class ForeignUplinks(msgspec.Struct, frozen=True, kw_only=True):
+    """Where other makers' boxes speak, and what takes a group of their messages in the group's own transaction."""
+
+    topic_filter: str
+    is_one: Callable[[str], bool]
+    handle: Callable[[Statements, Sequence[Foreign]], Awaitable[None]]
 
 
 # Handlers neither commit nor publish nor call the network: what they queue is sent after the group's commit.

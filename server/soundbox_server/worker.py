@@ -18,6 +18,9 @@ from starlette.routing import Route
 from soundbox_protocol.topics import Uplink as Channel
 from soundbox_server import clock, failpoints, guard, health, logs, metrics, parts
 from soundbox_server.access.jobs import forget_what_is_over
+from soundbox_server.advice.jobs import Adviser
+from soundbox_server.announcements import mqtt as announcements
+from soundbox_server.announcements.jobs import tell_what_was_missed
 from soundbox_server.audit.jobs import link_entries
 from soundbox_server.broker import beats, wire
 from soundbox_server.broker.consumer import Consumer, Table
@@ -25,17 +28,21 @@ from soundbox_server.broker.leases import Lease, try_lease
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.publisher import RECONNECT_S, Publisher
 from soundbox_server.broker.users import hub_password, shard_user
+from soundbox_server.calling_back import callback_desk
 from soundbox_server.commands.jobs import follow_batches, follow_commands
-from soundbox_server.commands.mqtt import on_command_ack
+from soundbox_server.commands.mqtt import Buttons, on_command_ack
 from soundbox_server.db import Database, Statements, will_pass
 from soundbox_server.device_config import mqtt as configuration
 from soundbox_server.device_config.jobs import keep_configured
-from soundbox_server.devices import credentials
+from soundbox_server.devices import credentials, makers_mqtt
 from soundbox_server.devices import jobs as device_jobs
 from soundbox_server.devices import mqtt as devices
 from soundbox_server.devices.credential_mqtt import CredentialRequests
 from soundbox_server.devices.provision_mqtt import ProvisionDesk
 from soundbox_server.devices.service import online_among
+from soundbox_server.diagnosis.jobs import Caretaker
+from soundbox_server.diagnosis.mqtt import Telemetry
+from soundbox_server.exportable import EXPORTABLE
 from soundbox_server.exports.jobs import Exporter
 from soundbox_server.gateways import open_bank, open_gateways
 from soundbox_server.idempotency import purge_keys
@@ -44,17 +51,23 @@ from soundbox_server.mail.jobs import Postman
 from soundbox_server.merchants.jobs import apply_account_changes
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.mqtt import on_payment_ack
+from soundbox_server.partners.jobs import settle_tokens
 from soundbox_server.payments.inquiry import Inquiry
 from soundbox_server.payments.jobs import Inquirer, Matcher, QrIssuer, Refunder, end_unpaid
 from soundbox_server.payments.mqtt import QrRequests
 from soundbox_server.payouts.jobs import Payer
 from soundbox_server.portal.scope import files_of
+from soundbox_server.privacy.jobs import finish_erasures
 from soundbox_server.providers.base import PaymentReport
 from soundbox_server.providers.registry import asked_for
 from soundbox_server.reconciliation.jobs import check_books
+from soundbox_server.scoring.jobs import Scorer
+from soundbox_server.scoring.state import Model
 from soundbox_server.settings import Settings
 from soundbox_server.settlements.calendar import read_calendar
 from soundbox_server.settlements.jobs import Settler
+from soundbox_server.wallets.jobs import Withdrawer
+from soundbox_server.webhooks.jobs import Courier
 
 log = structlog.get_logger()
 
@@ -65,10 +78,14 @@ OVERDUE_EVERY_S = 10.0
 PRESENCE_EVERY_S = 5.0
 CONFIGURE_EVERY_S = 3.0  # it looks at every box in service; one that is configured by itself or born waits for nothing
 MATCH_EVERY_S = 5.0
+SPEAKERS_EVERY_S = 60.0
 RECONCILE_EVERY_S = 60.0
 TIDY_EVERY_S = 60.0
 SETTLE_EVERY_S = 60.0
 STANDBY_EVERY_S = 0.2
+COURIER_EVERY_S = 0.5
+JUDGE_EVERY_S = 30.0
+ADVISE_EVERY_S = 5.0
 SWEEP_LIMIT = 200
 ANSWERS_MAY_TAKE_S = 16.0  # at a stop: a little longer than a provider's call
 
@@ -111,9 +128,11 @@ class Worker:
         self._database = database
         self._owner = parts.owner_name("worker")
         self._telling = parts.telling(settings, owner=self._owner)
-        self._publisher = Publisher()
+        self._recorder = parts.recorder(settings, database)
+        self._telemetry = Telemetry(self._recorder)
+        self._publisher = Publisher(self._recorder.sent)
         self._gateways = open_gateways(settings)
-        self._desk = parts.callback_desk(settings, database, owner=self._owner, publish=self._publisher.publish)
+        self._desk = callback_desk(settings, database, owner=self._owner, publish=self._publisher.publish)
         self._issuer = QrIssuer(
             database,
             self._gateways,
@@ -132,6 +151,9 @@ class Worker:
         )
         self._bank = open_bank(settings)
         self._payer = Payer(database, lambda: self._bank, is_open=read_calendar(settings.settlement_calendar).is_open)
+        self._withdrawer = Withdrawer(
+            database, lambda: self._bank, is_open=read_calendar(settings.settlement_calendar).is_open
+        )
         self._postman = Postman(
             database,
             parts.mail_sink(settings),
@@ -141,11 +163,33 @@ class Worker:
         )
         self._provisioning = ProvisionDesk(database, parts.granting(settings), publish=self._publisher.publish)
         self._exporter = Exporter(
-            database, parts.EXPORTABLE, theirs=files_of, folder=parts.exports_folder(settings), owner=self._owner
+            database, EXPORTABLE, theirs=files_of, folder=parts.exports_folder(settings), owner=self._owner
         )
         self._settler = Settler(
             database, read_calendar(settings.settlement_calendar), folder=parts.lock_folder(settings)
         )
+        self._courier = Courier(database, parts.webhook_sender(settings), ring=settings.sealing_ring, owner=self._owner)
+        self._caretaker = Caretaker(
+            database,
+            days=parts.days(settings),
+            speakers=parts.patience(settings),
+            logs_folder=parts.device_logs_folder(settings),
+            lock_folder=parts.lock_folder(settings),
+        )
+        self._scorer = Scorer(
+            database=database,
+            model=Model(settings.scoring_model),
+            thresholds=parts.warning_thresholds(settings),
+            desk=parts.mail_desk(settings, owner=self._owner),
+            hearing=parts.warning_hearing(settings),
+        )
+        endpoint = parts.advice_endpoint(settings)
+        self._adviser = None if endpoint is None else Adviser(
+            database=database,
+            endpoint=endpoint,
+            scoring_model=Model(settings.scoring_model),
+            calls_a_day=settings.ai_calls_a_day,
+        )  # fmt: skip
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -155,6 +199,7 @@ class Worker:
         await self._gateways.refresh(self._database, self._settings.sealing_ring)
         fresh = asyncio.create_task(self._gateways.keep_fresh(self._database, self._settings.sealing_ring))
         status = asyncio.create_task(server.serve())
+        recording = asyncio.create_task(self._recorder.run())
         working = asyncio.create_task(self._work())
         stopping = asyncio.create_task(stop.wait())
         parts.settle_memory()
@@ -165,8 +210,9 @@ class Worker:
                 if task.done():
                     task.result()  # raises what ended it: the supervisor starts us again
         finally:
-            await parts.cancel([working, stopping, fresh])
+            await parts.cancel([working, stopping, fresh, recording])
             await self._desk.drain()
+            await self._recorder.write()
             server.should_exit = True
             await asyncio.wait([status])
             await self._gateways.aclose()
@@ -189,6 +235,7 @@ class Worker:
                     self._repeat(self._refunder.tick, JOBS_EVERY_S),
                     self._repeat(self._inquirer.tick, JOBS_EVERY_S),
                     self._repeat(self._payer.tick, JOBS_EVERY_S),
+                    self._repeat(self._withdrawer.tick, JOBS_EVERY_S),
                     self._repeat(self._matcher.tick, MATCH_EVERY_S),
                     self._repeat(self._exporter.tick, JOBS_EVERY_S),
                     self._repeat(self._tidy, TIDY_EVERY_S),
@@ -198,10 +245,17 @@ class Worker:
                     self._repeat(self._link_audit_log, JOBS_EVERY_S),
                     self._repeat(self._postman.tick, JOBS_EVERY_S),
                     self._repeat(self._forget, FORGET_EVERY_S),
+                    self._repeat(self._caretaker.forget, FORGET_EVERY_S),
+                    self._repeat(self._caretaker.watch_speakers, SPEAKERS_EVERY_S),
                     self._repeat(self._end_overdue_credentials, OVERDUE_EVERY_S),
                     self._repeat(self._watch_presence, PRESENCE_EVERY_S),
                     self._repeat(self._configure, CONFIGURE_EVERY_S),
                     self._repeat(self._compare_brokers, RECONCILE_EVERY_S),
+                    self._repeat(self._courier.tick, COURIER_EVERY_S),
+                    self._repeat(self._tell_what_was_missed, JOBS_EVERY_S),
+                    self._repeat(self._scorer.tick, TIDY_EVERY_S),
+                    self._repeat(self._scorer.judge_for_banks, JUDGE_EVERY_S),
+                    *([] if self._adviser is None else [self._repeat(self._adviser.tick, ADVISE_EVERY_S)]),
                 )
             ]
             try:
@@ -213,6 +267,7 @@ class Worker:
                 self._owns_shard = False
                 metrics.shard_owned.set(0)
                 await parts.cancel(jobs)
+                await self._courier.end()
                 # Answers under way still need the connection and the lease: a successor would ask the provider again.
                 await self._issuer.end(within_s=0 if lease.lost.is_set() else ANSWERS_MAY_TAKE_S)
                 await parts.cancel([lost, listening])
@@ -241,7 +296,10 @@ class Worker:
     async def _listen(self) -> None:
         """Keep a session on the shard; what was not acknowledged comes again after every interruption."""
         user, attempt = shard_user(self._settings.broker_shard), 0
-        consumer = Consumer(self._database, self._table(), committed=self._committed, aside=self._provisioning.aside)
+        consumer = Consumer(
+            self._database, self._table(), committed=self._committed, aside=self._provisioning.aside,
+            foreign=makers_mqtt.UPLINKS if self._settings.broker_legacy_port else None, heard=self._recorder.heard,
+        )  # fmt: skip
         while True:
             try:
                 async with wire.connected(
@@ -268,10 +326,15 @@ class Worker:
     def _table(self) -> Table:
         settings, telling = self._settings, self._telling
         return {
-            Channel.STATUS: [devices.on_status, configuration.Births(key_of=telling.key_of, owner=self._owner)],
+            Channel.STATUS: [
+                devices.on_status,
+                configuration.Births(key_of=telling.key_of, owner=self._owner),
+                announcements.on_birth,
+            ],
             Channel.HEARTBEAT: [devices.on_heartbeat, configuration.on_heartbeat],
             Channel.CONFIG_ACK: [configuration.on_config_ack],
             Channel.PAYMENT_ACK: [on_payment_ack],
+            Channel.PAYMENT_MISSING: [announcements.Gaps(telling=telling)],
             Channel.DYNAMIC_QR_REQUEST: [
                 QrRequests(
                     gateways=self._gateways,
@@ -281,7 +344,8 @@ class Worker:
                 )
             ],
             Channel.TIME_REQUEST: [devices.TimeRequests(key_of=telling.key_of, owner=self._owner)],
-            Channel.EVENT: [devices.on_event],
+            Channel.EVENT: [devices.on_event, Buttons(telling=telling), self._telemetry.on_event],
+            Channel.LOG: [self._telemetry.on_log],
             Channel.COMMAND_ACK: [on_command_ack],
             Channel.CREDENTIAL_REQUEST: [
                 CredentialRequests(
@@ -296,7 +360,7 @@ class Worker:
 
     def _committed(self, queued: Sequence[Any], channels: set[Channel]) -> None:
         self._publisher.publish(queued)
-        if Channel.STATUS in channels:
+        if channels & {Channel.STATUS, Channel.PAYMENT_MISSING}:
             self._sweep_now.set()
         if Channel.DYNAMIC_QR_REQUEST in channels:
             self._issue_now.set()
@@ -308,7 +372,10 @@ class Worker:
             if not queued:
                 return
             failpoints.reached("sweep.claimed")
-            self._publisher.publish(queued)
+            left = [message for message in self._publisher.hand_over(queued) if message.unconfirmed]
+            if left:
+                await self._database.write(partial(outbox.put_back, messages=left, now_ms=clock.now_ms()))
+                return
             failpoints.reached("sweep.published")
             if len(queued) < SWEEP_LIMIT:
                 return
@@ -327,6 +394,7 @@ class Worker:
 
     async def _jobs(self) -> None:
         await end_unpaid(self._database)
+        await settle_tokens(self._database)
         await follow_commands(self._database)
         await follow_batches(
             self._database, key_of=self._telling.key_of, owner=self._owner, publish=self._publisher.publish
@@ -334,6 +402,8 @@ class Worker:
 
     async def _forget(self) -> None:
         await forget_what_is_over(self._database)
+        await self._courier.forget()
+        await self._postman.forget()
 
     async def _beat(self) -> None:
         shard = shard_user(self._settings.broker_shard)
@@ -343,6 +413,7 @@ class Worker:
         await apply_account_changes(self._database)
         await purge_keys(self._database)
         await self._exporter.purge()
+        await finish_erasures(self._database, documents=parts.documents_folder(self._settings))
 
     async def _check_books(self) -> None:
         await check_books(self._database)
@@ -363,6 +434,9 @@ class Worker:
 
     async def _compare_brokers(self) -> None:
         await device_jobs.compare_brokers(self._database)
+
+    async def _tell_what_was_missed(self) -> None:
+        await tell_what_was_missed(self._database, telling=self._telling, publish=self._publisher.publish)
 
     async def _take_report(self, report: PaymentReport) -> None:
         await self._desk.take(report, asked=new_id("qry"))

@@ -7,6 +7,7 @@ import pytest
 from support.bench import grown
 from support.bench.__main__ import measured, table
 from support.bench.measure import SMOKE
+from support.bench.scoring import scoring
 from support.bench.settling import settling
 
 
@@ -45,3 +46,11 @@ async def test_a_small_day_is_settled_by_both() -> None:
 
     assert len(settled.raw_s) == len(settled.product_s) == 1
     assert "200 payments" in settled.table()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_few_merchants_are_scored_by_both(kind: str) -> None:
+    scored = await scoring(kind, payments=1_000, rounds=1, merchants=20)
+
+    assert len(scored.raw_s) == len(scored.product_s) == len(scored.facts_s) == 1
+    assert "1,000 payments of 20 merchants" in scored.table()

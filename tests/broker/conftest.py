@@ -17,7 +17,8 @@ from support import ports
 
 from soundbox_server.broker import embedded, supervisor
 from soundbox_server.broker.engine import Pace
-from soundbox_server.broker.health import FILE_NAME, PROVISIONING_FILE_NAME, Health, read_health
+from soundbox_server.broker.health import FILE_NAME, LEGACY_FILE_NAME, PROVISIONING_FILE_NAME, Health, read_health
+from soundbox_server.broker.legacy import LegacySetup
 from soundbox_server.broker.mosquitto import TlsListener, find_mosquitto
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.broker.tls import TlsSetup, development_authority
@@ -33,6 +34,7 @@ class Registry:
 
     passwords: dict[str, str] = field(default_factory=dict)
     rows: dict[str, str] = field(default_factory=dict)
+    serials: dict[str, str] = field(default_factory=dict)  # other makers' boxes, and their hashes
     number: int = 1
     away: bool = False
     asked: int = 0
@@ -51,6 +53,16 @@ class Registry:
         self._be_away()
         return self.number, list(self.rows.items())
 
+    def add_serials(self, *serials: str) -> None:
+        for serial in serials:
+            self.passwords[serial] = f"secret of {serial}"
+            self.serials[serial] = hash_password(self.passwords[serial])
+        self.number += 1
+
+    async def load_legacy_users(self) -> tuple[int, list[tuple[str, str]]]:
+        self._be_away()
+        return self.number, list(self.serials.items())
+
     async def revision(self) -> int:
         self.asked += 1
         self._be_away()
@@ -68,6 +80,7 @@ class RunningBroker:
     registry: Registry
     supervising: asyncio.Task[None]
     tls: TlsSetup | None = None
+    legacy_port: int = 0
     over_tls: bool = False  # what `client` does when a test does not say
 
     @property
@@ -87,7 +100,7 @@ class RunningBroker:
         if password is None:
             hub = user.startswith(RESERVED_PREFIX)
             password = hub_password(MASTER_KEY, user) if hub else self.registry.passwords.get(user, "none")
-        options = {"identifier": user, "timeout": 5, **options}
+        options = {"identifier": user, "timeout": 20, **options}
         port, options["tls_context"] = self.port, None
         if self.over_tls if tls is None else tls:
             assert self.tls is not None
@@ -99,14 +112,29 @@ class RunningBroker:
         assert self.tls is not None
         return aiomqtt.Client(
             LOOPBACK, self.tls.provision_port, username=user, password=password, identifier=nonce,
-            tls_context=self.trust, timeout=5,
+            tls_context=self.trust, timeout=20,
         )  # fmt: skip
+
+    def foreign(self, serial: str, *, password: str | None = None, **options: object) -> aiomqtt.Client:
+        """Another maker's box at the third broker, by whatever client id."""
+        password = password or self.registry.passwords.get(serial, "none")
+        options = {"identifier": f"soundbox-{serial}", "timeout": 20, **options}
+        return aiomqtt.Client(LOOPBACK, self.legacy_port, username=serial, password=password, **options)  # type: ignore[arg-type]
+
+    @property
+    def legacy_health(self) -> Health:
+        health = read_health(self.home, file_name=LEGACY_FILE_NAME)
+        assert health is not None
+        return health
 
     async def applied(self) -> None:
         await _eventually(lambda: self.health.applied_revision == self.registry.number)
 
+    async def legacy_applied(self) -> None:
+        await _eventually(lambda: self.legacy_health.applied_revision == self.registry.number)
 
-async def _eventually(true: Callable[[], bool], *, within_s: float = 10.0) -> float:
+
+async def _eventually(true: Callable[[], bool], *, within_s: float = 30.0) -> float:
     """Wait for a condition; returns the seconds it took."""
     started = time.monotonic()
     while not true():
@@ -115,7 +143,7 @@ async def _eventually(true: Callable[[], bool], *, within_s: float = 10.0) -> fl
     return time.monotonic() - started
 
 
-async def _heard_until(client: aiomqtt.Client, last: bytes, *, within_s: float = 5.0) -> list[tuple[str, bytes]]:
+async def _heard_until(client: aiomqtt.Client, last: bytes, *, within_s: float = 20.0) -> list[tuple[str, bytes]]:
     """Everything the client hears up to the message `last`, which therefore proves that it does hear."""
     heard: list[tuple[str, bytes]] = []
     async with asyncio.timeout(within_s):
@@ -175,8 +203,12 @@ async def _mosquitto(
     pace: Pace | None = None,
     port: int | None = None,
     tls: TlsSetup | None = None,
+    legacy_port: int = 0,
 ) -> AsyncIterator[RunningBroker]:
     stop, port = asyncio.Event(), port or ports.free_port()
+    legacy = (
+        LegacySetup(host=LOOPBACK, port=legacy_port, load_users=registry.load_legacy_users) if legacy_port else None
+    )
     supervising = asyncio.create_task(
         supervisor.supervise(
             home=home,
@@ -188,10 +220,11 @@ async def _mosquitto(
             master_key=MASTER_KEY,
             stop=stop,
             tls=tls,
+            legacy=legacy,
             pace=pace,
         )
     )
-    async with _until_stopped(RunningBroker(home, port, registry, supervising, tls), stop) as broker:
+    async with _until_stopped(RunningBroker(home, port, registry, supervising, tls, legacy_port), stop) as broker:
         yield broker
 
 
@@ -209,6 +242,7 @@ async def _until_stopped(broker: RunningBroker, stop: asyncio.Event) -> AsyncIte
         if broker.supervising.done():
             broker.supervising.result()
         names = [FILE_NAME, *([PROVISIONING_FILE_NAME] if broker.tls and broker.tls.provision_port else [])]
+        names += [LEGACY_FILE_NAME] if broker.legacy_port else []
         return all((health := read_health(broker.home, file_name=name)) and health.answering for name in names)
 
     try:
@@ -216,7 +250,7 @@ async def _until_stopped(broker: RunningBroker, stop: asyncio.Event) -> AsyncIte
         yield broker
     finally:
         stop.set()
-        await asyncio.wait_for(broker.supervising, 15)
+        await asyncio.wait_for(broker.supervising, 30)
 
 
 @pytest.fixture
@@ -256,6 +290,16 @@ async def two_brokers(
 ) -> AsyncIterator[RunningBroker]:
     """The broker, and the second one for boxes without a name."""
     async with start_mosquitto(tls=_tls_setup(provision_port=ports.free_port())) as running:
+        yield running
+
+
+@pytest.fixture
+async def three_brokers(
+    start_mosquitto: Callable[..., AbstractAsyncContextManager[RunningBroker]], registry: Registry
+) -> AsyncIterator[RunningBroker]:
+    """The broker, and the third one for other makers' boxes, of which there are two."""
+    registry.add_serials("SN0001", "SN0002")
+    async with start_mosquitto(legacy_port=ports.free_port()) as running:
         yield running
 
 

@@ -68,7 +68,7 @@ def test_every_process_of_the_hub_derives_the_same_password_and_no_two_users_sha
     users = hub_users(shards=3)
     passwords = {hub_password(b"k" * 32, user) for user in users}
 
-    assert len(users) == len(set(users)) == 3 + 32 + 3
+    assert len(users) == len(set(users)) == 3 + 32 + 4
     assert len(passwords) == len(users)
     assert hub_password(b"k" * 32, shard_user(0)) == hub_password(b"k" * 32, "hub-shard-0")
     assert hub_password(b"l" * 32, shard_user(0)) not in passwords

@@ -20,6 +20,7 @@ async def test_a_new_device_gets_in(broker, registry, is_admitted):
     assert await is_admitted(broker.client("dev_charlie"))
 
 
+@pytest.mark.timed
 async def test_a_revoked_device_is_off_within_two_seconds_and_stays_out(broker, registry, is_admitted):
     async with broker.client("dev_alpha") as alpha:
         registry.remove("dev_alpha")
@@ -52,7 +53,7 @@ async def test_a_replaced_password_ends_the_old_session(broker, registry, is_adm
         registry.rows["dev_alpha"] = hash_password("the new one")
         registry.number += 1
         with pytest.raises(aiomqtt.MqttError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await anext(aiter(alpha.messages))
 
     assert not await is_admitted(broker.client("dev_alpha"))

@@ -51,7 +51,9 @@ def test_each_shard_has_a_user_and_nobody_has_more_than_is_listed():
     assert lines.count("topic write provision/+/request") == lines.count("topic read provision/+/response") == 1
     assert lines.count("topic read $SYS/#") == 1
     assert lines[-2:] == ["pattern write devices/%u/uplink/#", "pattern read devices/%u/downlink/#"]
-    assert len(lines) == 2 * 5 + 3 + 32 * 2 + 2 + 2
+    assert lines.count("topic read soundbox/+/down/heartbeat") == lines.count("topic write soundbox/+/down") == 2
+    assert lines.count("topic write soundbox/+/down/heartbeat") == lines.count("topic read soundbox/+/down") == 1
+    assert len(lines) == 2 * 7 + 3 + 3 + 32 * 2 + 2 + 2
 
 
 def test_the_password_file_has_a_line_for_each_user():

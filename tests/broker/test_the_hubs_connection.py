@@ -56,6 +56,22 @@ async def test_what_a_box_says_is_heard_and_what_the_hub_says_arrives(start_mosq
     )  # fmt: skip
 
 
+async def test_what_is_said_once_is_never_kept_for_somebody_who_is_away(start_mosquitto: Any) -> None:
+    topic = "devices/dev_alpha/downlink/payment/success"
+    async with start_mosquitto() as broker, hub(broker.port, PUBLISHER) as publisher:
+        async with broker.client("dev_alpha", clean_session=False) as box:
+            await box.subscribe(topic, qos=1)
+            assert publisher.publish(topic, b"here", once=True)
+            async with asyncio.timeout(SOON_S):
+                first = await anext(box.messages)
+        publisher.publish(topic, b"away, once", once=True)
+        publisher.publish(topic, b"away", retain=False)
+        async with broker.client("dev_alpha", clean_session=False) as box, asyncio.timeout(SOON_S):
+            kept = await anext(box.messages)
+
+    assert (first.payload, first.qos, kept.payload) == (b"here", 0, b"away")
+
+
 async def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(start_mosquitto: Any) -> None:
     async with start_mosquitto() as broker:
         async with hub(broker.port, SHARD, persistent=True) as shard, broker.client("dev_alpha") as box:

@@ -16,7 +16,7 @@ from support.shop import row
 from support.site import Site
 from support.stack import until
 
-from soundbox_server import parts
+from soundbox_server import broker_parts
 from soundbox_server.devices.credentials import sha256
 from soundbox_sim.activation import Credentials, credentials_for, load_credentials
 from soundbox_sim.box import Box, BoxSettings, Tell
@@ -65,7 +65,7 @@ class Rotating:
 
     async def broker_takes(self, password: str) -> bool:
         port, name = self.site.stack.broker_port, self.first.device_id
-        return await parts.broker_lets_in("127.0.0.1", port, name, password)
+        return await broker_parts.broker_lets_in("127.0.0.1", port, name, password)
 
     async def api_takes(self, token: str) -> bool:
         async with httpx.AsyncClient(base_url=self.site.stack.url, timeout=20) as client:

@@ -37,6 +37,7 @@ async def _owns_the_shard(port: int) -> bool:
     return "soundbox_shard_owned 1.0" in page
 
 
+@pytest.mark.timed
 async def test_a_standby_worker_takes_over_within_two_seconds(site: Site, note: Note) -> None:
     first_port, second_port = free_port(), free_port()
     await site.start_api()

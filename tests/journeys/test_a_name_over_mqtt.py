@@ -48,7 +48,7 @@ def _trusting(hub: Stack) -> ssl.SSLContext:
 def _nameless(hub: Stack, nonce: str) -> aiomqtt.Client:
     return aiomqtt.Client(
         "localhost", int(hub.extra["SOUNDBOX_BROKER_PROVISION_PORT"]), username=PROVISION_USER,
-        password=PROVISION_PASSWORD, identifier=nonce, timeout=5, tls_context=_trusting(hub),
+        password=PROVISION_PASSWORD, identifier=nonce, timeout=20, tls_context=_trusting(hub),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import pytest
 from support.device import activate
 from support.stack import Stack, until
 
-from soundbox_server import parts
+from soundbox_server import broker_parts
 from soundbox_server.broker.mosquitto import files_in
 from soundbox_server.broker.passwords import hash_password
 from soundbox_server.db import Database
@@ -40,7 +40,7 @@ async def test_a_name_the_database_does_not_know_is_found_and_removed(stack: Sta
     await until(reported_right, what="the report of a mended file")
 
     assert "dev_stranger" not in passwords.read_text()
-    assert not await parts.broker_lets_in("127.0.0.1", stack.broker_port, "dev_stranger", "let me in")
+    assert not await broker_parts.broker_lets_in("127.0.0.1", stack.broker_port, "dev_stranger", "let me in")
     assert await jobs.compare_brokers(database) == []
     assert await broker.stop() == 0
     assert await stack.query("SELECT shard FROM broker_report") == []  # stopped in order: nobody waits for its word

@@ -11,7 +11,7 @@ import pytest
 from support.device import Credentials, activate
 from support.stack import Stack
 
-from soundbox_server import parts
+from soundbox_server import broker_parts
 
 pytestmark = [pytest.mark.journey]
 
@@ -55,6 +55,7 @@ async def refused_over_http(client: httpx.AsyncClient, box: Credentials) -> bool
     return (beat.status_code, renewed.status_code) == (401, 401)
 
 
+@pytest.mark.timed
 async def test_a_revoked_box_is_off_within_two_seconds(
     stack: Stack, fleet: list[Credentials], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +75,7 @@ async def test_a_revoked_box_is_off_within_two_seconds(
         seconds += await asyncio.gather(*(revoke(box) for box in fleet[ONE_BY_ONE:]))
 
     for box in fleet:
-        assert not await parts.broker_lets_in("127.0.0.1", stack.broker_port, box.username, box.password)
+        assert not await broker_parts.broker_lets_in("127.0.0.1", stack.broker_port, box.username, box.password)
     p50, slowest = sorted(seconds)[BOXES // 2], max(seconds)  # of fifty, the 99th percentile is the slowest
     with capsys.disabled():
         print(f"\n{stack.database_url.partition(':')[0]}: {BOXES} revoked, p50 {p50:.2f} s, p99 {slowest:.2f} s")

@@ -30,6 +30,8 @@ from soundbox_protocol.messages import (
     MalformedMessage,
     Message,
     PaymentAck,
+    PaymentDigest,
+    PaymentSkip,
     PaymentSuccess,
     ProvisionResponse,
     QuietHours,
@@ -249,7 +251,14 @@ def largest_downlinks() -> list[Message]:
     by_command = DynamicQrDisplay(
         command_id=LONGEST_ID, action="show", qr_payload=LONGEST_QR, amount=MAX_AMOUNT, expires_at=SECOND
     )
-    asked = [*payments, qr, no_qr, display, by_command, Time(server_time=SECOND, nonce=LONGEST_ID)]
+    digest = PaymentDigest.model_validate(
+        {
+            "event_id": LONGEST_ID, "seq": MAX_COUNT, "count": MAX_COUNT, "amount": MAX_AMOUNT, "from": SECOND,
+            "to": SECOND, "issued_at": SECOND, "expires_at": SECOND,
+        }
+    )  # fmt: skip
+    skip = PaymentSkip(from_seq=MAX_COUNT, to_seq=MAX_COUNT)
+    asked = [*payments, digest, skip, qr, no_qr, display, by_command, Time(server_time=SECOND, nonce=LONGEST_ID)]
     return [*asked, *commands, credential, config]
 
 
@@ -298,6 +307,7 @@ def test_every_setting_at_its_longest_fits_a_configuration() -> None:
         quiet_hours=QuietHours(start="21:30", end="06:00", volume=100),
         heartbeat_s=3_600,
         utc_offset_min=-720,
+        digest=False,
     )
 
     assert set(longest.model_fields_set) == set(BoxConfig.model_fields)

@@ -14,6 +14,7 @@ from soundbox_protocol.speech import (
     amount_words,
     code_clips,
     code_sentence,
+    digest_clips,
     here_clips,
     payment_clips,
     payment_sentence,
@@ -101,6 +102,7 @@ def test_every_clip_of_the_voice_pack_is_used() -> None:
     }
     for language in ("id", "en"):
         spoken |= {*sound_test_clips(language), *here_clips(language), *total_clips(1, 1, language)}
+        spoken |= {*digest_clips(1, 1, language), *digest_clips(2, 1, language)}
 
     assert spoken == CLIPS.keys()
 

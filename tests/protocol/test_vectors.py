@@ -20,6 +20,8 @@ from soundbox_protocol.speech import (
     amount_words,
     code_clips,
     code_sentence,
+    digest_clips,
+    digest_sentence,
     here_clips,
     here_sentence,
     payment_clips,
@@ -167,6 +169,13 @@ def test_a_code_is_said_and_played_digit_by_digit(case: dict[str, Any], language
 def test_a_days_total_is_said_and_played(case: dict[str, Any], language: Any) -> None:
     assert total_sentence(case["count"], case["amount"], language) == case[language]["sentence"]
     assert total_clips(case["count"], case["amount"], language) == case[language]["clips"]
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+@pytest.mark.parametrize("case", load("digests"), ids=lambda case: str(case["count"]))
+def test_what_was_missed_is_said_and_played(case: dict[str, Any], language: Any) -> None:
+    assert digest_sentence(case["count"], case["amount"], language) == case[language]["sentence"]
+    assert digest_clips(case["count"], case["amount"], language) == case[language]["clips"]
 
 
 @pytest.mark.parametrize("language", ["id", "en"])

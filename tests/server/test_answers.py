@@ -1,5 +1,6 @@
 """What doors answer is what the description says, word for word: no field is missing, and none is beside it."""
 
+import ssl
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from openapi_schema_validator import OAS31Validator
 from support.hub import Hub, open_hub
+from support.makers import IMEI, qf100
 from support.merchant import give_to
 from support.registry import WHOLE
 from support.settled import settled
@@ -19,6 +21,8 @@ from soundbox_server import clock
 from soundbox_server.alerts.service import raise_alert
 from soundbox_server.alerts.state import Severity
 from soundbox_server.db import Database
+from soundbox_server.webhooks.jobs import Courier
+from soundbox_server.webhooks.sender import Sender
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -132,6 +136,25 @@ async def test_boxes_and_what_they_do(tour: Tour, database: Database) -> None:
     assert await tour.ask("GET", "/admin/devices")
 
 
+async def test_another_makers_box(tour: Tour, database: Database) -> None:
+    shop = await open_shop(database)
+    tour.ids["device_id"] = device_id = await qf100(shop)
+    one = "/admin/devices/{device_id}"
+    opened = await tour.ask("POST", f"{one}/config-window", {"for_s": 60, "imei": IMEI})
+    assert await tour.ask("GET", f"{one}/config-window") == opened
+    assert not (await tour.ask("DELETE", f"{one}/config-window"))["open"]
+    payment = await shop.payment(device_id)
+    await take(database, report(payment))
+    assert (await tour.ask("GET", one))["unconfirmed"]
+    (told,) = await tour.ask("GET", f"{one}/notifications")
+    assert (told["unsigned"], told["unconfirmed"]) == (True, True)
+    assert (await tour.ask("GET", f"{one}/heartbeats"))[0]["source"] == "qf100"
+    restart = await tour.ask("POST", f"{one}/commands", {"command_name": "reboot"}, status=201)
+    await database.write(lambda tx: tx.execute("UPDATE device_command SET state = 'unconfirmed'"))
+    tour.ids["command_id"] = restart["command_id"]
+    assert (await tour.ask("GET", f"{one}/commands/{{command_id}}"))["status"] == "unconfirmed"
+
+
 async def test_money_and_what_is_told_of_it(tour: Tour, database: Database) -> None:
     shop = await open_shop(database)
     payment = await shop.payment(await shop.box())
@@ -160,7 +183,9 @@ async def test_a_merchants_own_shop(tour: Tour, database: Database) -> None:
 
     assert told["announcements"]
     assert told["timeline"]
-    assert (await tour.ask("GET", "/merchant/me"))["merchants"]
+    (own,) = (await tour.ask("GET", "/merchant/me"))["merchants"]
+    tour.ids["merchant_id"] = own["id"]
+    await tour.ask("PATCH", "/merchant/merchants/{merchant_id}", {"announcement_policy": "primary"})
     assert (await tour.ask("GET", "/merchant/dashboard/summary"))["days"]
     tour.ids["settlement_id"] = await settled(database, shop)
     assert (await tour.ask("GET", "/merchant/transactions/{transaction_id}"))["settlement"]
@@ -228,3 +253,71 @@ async def test_alerts_exports_and_the_demo(tour: Tour, database: Database) -> No
     await tour.ask("GET", "/admin/health/deep")
 
     assert (await tour.ask("POST", "/admin/seed"))["devices"]
+
+
+@pytest.mark.parametrize(("prefix", "role"), [("/admin", "operator"), ("/merchant", "merchant_owner")])
+async def test_webhooks(tour: Tour, prefix: str, role: str) -> None:
+    tour.staff = tour.staff.another(f"per_{role}", role)
+    wanted: dict[str, Any] = {"url": "http://127.0.0.1:9999/"}
+    wanted |= {"organisation_id": "org_test_merchant"} if prefix == "/admin" else {}
+    hooks, one = f"{prefix}/webhooks", f"{prefix}/webhooks/{{webhook_id}}"
+    tour.ids["webhook_id"] = (await tour.ask("POST", hooks, wanted, status=201))["id"]
+    assert await tour.ask("GET", hooks)
+    await tour.ask("GET", one)
+    await tour.ask("PATCH", one, {"description": "till", "events": ["payment.paid"]})
+    await tour.ask("POST", f"{one}/rotate")
+    pinged = await tour.ask("POST", f"{one}/ping", status=202)
+    tour.ids["delivery_id"] = pinged["delivery_id"]
+    state = tour.staff.hub.app.state
+    sender = Sender(reach=state.webhook_reach, trust=ssl.create_default_context())
+    courier = Courier(state.database, sender, ring=state.sealing_ring, owner="test")
+    await courier.tick()
+    await courier.drain()
+
+    assert await tour.ask("GET", f"{one}/deliveries")
+    whole = await tour.ask("GET", f"{prefix}/webhook-deliveries/{{delivery_id}}")
+    assert [tried["error"] for tried in whole["log"]] == ["connection_failed"]
+    await tour.ask("POST", f"{prefix}/webhook-deliveries/{{delivery_id}}/replay", status=202)
+    await tour.ask("POST", f"{one}/replay", {"since": "2026-05-23T00:00:00Z"}, status=202)
+    await tour.ask("POST", f"{one}/disable")
+    await tour.ask("POST", f"{one}/enable")
+
+
+async def test_consents_loans_and_erasures(tour: Tour, database: Database) -> None:
+    shop = await open_shop(database)
+    await give_to(database, shop)
+    admin, bank = tour.staff, tour.staff.another("per_test_bank", "bank")
+    tour.staff = admin.another("per_test_merchant_owner", "merchant_owner")
+    theirs = {"merchant_id": shop.merchant_id, "bank_id": "org_test_bank"}
+    assert await tour.ask("GET", "/merchant/banks")
+    tour.ids["consent_id"] = (await tour.ask("POST", "/merchant/consents", theirs, status=201))["id"]
+    wish = theirs | {"amount_idr": 5_000_000, "tenor_months": 6}
+    loans, loan = "/merchant/loan-applications", "/merchant/loan-applications/{application_id}"
+    tour.ids["application_id"] = (await tour.ask("POST", loans, wish, status=201))["id"]
+    await tour.ask("POST", f"{loan}/submit")
+    tour.staff, ours = bank, "/lending/loan-applications/{application_id}"
+    assert await tour.ask("GET", "/lending/merchants")
+    assert await tour.ask("GET", "/lending/loan-applications")
+    await tour.ask("GET", "/lending/me")
+    await tour.ask("GET", ours)
+    await tour.ask("POST", f"{ours}/review")
+    await tour.ask("POST", f"{ours}/approve", {"reason": "sound", "interest_bps": 900})
+    await tour.ask("POST", f"{ours}/disburse", {"reference": "trf-1", "on": "2026-05-23", "amount_idr": 5_000_000})
+    assert await tour.ask("GET", "/lending/looks")
+    tour.staff = admin
+    for path in ("consents", "looks", "loan-applications"):
+        assert await tour.ask("GET", f"/admin/{path}")
+    await tour.ask("GET", "/admin/loan-applications/{application_id}")
+    await tour.ask("GET", "/admin/consents/{consent_id}")
+    tour.ids["merchant_id"] = shop.merchant_id
+    asked = await tour.ask("POST", "/admin/merchants/{merchant_id}/erasures", {"reason": "closed"}, status=201)
+    tour.ids["erasure_id"] = asked["id"]
+    assert await tour.ask("GET", "/admin/erasures")
+    await tour.ask("GET", "/admin/erasures/{erasure_id}")
+    await tour.ask("POST", "/admin/erasures/{erasure_id}/refuse")
+    tour.staff = admin.another("per_test_merchant_owner", "merchant_owner")
+    for path in ("consents", "looks", "loan-applications", "erasures"):
+        assert await tour.ask("GET", f"/merchant/{path}")
+    await tour.ask("GET", loan)
+    withdrawn = await tour.ask("POST", "/merchant/consents/{consent_id}/withdraw")
+    assert [step["kind"] for step in withdrawn["history"]] == ["granted", "withdrawn"]

@@ -2,14 +2,15 @@
 
 import asyncio
 import json
+import shutil
 import ssl
 import subprocess
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support import forks
 
 from soundbox_server import clock, guard, seal
 from soundbox_server.broker.certificates import issue
@@ -18,7 +19,6 @@ from soundbox_server.broker.mosquitto import files_in, write_atomically
 from soundbox_server.doctor import Finding, examine
 from soundbox_server.settings import Settings
 
-SOUNDBOX = str(Path(sys.executable).with_name("soundbox"))
 NOW = datetime.now(UTC)
 
 
@@ -133,9 +133,9 @@ def test_a_start_in_production_tells_what_the_doctor_tells(tmp_path: Path) -> No
     assert not (tmp_path / "master.key").exists()
 
 
-def test_keys_are_shown_and_rotated_by_hand(tmp_path: Path) -> None:
+def test_keys_are_shown_and_rotated_by_hand(migrated_sqlite: Path, tmp_path: Path) -> None:
+    shutil.copy(migrated_sqlite, tmp_path / "soundbox.db")
     environment = {"SOUNDBOX_HOME": str(tmp_path)}
-    run("migrate", environment=environment)
     new = run("keys", "new", environment=environment).stdout.strip()
     before = json.loads(run("keys", "status", "--json", environment=environment).stdout)
 
@@ -149,9 +149,7 @@ def test_keys_are_shown_and_rotated_by_hand(tmp_path: Path) -> None:
 
 
 def run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [SOUNDBOX, *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False
-    )
+    return forks.run(arguments, environment)
 
 
 async def _serving(pair: Path, port: int) -> asyncio.Server:

@@ -72,10 +72,12 @@ def test_a_set_up_that_is_right_is_not_refused(production: Callable[..., Setting
         ({"broker_engine": "embedded"}, "broker", "checks no passwords"),
         ({"broker_tls_port": 0}, "broker", "plain listener"),
         ({"broker_host": "10.0.0.5"}, "broker", "10.0.0.5"),
+        ({"broker_legacy_port": 1884}, "broker", "announcements forged"),
         ({"public_url": "http://pay.example"}, "API", "http://pay.example"),
         ({"http_host": "0.0.0.0"}, "API", "SOUNDBOX_HTTP_HOST"),
         ({"http_host": "::"}, "API", "SOUNDBOX_HTTP_HOST"),
         ({"worker_host": "192.168.1.4"}, "worker", "SOUNDBOX_WORKER_HOST"),
+        ({"webhook_loopback": True}, "webhooks", "this machine"),
         ({"trusted_proxies": "0.0.0.0/0"}, "API", "TRUSTED_PROXIES"),
     ],
 )
@@ -113,6 +115,15 @@ def test_mail_that_would_reach_nobody_is_doubtful_and_not_refused(
 @pytest.mark.parametrize("server", [{"smtp_host": "mail.example"}, {"smtp_host": "127.0.0.1", "smtp_security": "none"}])
 def test_mail_that_leaves_is_not_doubted(production: Callable[..., Settings], server: dict[str, Any]) -> None:
     assert guard.doubts(production(mail_from="Warung <no-reply@shop.example>", **server)) == []
+
+
+def test_a_listener_for_boxes_that_cannot_do_tls_is_accepted_in_so_many_words_and_stays_doubtful(
+    production: Callable[..., Settings],
+) -> None:
+    settings = production(broker_legacy_port=1884, broker_legacy_in_production=True)
+
+    assert guard.problems(settings) == []
+    assert [doubt.about for doubt in guard.doubts(settings)] == ["mail", "broker"]
 
 
 def test_a_public_listener_behind_a_named_proxy_is_right(production: Callable[..., Settings]) -> None:

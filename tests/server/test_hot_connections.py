@@ -2,6 +2,7 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from soundbox_server.db import HOT_CONNECTIONS, Database, Statements, is_away
@@ -75,3 +76,42 @@ async def test_a_connection_that_the_server_ended_is_replaced(database: Database
         found = await database.write(backend, at_once=at_once)
 
     assert found != ended
+
+
+async def test_a_write_that_need_not_last_waits_for_no_disk_and_the_others_do(database: Database) -> None:
+    async def waits(tx: Statements) -> str:
+        return str((await tx.fetch("SELECT current_setting('synchronous_commit') AS waits"))[0]["waits"])
+
+    assert await database.write(waits, lasting=False) == "off"
+    assert await database.write(waits) == "on"
+
+
+async def test_reading_is_done_again_where_the_server_had_ended_the_connection(database: Database) -> None:
+    ended = await database.read(backend)
+    await database.write(lambda tx: tx.fetch("SELECT pg_terminate_backend($1)", ended))
+
+    assert await database.read(backend) != ended
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+        asyncpg.AdminShutdownError("terminating connection due to administrator command"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_reading_is_done_again_however_the_driver_says_that_the_connection_is_gone(
+    database: Database, error: Exception
+) -> None:
+    tries = [error]
+
+    async def look(tx: Statements) -> int:
+        if tries:
+            raise tries.pop()
+        return await backend(tx)
+
+    assert await database.read(look) > 0

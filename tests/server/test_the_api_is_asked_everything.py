@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 from support.fuzz.__main__ import run
-from support.fuzz.audiences import AUDIENCES
+from support.fuzz.audiences import AUDIENCES, joined
 
 pytestmark = [pytest.mark.journey, pytest.mark.xdist_group("fuzz")]
 
 
 async def test_every_audience_finds_the_api_as_it_is_described(tmp_path: Path) -> None:
-    figures = await run(database="sqlite", examples=5, seed=1, home=tmp_path, phases="examples,fuzzing,stateful")
+    askers = joined(AUDIENCES)
+    figures = await run(
+        database="sqlite", examples=3, seed=1, home=tmp_path, audiences=askers, phases="examples,fuzzing,stateful"
+    )
 
-    assert [figure.audience for figure in figures] == [audience.name for audience in AUDIENCES]
+    asked = "+".join(figure.audience for figure in figures).split("+")
+    assert sorted(asked) == sorted(audience.name for audience in AUDIENCES)
     for figure in figures:
         assert min(figure.operations, figure.cases) > 0, figure
         assert (figure.passed, figure.failures) == (True, 0), figure

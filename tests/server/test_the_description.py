@@ -12,9 +12,9 @@ from support.hub import Hub, open_hub
 
 from soundbox_server.access.auth import PUBLIC
 from soundbox_server.app import ERROR_FORMS, LEAN
+from soundbox_server.exportable import EXPORTABLE
 from soundbox_server.exports.kinds import listing_of
 from soundbox_server.paging import Page
-from soundbox_server.parts import EXPORTABLE
 from soundbox_server.policy import POLICY
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

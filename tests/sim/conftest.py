@@ -17,6 +17,8 @@ from soundbox_protocol.messages import (
     DynamicQrDisplay,
     DynamicQrResponse,
     Message,
+    PaymentDigest,
+    PaymentSkip,
     PaymentSuccess,
     Time,
     encode,
@@ -26,7 +28,7 @@ from soundbox_protocol.sealing import seal
 from soundbox_protocol.signing import sign
 from soundbox_protocol.times import to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
-from soundbox_sim.box import Action, Box, BoxSettings, Listen, NewCredential, Publish, Restart, Speak, Tell
+from soundbox_sim.box import Action, Box, BoxSettings, Listen, NewCredential, Publish, Restart, SendLog, Speak, Tell
 from soundbox_sim.journal import Journal
 
 DEVICE, KEY = "dev_01k0000000000000000000000", bytes(range(32))
@@ -58,6 +60,20 @@ class Hub:
             "expires_at": to_rfc3339(at + life_s * 1000),
         }
         return self.down(Downlink.PAYMENT_SUCCESS, PaymentSuccess(seq=seq, **{**facts, **other}), key=key)
+
+    def digest(
+        self, seq: int, *, count: int = 3, amount: int = 150_000, at: int = NOW, since: int | None = None
+    ) -> tuple[str, bytes]:
+        """What was missed from `since`, half an hour ago unless told otherwise, until ten minutes ago."""
+        since = at - 1_800_000 if since is None else since
+        facts = {
+            "event_id": f"ann_{seq}", "seq": seq, "count": count, "amount": amount, "from": to_rfc3339(since),
+            "to": to_rfc3339(at - 600_000), "issued_at": to_rfc3339(at), "expires_at": to_rfc3339(at + 60_000),
+        }  # fmt: skip
+        return self.down(Downlink.PAYMENT_DIGEST, PaymentDigest.model_validate(facts))
+
+    def skip(self, from_seq: int, to_seq: int, *, key: bytes | None = None) -> tuple[str, bytes]:
+        return self.down(Downlink.PAYMENT_SKIP, PaymentSkip(from_seq=from_seq, to_seq=to_seq), key=key)
 
     def command(
         self, command_id: str, name: str = "speak_code", *, at: int = NOW, life_s: int = 300, **payload: Any
@@ -120,7 +136,7 @@ class Bench:
     sent: list[Publish] = field(default_factory=list)
     said: list[Speak] = field(default_factory=list)
     told: list[Tell] = field(default_factory=list)
-    wished: list[Listen | Restart] = field(default_factory=list)
+    wished: list[Listen | Restart | SendLog] = field(default_factory=list)
     kept: list[NewCredential] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -144,7 +160,7 @@ class Bench:
         self.sent += [action for action in actions if isinstance(action, Publish)]
         self.said += [action for action in actions if isinstance(action, Speak)]
         self.told += [action for action in actions if isinstance(action, Tell)]
-        self.wished += [action for action in actions if isinstance(action, Listen | Restart)]
+        self.wished += [action for action in actions if isinstance(action, Listen | Restart | SendLog)]
 
     def hear(self, message: tuple[str, bytes]) -> None:
         self.do(self.box.hear(*message, self.now))

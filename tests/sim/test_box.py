@@ -296,6 +296,22 @@ def test_a_clock_that_disagrees_with_a_signed_message_is_checked_first(bench, hu
     assert json.loads(bench.box.heartbeat(bench.now).payload)["clock_skew_ms"] == wrong_ms
 
 
+def test_the_time_is_asked_for_every_hour_when_an_answer_is_lost_and_after_every_reconnect(bench, hub) -> None:
+    bench.go_online()
+    asked = [len(bench.payloads("time_request"))]
+    for ms in (59_000, 1_000):  # nobody answered
+        bench.wait(ms)
+        asked.append(len(bench.payloads("time_request")))
+    _set_clock(bench, hub, at=bench.now)
+    for ms in (3_599_000, 1_000, 0):
+        bench.wait(ms)
+        asked.append(len(bench.payloads("time_request")))
+    bench.go_online()
+
+    assert asked == [1, 1, 2, 2, 3, 3]
+    assert len(bench.payloads("time_request")) == 4
+
+
 def test_a_clock_that_is_right_is_finer_than_the_hubs_whole_seconds(bench, hub) -> None:
     bench.now = NOW + 640
     bench.go_online()

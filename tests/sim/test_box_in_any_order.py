@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
-from soundbox_protocol.messages import PaymentSuccess, Time, encode
+from soundbox_protocol.messages import PaymentSkip, PaymentSuccess, Time, encode
 from soundbox_protocol.signing import sign
 from soundbox_protocol.speech import payment_sentence
 from soundbox_protocol.times import from_rfc3339, to_rfc3339
@@ -154,6 +154,14 @@ class AnyOrder(RuleBasedStateMachine):
         )
         self.genuine[message.event_id] = message
         return sign(KEY, TOPIC, encode(message))
+
+    @precondition(lambda self: self.seq > len(self.genuine))
+    @rule()
+    def the_hub_says_what_will_not_come(self) -> None:
+        known = {message.seq for message in self.genuine.values()}
+        topic = downlink(DEVICE, Downlink.PAYMENT_SKIP)
+        for seq in set(range(1, self.seq)) - known:
+            self.take(self.box.hear(topic, sign(KEY, topic, encode(PaymentSkip(from_seq=seq, to_seq=seq))), self.now))
 
     @rule(target=on_the_way, payload=on_the_way, forge=st.sampled_from(["key", "amount", "id", "cut"]))
     def somebody_forges_it(self, payload: bytes, forge: str) -> bytes:

@@ -248,3 +248,53 @@ def test_a_display_that_comes_too_late_is_rejected(bench, hub, action) -> None:
 
     assert bench.box.screen.transaction_id == "txn_1"
     assert bench.reports() == [("cmd_1", "rejected", "expired")]
+
+
+def test_whoever_listens_hears_the_lines_of_the_log_from_a_level_on_and_for_a_while(bench, hub) -> None:
+    bench.go_online()
+    bench.hear(hub.command("cmd_1", "tail_log", level="info", for_s=10))
+    bench.hear(hub.payment(1))
+    bench.finish()
+    live = bench.payloads("log")
+    bench.wait(10_001)
+    bench.hear(hub.payment(2))
+    bench.finish()
+
+    assert "played" in {line["code"] for line in live}
+    assert {line["level"] for line in live} == {"info"}
+    assert bench.payloads("log") == live
+
+
+def test_a_listener_to_warnings_hears_no_more_than_these_and_no_more_than_the_line_takes(bench, hub) -> None:
+    bench.go_online()
+    bench.hear(hub.command("cmd_1", "tail_log", level="warning", for_s=60))
+    bench.hear(hub.payment(1))
+    bench.finish()
+    quiet = bench.payloads("log")
+    for _ in range(30):
+        bench.hear((hub.payment(2)[0], b"{}"))
+
+    assert quiet == []
+    assert {line["level"] for line in bench.payloads("log")} == {"warning"}
+    assert len(bench.payloads("log")) == 20
+
+
+def test_a_code_is_in_no_live_line(bench, hub) -> None:
+    bench.go_online()
+    bench.hear(hub.command("cmd_1", "tail_log"))
+    bench.hear(hub.command("cmd_2", code="4711"))
+    bench.finish()
+
+    assert "code_spoken" in [line["code"] for line in bench.payloads("log")]
+    assert "empat" not in json.dumps(bench.payloads("log"))
+
+
+def test_the_whole_log_leaves_by_another_way_and_its_end_is_acked(bench, hub) -> None:
+    bench.hear(hub.command("cmd_1", "upload_log", whole=True))
+    (wanted,) = bench.wished
+    bench.do(bench.box.log_sent("cmd_1", "a" * 64, 123, None, bench.now))
+
+    assert wanted.command_id == "cmd_1"
+    assert b" booted" in wanted.content
+    assert bench.payloads("command_ack")[-1]["status"] == "succeeded"
+    assert bench.payloads("command_ack")[-1]["result_payload"] == {"bytes": 123, "sha256": "a" * 64}

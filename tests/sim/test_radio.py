@@ -101,7 +101,7 @@ class Air:
         )
 
 
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -128,7 +128,7 @@ async def listening_hub(port: int, heard: list[dict[str, Any]]) -> AsyncIterator
 
 async def connected(port: int) -> aiomqtt.Client:
     """A client of a broker that may still be starting."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)

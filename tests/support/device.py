@@ -70,7 +70,7 @@ class Line:
         status: dict[str, Any] = {"device_id": self._credentials.device_id, "timestamp": to_rfc3339(clock.now_ms())}
         await self.say(Uplink.STATUS, Status(**status, state=state, session_epoch=epoch), retain=True)
 
-    async def hear(self, *, within_s: float = 10.0) -> tuple[Downlink, Any]:
+    async def hear(self, *, within_s: float = 30.0) -> tuple[Downlink, Any]:
         """The next downlink, its signature checked and the message read."""
         message = await asyncio.wait_for(anext(self._client.messages), within_s)
         topic, payload = str(message.topic), bytes(message.payload)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from support.ports import free_port
+from support.stack import CHEAP_ARGON2
 
 from soundbox_server.access.passwords import Passwords
 from soundbox_server.access.service import Principal, access_token
@@ -28,7 +29,6 @@ from soundbox_server.settings import Settings
 SECRETS = {"sandbox": "first-secret", "acme": "second-secret"}
 CALLBACK = "/integrations/qris/callback"
 PASSWORD = "kuda putih tujuh awan"
-CHEAP_ARGON2 = {"argon2_memory_kib": 19_456, "argon2_time_cost": 2, "argon2_parallelism": 1}  # the floor, for speed
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ async def open_hub(
         partner_secrets={name: [secret] for name, secret in SECRETS.items()}, callback_most=most,
         callback_waiting=waiting, **CHEAP_ARGON2 | other,
     )  # fmt: skip
-    with _app_for(settings, changed=changed) as app:
+    with app_for(settings, changed=changed) as app:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://hub")
         async with app.router.lifespan_context(app), client as http:
@@ -152,7 +152,7 @@ _idle: list[FastAPI] = []
 
 
 @contextmanager
-def _app_for(settings: Settings, *, changed: bool) -> Iterator[FastAPI]:
+def app_for(settings: Settings, *, changed: bool = False) -> Iterator[FastAPI]:
     """Putting an app together takes longer than most tests, and all of them are alike: its state is made anew."""
     if changed or settings.environment == "production":
         yield create_app(settings)

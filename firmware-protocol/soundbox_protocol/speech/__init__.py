@@ -9,6 +9,8 @@ from soundbox_protocol.speech.sentences import amount_clips as amount_clips
 from soundbox_protocol.speech.sentences import amount_words as amount_words
 from soundbox_protocol.speech.sentences import code_clips as code_clips
 from soundbox_protocol.speech.sentences import code_sentence as code_sentence
+from soundbox_protocol.speech.sentences import digest_clips as digest_clips
+from soundbox_protocol.speech.sentences import digest_sentence as digest_sentence
 from soundbox_protocol.speech.sentences import here_clips as here_clips
 from soundbox_protocol.speech.sentences import here_sentence as here_sentence
 from soundbox_protocol.speech.sentences import payment_clips as payment_clips

@@ -14,6 +14,9 @@ _TEST = {"id": ("tes-suara", "Tes suara"), "en": ("sound-test", "Sound test")}
 _HERE = {"id": ("saya-di-sini", "Saya di sini"), "en": ("here-i-am", "Here I am")}
 _TODAY = {"id": ("total-hari-ini", "Total hari ini"), "en": ("total-today", "Total today")}
 _PAYMENTS = {"id": ("pembayaran", "pembayaran"), "en": ("payments", "payments")}
+_MISSED = {"id": ("pembayaran-terlewat", "pembayaran terlewat"), "en": ("missed-payments", "missed payments")}
+_MISSED_ONE = {"id": _MISSED["id"], "en": ("missed-payment", "missed payment")}
+_TOTAL = {"id": ("total", "total"), "en": ("total", "total")}
 _VOCABULARY = {"id": VOCABULARY_ID, "en": VOCABULARY_EN}
 
 CLIPS: Mapping[str, str] = {
@@ -29,6 +32,9 @@ CLIPS: Mapping[str, str] = {
         _HERE[language],
         _TODAY[language],
         _PAYMENTS[language],
+        _MISSED[language],
+        _MISSED_ONE[language],
+        _TOTAL[language],
     )
 }
 """Everything a voice pack records: the clip's name and the words it holds."""
@@ -99,6 +105,22 @@ def total_clips(count: int, amount: int, language: Language) -> list[str]:
     """The same as clips."""
     payments = [*amount_clips(count, language), f"{language}/{_PAYMENTS[language][0]}"]
     return [f"{language}/{_TODAY[language][0]}", *payments, *amount_clips(amount, language), f"{language}/rupiah"]
+
+
+def digest_sentence(count: int, amount: int, language: Language) -> str:
+    """`Tiga pembayaran terlewat, total seratus lima puluh ribu rupiah`."""
+    missed = f"{amount_words(count, language)} {_missed(count, language)[1]}"
+    return f"{missed[0].upper()}{missed[1:]}, {_TOTAL[language][1]} {amount_words(amount, language)} rupiah"
+
+
+def digest_clips(count: int, amount: int, language: Language) -> list[str]:
+    """The same as clips."""
+    missed = [*amount_clips(count, language), f"{language}/{_missed(count, language)[0]}"]
+    return [*missed, f"{language}/{_TOTAL[language][0]}", *amount_clips(amount, language), f"{language}/rupiah"]
+
+
+def _missed(count: int, language: Language) -> tuple[str, str]:
+    return (_MISSED_ONE if count == 1 else _MISSED)[language]
 
 
 def _digits(code: str, language: Language) -> list[str]:

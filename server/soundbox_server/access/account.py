@@ -46,6 +46,24 @@ async def change_password(tx: Statements, proved: Proved, hashed: str, *, actor:
     return ended
 
 
+async def change_email(tx: Statements, proved: Proved, email: str, *, actor: Actor) -> None:
+    """Log in with another address from now on, in lower case. Raises Conflict for one that is known."""
+    person = await _still(tx, proved)
+    if email == person["email"]:
+        return
+    taken = await tx.fetch("SELECT id FROM person WHERE email = $1", email)
+    if taken:
+        raise Conflict("Somebody with this e-mail address exists already.")
+    await tx.execute("UPDATE person SET email = $2 WHERE id = $1", proved.person_id, email)
+    details = {"email": {"from": login.masked(person["email"]), "to": login.masked(email)}}
+    await record(tx, actor, "person.email_changed", ("person", proved.person_id), details=details)
+
+
+async def still(tx: Statements, proved: Proved) -> None:
+    """That the password is the one that was proved, until the commit. Raises Unauthenticated."""
+    await _still(tx, proved)
+
+
 async def enrol_totp(tx: Statements, proved: Proved, *, ring: Ring, actor: Actor, now_ms: int) -> totp.Enrolment:
     """A secret to put into an authenticator app; in force once confirmed. Raises Conflict while one is."""
     person = await _still(tx, proved)

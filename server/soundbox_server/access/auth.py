@@ -50,7 +50,7 @@ async def authorise(request: Request) -> None:
 
     A session that ended, a person who was disabled and a key that was revoked are refused from that commit on.
     """
-    route = (request.method, request.scope["route"].path)
+    route = (request.method, request.scope["route"].path_format)
     allowed = request.app.state.policy.get(route)
     if isinstance(allowed, Door):
         return

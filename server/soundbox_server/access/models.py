@@ -62,6 +62,19 @@ class Person(Base):
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
+class PersonProfile(Base):
+    """What somebody told of themselves when they registered. `referral_code` is theirs to hand on."""
+
+    __tablename__ = "person_profile"
+
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    phone_number: Mapped[str | None]
+    address: Mapped[str | None]
+    referral_code: Mapped[str] = mapped_column(unique=True)
+    referred_by: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class LoginSession(Base):
     """One login, until it ends. `kind` says what proves it: rotating refresh tokens, a browser's cookie, or a partner's
     token that lives as long as the session. What it was proved with is in `session_secret`."""

@@ -175,13 +175,13 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
             door=door, roles=roles, email=asked.email, totp=asked.totp, recovery_code=asked.recovery_code,
             ip=client_ip(request), user_agent=request.headers.get("user-agent"), request_id=request_id(request),
         )  # fmt: skip
-        return await _log_in(request, tried, asked.password)
+        return envelope(request, tokens(request, await enter(request, tried, asked.password)), headers=NO_STORE)
 
     @router.post("/refresh", responses=answers(TokensView) | problems(Unauthenticated))
     async def refresh(request: Request, asked: Refresh) -> Response:
         """The next pair of tokens. A refresh token works once: its second use ends the session."""
         state, now_ms = request.app.state, clock.now_ms()
-        life_ms, actor = state.refresh_life_ms, _stranger(request)
+        life_ms, actor = state.refresh_life_ms, stranger(request)
         opened = await state.database.write(
             lambda tx: sessions.refresh(
                 tx, asked.refresh_token, roles=roles, life_ms=life_ms, actor=actor, now_ms=now_ms
@@ -189,7 +189,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )
         if opened is None:
             raise Unauthenticated("The refresh token is not valid any more. Log in again.")
-        return envelope(request, _tokens(request, opened))
+        return envelope(request, tokens(request, opened))
 
     @router.post("/logout", responses=answers(LoggedOutView))
     async def log_out(request: Request, caller: Caller, actor: Acting) -> Response:
@@ -206,21 +206,13 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
     @router.post("/forgot-password", status_code=202, responses=answers(MessageView, status=202))
     async def forgot_password(request: Request, asked: ForgotPassword) -> Response:
         """A mail with a link, if there is somebody of this address. The answer is the same if not."""
-        state, actor, now_ms = request.app.state, _stranger(request), clock.now_ms()
-
-        async def work(tx: Statements) -> limits.Standing:
-            standing = await _count_reset(tx, state.limits, asked.email, actor.ip, now_ms)
-            if standing.allowed:
-                await one_time.request_reset(tx, asked.email, desk=state.mail_desk, actor=actor, now_ms=now_ms)
-            return standing
-
-        limits.require(await state.database.write(work))
+        await request_reset(request, asked.email)
         return envelope(request, {"message": "If this address is known, a mail is on its way."}, status=202)
 
     @router.post("/reset-password", responses=answers(PasswordSetView) | problems(LinkExpired, WeakPassword))
     async def reset_password(request: Request, asked: ResetPassword) -> Response:
         """Set a password with the token out of an invitation or a reset mail. The token works once."""
-        await _set_password(request, asked)
+        await set_password(request, asked.token, asked.password)
         return envelope(request, {"password_set": True})
 
     @router.post("/password", responses=answers(PasswordChangedView) | problems(WeakPassword))
@@ -229,7 +221,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         state, now_ms = request.app.state, clock.now_ms()
         person = await _person(request, caller)
         require_strong(asked.new_password, email=person.email, name=person.name)
-        proved = await _prove(request, caller, asked.password)
+        proved = await prove(request, caller, asked.password)
         hashed = await in_thread(state.passwords.hash, asked.new_password)
         ended = await state.database.write(
             lambda tx: account.change_password(tx, proved, hashed, actor=actor, now_ms=now_ms)
@@ -240,12 +232,12 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
     async def enrol_totp(request: Request, asked: EnrolTotp, caller: Caller, actor: Acting) -> Response:
         """A secret for an authenticator app, shown this once. It is in force once confirmed."""
         state, now_ms = request.app.state, clock.now_ms()
-        proved = await _prove(request, caller, asked.password)
+        proved = await prove(request, caller, asked.password)
         enrolment = await state.database.write(
             lambda tx: account.enrol_totp(tx, proved, ring=state.sealing_ring, actor=actor, now_ms=now_ms)
         )
         data = {"secret": enrolment.secret, "otpauth_uri": enrolment.otpauth_uri}
-        return envelope(request, data, status=201, headers=_NO_STORE)
+        return envelope(request, data, status=201, headers=NO_STORE)
 
     @router.post("/totp/confirm", responses=answers(RecoveryView) | problems(MfaRequired))
     async def confirm_totp(request: Request, asked: ConfirmTotp, caller: Caller, actor: Acting) -> Response:
@@ -256,13 +248,13 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
                 tx, person_id, caller.session_id, asked.code, ring=state.sealing_ring, actor=actor, now_ms=now_ms
             )
         )
-        return envelope(request, {"totp": True, "recovery_codes": codes}, headers=_NO_STORE)
+        return envelope(request, {"totp": True, "recovery_codes": codes}, headers=NO_STORE)
 
     @router.post("/totp/remove", responses=answers(FactorView) | problems(Conflict, MfaRequired))
     async def remove_totp(request: Request, asked: RemoveTotp, caller: Caller, actor: Acting) -> Response:
         """Remove the second factor with the password and a code, for instance to set up another device."""
         state, now_ms = request.app.state, clock.now_ms()
-        proved = await _prove(request, caller, asked.password)
+        proved = await prove(request, caller, asked.password)
         await state.database.write(
             lambda tx: account.remove_totp(
                 tx, proved, code=asked.totp, recovery_code=asked.recovery_code, ring=state.sealing_ring, actor=actor,
@@ -298,7 +290,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
     return router
 
 
-_NO_STORE = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}
 admin_account = own_doors("admin", STAFF, tag="operators")
 merchant_account = own_doors("merchant", MERCHANTS, tag="merchants")
 
@@ -320,7 +312,8 @@ async def me(request: Request, session: Reader, caller: Caller) -> Response:
     return envelope(request, data)
 
 
-async def _log_in(request: Request, tried: Try, password: str) -> Response:
+async def enter(request: Request, tried: Try, password: str) -> Opened:
+    """A session for the right password and second factor. Raises RateLimited, MfaRequired or Unauthenticated."""
     state, now_ms = request.app.state, clock.now_ms()
     standing = limits.require(
         await state.database.write(lambda tx: login.count(tx, tried, allowed=state.limits, now_ms=now_ms))
@@ -333,7 +326,7 @@ async def _log_in(request: Request, tried: Try, password: str) -> Response:
     if fits and hashed and state.passwords.is_stale(hashed):
         rehashed = await in_thread(state.passwords.hash, password)
     now_ms = clock.now_ms()
-    outcome = await state.database.write(
+    outcome: Opened | Refused = await state.database.write(
         lambda tx: login.let_in(
             tx, tried, seen, fits=fits, rehashed=rehashed, ring=state.sealing_ring, allowed=state.limits,
             life_ms=state.refresh_life_ms, now_ms=now_ms,
@@ -345,10 +338,11 @@ async def _log_in(request: Request, tried: Try, password: str) -> Response:
         )
         refusal.headers = standing.headers
         raise refusal
-    return envelope(request, _tokens(request, outcome), headers=_NO_STORE)
+    return outcome
 
 
-def _tokens(request: Request, opened: Opened) -> TokensView:
+def tokens(request: Request, opened: Opened) -> TokensView:
+    """What an opened session is proved with."""
     state, person = request.app.state, opened.person
     principal = Principal(
         person_id=person["id"],
@@ -356,7 +350,8 @@ def _tokens(request: Request, opened: Opened) -> TokensView:
         role=person["role"],
         session_id=opened.session_id,
     )
-    life_s = state.access_life_s
+    is_partner = person["role"] == "partner"
+    life_s = sessions.PARTNER_LIFE_MS // 1000 if is_partner else state.access_life_s
     return {
         "access_token": service.access_token(
             principal, key=state.token_key, now_s=clock.now_ms() // 1000, life_s=life_s
@@ -375,7 +370,7 @@ def _user(person_id: str, email: str, name: str, role: str, language: str) -> Us
     return {"id": person_id, "email": email, "name": name, "role": role, "language": language}
 
 
-def _stranger(request: Request) -> Actor:
+def stranger(request: Request) -> Actor:
     """Somebody before they have proved who they are."""
     return Actor(kind="person", ip=client_ip(request), request_id=request_id(request))
 
@@ -390,9 +385,24 @@ async def _count_reset(
     return await count(f"reset:{service.sha256(email.strip().lower())[:32]}", limit=allowed.resets_per_hour)
 
 
-async def _set_password(request: Request, asked: ResetPassword) -> None:
-    """Nothing is hashed for a token that is none: that would let strangers keep our cores busy."""
-    state, actor, now_ms = request.app.state, _stranger(request), clock.now_ms()
+async def request_reset(request: Request, email: str) -> None:
+    """A mail with a link, if there is somebody of this address: whoever asks cannot tell. Raises RateLimited."""
+    state, actor, now_ms = request.app.state, stranger(request), clock.now_ms()
+
+    async def work(tx: Statements) -> limits.Standing:
+        standing = await _count_reset(tx, state.limits, email, actor.ip, now_ms)
+        if standing.allowed:
+            await one_time.request_reset(tx, email, desk=state.mail_desk, actor=actor, now_ms=now_ms)
+        return standing
+
+    limits.require(await state.database.write(work))
+
+
+async def set_password(request: Request, token: str, password: str) -> None:
+    """Set a password with a mail's token. Raises RateLimited, LinkExpired and WeakPassword.
+
+    Nothing is hashed for a token that is none: that would let strangers keep our cores busy."""
+    state, actor, now_ms = request.app.state, stranger(request), clock.now_ms()
     limits.require(
         await state.database.write(
             lambda tx: limits.rate_limit(
@@ -401,14 +411,12 @@ async def _set_password(request: Request, asked: ResetPassword) -> None:
             )
         )
     )  # fmt: skip
-    owner = await state.database.read(lambda tx: one_time.owner_of_token(tx, asked.token, now_ms=now_ms))
+    owner = await state.database.read(lambda tx: one_time.owner_of_token(tx, token, now_ms=now_ms))
     if owner is None:
         raise LinkExpired(one_time.LINK_IS_OVER)
-    require_strong(asked.password, email=owner["email"], name=owner["name"])
-    hashed = await in_thread(state.passwords.hash, asked.password)
-    await state.database.write(
-        lambda tx: one_time.set_password(tx, asked.token, hashed, actor=actor, now_ms=clock.now_ms())
-    )
+    require_strong(password, email=owner["email"], name=owner["name"])
+    hashed = await in_thread(state.passwords.hash, password)
+    await state.database.write(lambda tx: one_time.set_password(tx, token, hashed, actor=actor, now_ms=clock.now_ms()))
 
 
 async def _person(request: Request, caller: Principal) -> Person:
@@ -416,7 +424,7 @@ async def _person(request: Request, caller: Principal) -> Person:
         return await session.get_one(Person, caller.person_id)
 
 
-async def _prove(request: Request, caller: Principal, password: str) -> account.Proved:
+async def prove(request: Request, caller: Principal, password: str) -> account.Proved:
     """That the caller knows the password of the account. Raises RateLimited and Unauthenticated."""
     state, now_ms, person_id = request.app.state, clock.now_ms(), str(caller.person_id)
     limits.require(

@@ -12,6 +12,7 @@ from soundbox_server.errors import NotFound
 from soundbox_server.ids import new_id
 
 REFRESH_PREFIX = "sbr_"
+PARTNER_LIFE_MS = 24 * 3_600_000  # their SDK cannot refresh: the access token lives as long as the session
 USER_AGENT_LENGTH = 200
 
 EndReason = Literal[
@@ -48,14 +49,19 @@ async def open_session(
     tx: Statements, person: Row, *, life_ms: int, ip: str | None, user_agent: str | None, now_ms: int
 ) -> Opened:
     """A new session of a person whom the caller has locked and found active."""
-    session_id = new_id("ses")
+    session_id, kind = new_id("ses"), "partner" if person["role"] == "partner" else "token"
+    life_ms = _life_ms(person, life_ms)
     await tx.execute(
         "INSERT INTO login_session (id, person_id, kind, created_at_ms, last_used_at_ms, expires_at_ms, ip, "
-        "user_agent) VALUES ($1, $2, 'token', $3, $3, $4, $5, $6)",
-        session_id, person["id"], now_ms, now_ms + life_ms, ip, user_agent and user_agent[:USER_AGENT_LENGTH],
+        "user_agent) VALUES ($1, $2, $7, $3, $3, $4, $5, $6)",
+        session_id, person["id"], now_ms, now_ms + life_ms, ip, user_agent and user_agent[:USER_AGENT_LENGTH], kind,
     )  # fmt: skip
     token = await _new_refresh_token(tx, session_id, life_ms=life_ms, now_ms=now_ms)
     return _opened(session_id, person, token, life_ms)
+
+
+def _life_ms(person: Row, life_ms: int) -> int:
+    return PARTNER_LIFE_MS if person["role"] == "partner" else life_ms
 
 
 async def _new_refresh_token(tx: Statements, session_id: str, *, life_ms: int, now_ms: int) -> str:
@@ -112,6 +118,7 @@ async def refresh(
         return None
     if person["state"] != PersonState.ACTIVE:
         return None
+    life_ms = _life_ms(person, life_ms)
     await tx.execute(
         "UPDATE login_session SET last_used_at_ms = $2, expires_at_ms = $3 WHERE id = $1",
         session_id, now_ms, now_ms + life_ms,

@@ -1,23 +1,22 @@
 """What boxes say when money arrives. Written in the transaction that makes the payment paid, or not at all."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
-import orjson
 
 from soundbox_protocol.messages import merchant_name_for_wire
-from soundbox_protocol.signing import sign
 from soundbox_protocol.times import to_rfc3339
-from soundbox_protocol.topics import Downlink, downlink
+from soundbox_server.codecs.base import Addressee
+from soundbox_server.codecs.base import KeyOf as KeyOf
+from soundbox_server.codecs.choice import CODECS, Codec
 from soundbox_server.db import Query, Row, Statements
 from soundbox_server.ids import new_id
+from soundbox_server.merchants.state import AnnouncementPolicy
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
-
-KeyOf = Callable[[str, int], bytes]  # device id, key version -> announcement key
 
 
 class Announced(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +32,7 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     original_id: str | None = None  # a replay names what it repeats,
     originals: Mapping[str, str] | None = None  # and a box that said it before what it said itself: device id -> id
     device_id: str | None = None  # a replay goes to this box alone
+    policy: str = AnnouncementPolicy.TERMINAL.value  # its merchant's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,26 @@ class Telling:
 
 
 _LISTENERS = """
-SELECT d.id, d.key_version, d.last_seq, d.state, b.terminal_id, p.online, {version} AS row_version
+SELECT d.id, d.serial_number, d.codec, d.key_version, d.last_seq, d.state, b.terminal_id, b.terminal_id AS stands_at,
+       b.bound_at_ms, p.online, {version} AS row_version
 FROM device_binding b JOIN device d ON d.id = b.device_id LEFT JOIN device_presence p ON p.device_id = d.id
 WHERE b.terminal_id {among} AND b.unbound_at_ms IS NULL AND d.state IN ('bound', 'suspended')
 {lock}
 """
+# The same for the whole outlet of each terminal: a box comes once for each terminal that it hears.
+_LISTENERS_IN_OUTLETS = """
+SELECT d.id, d.serial_number, d.codec, d.key_version, d.last_seq, d.state, t.id AS terminal_id,
+       b.terminal_id AS stands_at, b.bound_at_ms, p.online, {version} AS row_version
+FROM terminal t JOIN device_binding b ON b.outlet_id = t.outlet_id JOIN device d ON d.id = b.device_id
+LEFT JOIN device_presence p ON p.device_id = d.id
+WHERE t.id {among} AND b.unbound_at_ms IS NULL AND d.state IN ('bound', 'suspended')
+{lock}
+"""
+_LATE = """
+INSERT INTO announcement_digest (device_id, due_at_ms) VALUES ($1, $2)
+ON CONFLICT (device_id) DO UPDATE SET due_at_ms = excluded.due_at_ms
+"""
+LATE_TOGETHER_MS = 5_000  # what a provider reports late seldom comes alone
 
 
 _name_for_wire = lru_cache(maxsize=20_000)(merchant_name_for_wire)  # a shop's name seldom changes
@@ -63,25 +78,36 @@ class _Listener:
     version: int | None
     suspended: bool
     online: bool
+    serial_number: str
+    codec: Codec
+    stands_at: str
+    bound_at_ms: int
 
 
 async def queue_payment_announcement(
     tx: Statements, payments: Sequence[Announced], *, telling: Telling, now_ms: int
 ) -> None:
-    """One announcement for each payment and each box at its terminal. A terminal without a box leaves a suppressed row,
-    and so does a suspended box.
+    """One announcement for each payment and each box that its merchant's policy names: at its terminal, of these the
+    one that has stood there longest, or in its whole outlet. Without a box it leaves a suppressed row, and so does a
+    suspended box.
 
     The boxes' rows stay locked until the commit, so their numbers have no gap and no double.
     """
     if not payments:
         return
-    sql, args = listeners_at(tx, {payment.terminal_id for payment in payments})
+    outlets = {payment.terminal_id for payment in payments if is_for_outlet(payment.policy)}
+    sql, args = listeners_at(tx, {payment.terminal_id for payment in payments}, outlets=bool(outlets))
     await queue_for_listeners(tx, payments, await tx.fetch(sql, *args), telling=telling, now_ms=now_ms)
 
 
-def listeners_at(tx: Statements, terminals: set[str]) -> Query:
-    """The boxes in service at these terminals, locked until the commit."""
-    return _listeners(tx, tx.among(1)), [sorted(terminals)]
+def is_for_outlet(policy: str) -> bool:
+    """Whether boxes at other terminals hear it too."""
+    return policy == AnnouncementPolicy.OUTLET
+
+
+def listeners_at(tx: Statements, terminals: set[str], *, outlets: bool = False) -> Query:
+    """The boxes in service at these terminals, or in their whole `outlets`, locked until the commit."""
+    return _listeners(tx, tx.among(1), _LISTENERS_IN_OUTLETS if outlets else _LISTENERS), [sorted(terminals)]
 
 
 def listeners_of(tx: Statements, found: str) -> Query:
@@ -89,9 +115,9 @@ def listeners_of(tx: Statements, found: str) -> Query:
     return _listeners(tx, f"= ANY (ARRAY(SELECT terminal_id FROM {found}))"), []
 
 
-def _listeners(tx: Statements, among: str) -> str:
+def _listeners(tx: Statements, among: str, listeners: str = _LISTENERS) -> str:
     lock = "" if tx.at_once else f"ORDER BY d.id {tx.lock('d')}"
-    return _LISTENERS.format(version=tx.version("d"), among=among, lock=lock)
+    return listeners.format(version=tx.version("d"), among=among, lock=lock)
 
 
 async def queue_for_listeners(
@@ -109,37 +135,65 @@ async def queue_for_listeners(
     told = {box.id: box for payment in payments for box in listeners[payment.terminal_id]}
     numbered, versions = [(box.id, box.last_seq) for box in told.values()], [box.version for box in told.values()]
     await tx.many("UPDATE device SET last_seq = $2 WHERE id = $1", numbered, locked=True, versions=versions)
+    late = sorted({message.recipient_id for message in messages if message.reason == "reported_late"})
+    await tx.many(_LATE, [(device_id, now_ms + LATE_TOGETHER_MS) for device_id in late])
     await outbox.queue(tx, messages, owner=telling.owner)
 
 
 def _by_terminal(rows: Sequence[Row]) -> defaultdict[str, list[_Listener]]:
+    """A box that hears several terminals counts one row of numbers."""
     found: defaultdict[str, list[_Listener]] = defaultdict(list)
+    boxes: dict[str, _Listener] = {}
     for row in rows:
-        suspended, online = row["state"] == "suspended", bool(row["online"])
-        found[row["terminal_id"]].append(
-            _Listener(row["id"], row["key_version"], row["last_seq"], row["row_version"], suspended, online)
-        )
+        box = boxes.get(row["id"])
+        if box is None:
+            suspended, online = row["state"] == "suspended", bool(row["online"])
+            box = boxes[row["id"]] = _Listener(
+                row["id"], row["key_version"], row["last_seq"], row["row_version"], suspended, online,
+                row["serial_number"], CODECS[row["codec"]], row["stands_at"], row["bound_at_ms"],
+            )  # fmt: skip
+        found[row["terminal_id"]].append(box)
     return found
+
+
+def _heard_by(payment: Announced, boxes: Sequence[_Listener]) -> Sequence[_Listener]:
+    """Those of the boxes that can hear it which shall."""
+    if payment.device_id is not None:
+        return [box for box in boxes if box.id == payment.device_id]
+    if is_for_outlet(payment.policy):
+        return boxes
+    there = [box for box in boxes if box.stands_at == payment.terminal_id]
+    if payment.policy == AnnouncementPolicy.PRIMARY:  # a suspended one only where there is no other
+        return sorted(there, key=lambda box: (box.suspended, box.bound_at_ms, box.id))[:1]
+    return there
 
 
 def _messages(
     payment: Announced, listeners: Sequence[_Listener], telling: Telling, now_ms: int
 ) -> list[outbox.Message]:
-    heard_by = [box for box in listeners if payment.device_id in (None, box.id)]
+    heard_by = _heard_by(payment, listeners)
     if not heard_by:
         nobody = payment.device_id or f"terminal:{payment.terminal_id}"
         return [_not_told(payment, nobody, reason="no_device", now_ms=now_ms)]
     return [
-        _not_told(payment, box.id, reason="device_suspended", now_ms=now_ms)
-        if box.suspended
+        _not_told(payment, box.id, reason=reason, now_ms=now_ms)
+        if (reason := _why_not(payment, box)) is not None
         else _message(payment, box, telling, now_ms)
         for box in heard_by
     ]
 
 
+def _why_not(payment: Announced, box: _Listener) -> str | None:
+    if box.suspended:
+        return "device_suspended"
+    if payment.original_id is not None and not box.codec.traits.tells_replays:
+        return "replay_not_supported"  # it would be heard as another payment
+    return None
+
+
 def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) -> outbox.Message:
     box.last_seq += 1
-    event_id, topic = new_id("ann"), downlink(box.id, Downlink.PAYMENT_SUCCESS)
+    event_id, traits = new_id("ann"), box.codec.traits
     original_id = (payment.originals or {}).get(box.id, payment.original_id)
     said = {  # PaymentSuccess, in its order and from our own records; a test compares the bytes with the model's
         "message_type": "payment_success",
@@ -155,12 +209,14 @@ def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) 
     }
     if original_id is not None:
         said["original_event_id"] = original_id
+    to = Addressee(device_id=box.id, serial_number=box.serial_number, key_version=box.key_version)
+    written = box.codec.payment(to, said, key_of=telling.key_of)
     return outbox.Message(
         id=event_id,
         kind="payment_success",
         recipient_id=box.id,
-        address=topic,
-        body=sign(telling.key_of(box.id, box.key_version), topic, orjson.dumps(said)),
+        address=written.topic,
+        body=written.body,
         created_at_ms=now_ms,
         expires_at_ms=now_ms + telling.life_ms,
         trace_id=payment.trace_id,
@@ -169,13 +225,15 @@ def _message(payment: Announced, box: _Listener, telling: Telling, now_ms: int) 
         seq=box.last_seq,
         state=_born(payment, box),
         reason="reported_late" if payment.too_late_to_say else None,
+        unsigned=traits.unsigned,
+        unconfirmed=traits.unconfirmed,
     )
 
 
 def _born(payment: Announced, box: _Listener) -> Delivery:
     if payment.too_late_to_say:
         return Delivery.EXPIRED
-    return Delivery.PUBLISHED if box.online else Delivery.QUEUED
+    return Delivery.PUBLISHED if box.online and not box.codec.traits.unconfirmed else Delivery.QUEUED
 
 
 def _not_told(payment: Announced, recipient_id: str, *, reason: str, now_ms: int) -> outbox.Message:

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from soundbox_server.broker.users import BRIDGE_USER, PROBE_USER, PUBLISHER_SLOTS, publisher_user, shard_user
+from soundbox_server.broker.users import (
+    BRIDGE_USER,
+    LEGACY_BRIDGE_USER,
+    PROBE_USER,
+    PUBLISHER_SLOTS,
+    publisher_user,
+    shard_user,
+)
 
 
 def acl_text(*, shards: int = 1) -> str:
@@ -21,6 +28,17 @@ pattern read provision/%c/response
 """
 
 
+def legacy_acl_text() -> str:
+    """The third broker's: each box by its serial number, which is its name there."""
+    return """\
+# Made by `soundbox broker`. What is not granted here is denied.
+
+# %u is the serial number a box logged in with. It hears what it is told, and says that it lives.
+pattern read soundbox/%u/down
+pattern write soundbox/%u/down/heartbeat
+"""
+
+
 def _lines(shards: int) -> Iterator[str]:
     yield "# Made by `soundbox broker`. What is not granted here is denied."
     yield ""
@@ -31,11 +49,18 @@ def _lines(shards: int) -> Iterator[str]:
         yield "topic write devices/+/downlink/#"
         yield "topic read provision/+/request"
         yield "topic write provision/+/response"
+        yield "topic read soundbox/+/down/heartbeat"
+        yield "topic write soundbox/+/down"
     yield ""
     yield "# The second broker, for boxes without a name, brings their requests and fetches the answers."
     yield f"user {BRIDGE_USER}"
     yield "topic write provision/+/request"
     yield "topic read provision/+/response"
+    yield ""
+    yield "# The third broker, for other makers' boxes, fetches what they are told and brings their heartbeats."
+    yield f"user {LEGACY_BRIDGE_USER}"
+    yield "topic read soundbox/+/down"
+    yield "topic write soundbox/+/down/heartbeat"
     yield ""
     yield "# Processes that only tell devices something: they need not hear any."
     for slot in range(PUBLISHER_SLOTS):

@@ -22,7 +22,7 @@ from soundbox_server.broker.wire import Connection, Message
 from soundbox_server.db import Database, Statements, is_away, will_pass
 from soundbox_server.devices.service import in_service
 from soundbox_server.ids import new_id
-from soundbox_server.uplinks import Aside, Handler, Uplink
+from soundbox_server.uplinks import Aside, Foreign, ForeignUplinks, Handler, Uplink
 
 log = structlog.get_logger()
 
@@ -51,11 +51,15 @@ class Consumer:
         *,
         committed: Callable[[Sequence[Any], set[Channel]], None],
         aside: Aside | None = None,
+        foreign: ForeignUplinks | None = None,
+        heard: Callable[[Sequence[tuple[Message, bool]], int], None] | None = None,
     ) -> None:
         self._database = database
         self._table = table
         self._committed = committed
         self._aside = aside
+        self._foreign = foreign
+        self._heard = heard  # told after the acks: what boxes said, whether it could be read, when it was taken
 
     async def consume(self, connection: Connection) -> None:
         """Raises BrokerLost when the connection ends, and what the database raises: then nothing was acknowledged."""
@@ -72,26 +76,44 @@ class Consumer:
     async def _read_on(self, connection: Connection) -> None:
         while True:
             group = await connection.next_group(most=MOST_TOGETHER)
+            heard: list[tuple[Message, bool]] = []
             if uplinks := [message for message in group if not self._is_aside(message)]:
-                await self._take(uplinks)
+                heard = await self._take(uplinks)
             failpoints.reached("uplink.committed")
             connection.acknowledge(group)
+            if self._heard is not None:
+                self._heard(heard, clock.now_ms())
             failpoints.reached("uplink.acknowledged")
 
     async def _subscribe(self, connection: Connection) -> None:
         await connection.subscribe(UPLINK_FILTER)
         if self._aside is not None:
             await connection.subscribe(self._aside.topic_filter)
+        if self._foreign is not None:
+            await connection.subscribe(self._foreign.topic_filter)
 
     def _is_aside(self, message: Message) -> bool:
         return self._aside is not None and self._aside.take(message.topic, message.payload)
 
-    async def _take(self, group: Sequence[Message]) -> None:
-        """Commit the group; if a handler raises, commit each message by itself and put the one that raises aside."""
+    def _is_foreign(self, message: Message) -> bool:
+        return self._foreign is not None and self._foreign.is_one(message.topic)
+
+    async def _take(self, group: Sequence[Message]) -> list[tuple[Message, bool]]:
+        """Commit the group; if a handler raises, commit each message by itself and put the one that raises aside.
+
+        The messages of our own kind, each with whether it could be read.
+        """
         now_ms = clock.now_ms()
-        read = [_read(message, now_ms) for message in group]
+        ours = [message for message in group if not self._is_foreign(message)]
+        read = [_read(message, now_ms) for message in ours]
+        heard = [(message, uplink is not None) for message, (uplink, _) in zip(ours, read, strict=True)]
+        foreign = [
+            Foreign(topic=message.topic, payload=message.payload, received_at_ms=now_ms)
+            for message in group
+            if self._is_foreign(message)
+        ]
         try:
-            await self._commit(read)
+            await self._commit(read, foreign)
         except Exception as error:
             if is_away(error):
                 raise  # nothing is acknowledged, so all of it comes again
@@ -99,13 +121,18 @@ class Consumer:
                 log.warning("uplink.split", size=len(group), error=repr(error))
                 for message in group:
                     await self._take([message])
-                return
+                return heard
             if will_pass(error):
                 raise
             log.exception("uplink.poison", topic=group[0].topic)
-            await self._commit([(None, _poison(group[0], f"{type(error).__name__}: {error}"))])
+            await self._commit([(None, _poison(group[0], f"{type(error).__name__}: {error}"))], [])
+        return heard
 
-    async def _commit(self, read: Sequence[tuple[tuple[Channel, Uplink[Any]] | None, _Poison | None]]) -> None:
+    async def _commit(
+        self,
+        read: Sequence[tuple[tuple[Channel, Uplink[Any]] | None, _Poison | None]],
+        foreign: Sequence[Foreign],
+    ) -> None:
         good = [uplink for uplink, _ in read if uplink is not None]
         bad = [poison for _, poison in read if poison is not None]
 
@@ -116,13 +143,17 @@ class Consumer:
                 uplinks = [uplink for its, uplink in handled if its is channel]
                 for handler in self._table[channel]:
                     await handler(tx, uplinks)
+            if foreign and self._foreign is not None:
+                await self._foreign.handle(tx, foreign)
             await _store_poison(tx, bad)
             failpoints.reached("uplink.handled")
             return {channel for channel, _ in handled}, tx.queued
 
         # Most groups are boxes' answers, which say what row they rest on. Other channels' handlers count on locks.
-        answers = not bad and all(channel is Channel.PAYMENT_ACK for channel, _ in good)
-        channels, queued = await self._database.write(work, at_once=answers)
+        answers = not bad and not foreign and all(channel is Channel.PAYMENT_ACK for channel, _ in good)
+        # Heartbeats may be lost on their way, too: the next one tells the same.
+        lasting = bool(bad or foreign) or any(channel is not Channel.HEARTBEAT for channel, _ in good)
+        channels, queued = await self._database.write(work, at_once=answers, lasting=lasting)
         self._committed(queued, channels)
         for channel, count in Counter(channel for channel, _ in good).items():
             metrics.labelled(metrics.uplinks, channel.value, "handled").inc(count)

@@ -10,6 +10,7 @@ from soundbox_server.clock import now_ms
 
 FILE_NAME = "broker-health.json"
 PROVISIONING_FILE_NAME = "provisioning-health.json"
+LEGACY_FILE_NAME = "legacy-health.json"
 STALE_AFTER_MS = 20_000
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from soundbox_server.broker.acl import acl_text, provisioning_acl_text
-from soundbox_server.broker.users import BRIDGE_USER
+from soundbox_server.broker.acl import acl_text, legacy_acl_text, provisioning_acl_text
+from soundbox_server.broker.users import BRIDGE_USER, LEGACY_BRIDGE_USER
 from soundbox_server.files import sync_folder
 
 PROVISIONING_CONNECTIONS = 200  # at once; a box needs its own for seconds
+LEGACY_CONNECTIONS = 5_000
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 # Debian installs the broker here, and an ordinary user's PATH does not look there.
@@ -61,6 +62,11 @@ class BrokerFiles:
     def provisioning(self) -> "BrokerFiles":
         """Those of the second broker, the one for boxes without a name."""
         return BrokerFiles(self.folder / "provisioning")
+
+    @property
+    def legacy(self) -> "BrokerFiles":
+        """Those of the third broker, the one for other makers' boxes."""
+        return BrokerFiles(self.folder / "legacy")
 
 
 @dataclass(frozen=True)
@@ -224,6 +230,83 @@ restart_timeout 1 5
 """
 
 
+def legacy_config_text(
+    files: BrokerFiles,
+    *,
+    host: str,
+    port: int,
+    connections: int,
+    hub: tuple[str, int],
+    password: str,
+    local_id: str,
+    run_as: str | None = None,
+) -> str:
+    """The third broker's configuration: for other makers' boxes, which cannot do TLS. Arguments as for the second.
+
+    It is a broker of its own because what is said there can be read on the way: whoever reads a password gets at that
+    box's topics, and at nothing of the first broker's.
+    """
+    own = files.legacy
+    return f"""\
+# Made by `soundbox broker`, which writes it anew at each start: change it there.
+
+# --- Who may log in, and say what -------------------------------------------------------------------------------
+# Other makers' boxes alone, each by its serial number. Both files are read again at SIGHUP.
+allow_anonymous false
+password_file {own.passwords}
+acl_file {own.acl}
+allow_zero_length_clientid false
+{_user(run_as)}
+
+# --- Nothing is kept for a box that is away: it would say it late, and could not tell ------------------------------
+persistence false
+persistent_client_expiration 1h
+queue_qos0_messages false
+
+# --- Limits -------------------------------------------------------------------------------------------------------
+max_inflight_messages 20
+max_queued_messages 64
+max_packet_size 8192
+max_keepalive 600
+# Bytes. Beyond this it takes nothing more; the first broker's memory is another process's.
+memory_limit 134217728
+
+# --- Speed, and what it says: as the first broker ----------------------------------------------------------------
+set_tcp_nodelay true
+log_dest stderr
+log_timestamp false
+log_type error
+log_type warning
+log_type notice
+log_type information
+connection_messages true
+sys_interval 0
+
+# --- Where it listens: plain, because these boxes know nothing else -------------------------------------------------
+listener {port} {host}
+# Whatever id a box gives itself: its name becomes the id, and nobody can evict another.
+use_username_as_clientid true
+max_connections {connections}
+
+# --- The way to the hub -------------------------------------------------------------------------------------------
+# What boxes are told comes at most once: they would take a second copy for another payment.
+connection hub
+address {hub[0]}:{hub[1]}
+topic soundbox/+/down in 0
+# Nor is a heartbeat worth anything later.
+topic soundbox/+/down/heartbeat out 0
+remote_username {LEGACY_BRIDGE_USER}
+remote_password {password}
+remote_clientid {LEGACY_BRIDGE_USER}
+local_clientid {local_id}
+bridge_outgoing_retain false
+bridge_protocol_version mqttv311
+cleansession true
+notifications false
+restart_timeout 1 5
+"""
+
+
 def _certificate(served: Path) -> str:
     return f"""\
 # Key and chain in one file, so that a renewal is one rename and the two always belong together.
@@ -257,6 +340,16 @@ def template_files() -> dict[str, str]:
             files, provisioning, hub=("127.0.0.1", 1883), password=secret, local_id=local_id
         ),
         "provisioning-acl": provisioning_acl_text(),
+        "legacy.conf": legacy_config_text(
+            files,
+            host="0.0.0.0",
+            port=1884,
+            connections=LEGACY_CONNECTIONS,
+            hub=("127.0.0.1", 1883),
+            password=secret,
+            local_id=local_id,
+        ),
+        "legacy-acl": legacy_acl_text(),
     }
 
 

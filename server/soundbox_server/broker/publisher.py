@@ -23,11 +23,16 @@ log = structlog.get_logger()
 RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
+# Told of what went out, when, and of each message whether the connection took it.
+Noted = Callable[[Sequence[tuple[outbox.Message, bool]], int], None]
+
+
 class Publisher:
     """`publish` hands messages to the broker at once, or drops them for the sweep while there is no connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, noted: Noted | None = None) -> None:
         self._connection: wire.Connection | None = None
+        self._noted = noted
 
     @property
     def connected(self) -> bool:
@@ -39,14 +44,26 @@ class Publisher:
         metrics.broker_connected.set(connection is not None)
 
     def publish(self, messages: Sequence[outbox.Message]) -> None:
+        self.hand_over(messages)
+
+    def hand_over(self, messages: Sequence[outbox.Message]) -> list[outbox.Message]:
+        """The same, and who wants to know gets back what could not be handed over."""
         if self._connection is None:
             metrics.publish_failures.inc(len(messages))
-            return
+            return list(messages)
         publish = self._connection.publish
-        sent = [one for one in messages if publish(one.address, one.body, retain=one.kind in outbox.RETAINED)]
+        taken: list[tuple[outbox.Message, bool]] = []
+        for one in messages:
+            ok = publish(one.address, one.body, retain=one.kind in outbox.RETAINED, once=one.unconfirmed)
+            taken.append((one, ok))
         self._connection.flush()  # boxes speak while we count, log and answer
-        metrics.publish_failures.inc(len(messages) - len(sent))
-        asyncio.get_running_loop().call_soon(_report, sent, clock.now_ms())
+        sent, left = [one for one, ok in taken if ok], [one for one, ok in taken if not ok]
+        metrics.publish_failures.inc(len(left))
+        loop, now_ms = asyncio.get_running_loop(), clock.now_ms()
+        loop.call_soon(_report, sent, now_ms)
+        if self._noted is not None:
+            loop.call_soon(self._noted, taken, now_ms)
+        return left
 
 
 def _report(sent: Sequence[outbox.Message], now_ms: int) -> None:

@@ -26,6 +26,7 @@ from soundbox_server.broker.engine import (
     run_until,
 )
 from soundbox_server.broker.health import Health, HealthBoard
+from soundbox_server.broker.legacy import LegacySetup, legacy_engine, legacy_lines
 from soundbox_server.broker.mosquitto import (
     BrokerFiles,
     config_text,
@@ -40,7 +41,7 @@ from soundbox_server.broker.passwords import hash_password, is_hash
 from soundbox_server.broker.probe import login
 from soundbox_server.broker.provisioning import provisioning_engine
 from soundbox_server.broker.tls import ServedCertificate, TlsSetup
-from soundbox_server.broker.users import SUPERVISOR_USER, hub_password, hub_users, is_device_user
+from soundbox_server.broker.users import SUPERVISOR_USER, hub_password, hub_users, is_device_user, is_legacy_user
 
 log: FilteringBoundLogger = structlog.get_logger()
 T = TypeVar("T")
@@ -60,11 +61,13 @@ async def supervise(
     master_key: bytes,
     stop: asyncio.Event,
     tls: TlsSetup | None = None,
+    legacy: LegacySetup | None = None,
     shards: int = 1,
     pace: Pace | None = None,
 ) -> None:
     """Run Mosquitto on host:port, with its files under `home`, until `stop` is set. With `tls` boxes come in from
-    elsewhere too, and with its `provision_port` a second Mosquitto takes in those that have no name yet.
+    elsewhere too, and with its `provision_port` a second Mosquitto takes in those that have no name yet; with `legacy`
+    a third one takes in other makers' boxes.
 
     `load_users` returns (revision, [(device id, "$7$…" hash)]), `revision` the same number cheaply; either may raise
     while the database is away. Raises BrokerStartError when the port is taken, a second supervisor runs in this home,
@@ -99,6 +102,17 @@ async def supervise(
         works = [engine.keep_running(), engine.watch(), roster.follow(load_users, revision)]
         if second is not None:
             works += [_run_behind(engine, second), second.watch()]
+        if legacy is not None:
+            third, third_board = await legacy_engine(
+                home=home, mosquitto=mosquitto, engine_name=engine_name, legacy=legacy, hub=(host, port),
+                master_key=master_key, pace=pace,
+            )  # fmt: skip
+            theirs = Roster(
+                files.legacy, legacy_lines(master_key), engine=third, board=third_board, pace=pace,
+                is_user=is_legacy_user,
+            )  # fmt: skip
+            await theirs.write_first(legacy.load_users)
+            works += [_run_behind(engine, third), third.watch(), theirs.follow(legacy.load_users, revision)]
         if served is not None:
             works.append(served.follow([engine, second] if second else [engine], every_s=pace.certificate))
         await run_until(stop, *works)
@@ -122,10 +136,18 @@ class Roster:
     """Who may log in: as the database has it, as the file has it, and whether the broker has read that."""
 
     def __init__(
-        self, files: BrokerFiles, hub_lines: list[tuple[str, str]], *, engine: Engine, board: HealthBoard, pace: Pace
+        self,
+        files: BrokerFiles,
+        hub_lines: list[tuple[str, str]],
+        *,
+        engine: Engine,
+        board: HealthBoard,
+        pace: Pace,
+        is_user: Callable[[str], bool] = is_device_user,
     ) -> None:
         self._files = files
         self._hub_lines = hub_lines
+        self._is_user = is_user
         self._engine = engine
         self._board = board
         self._pace = pace
@@ -143,7 +165,7 @@ class Roster:
             self._wanted = self._checked(loaded)
             await self._write()
         else:
-            last = await asyncio.to_thread(_devices_in, self._files.passwords)
+            last = await asyncio.to_thread(_devices_in, self._files.passwords, self._is_user)
             await asyncio.to_thread(write_atomically, self._files.passwords, self._text(last))
 
     async def follow(self, load_users: LoadUsers, revision: Revision) -> None:
@@ -218,7 +240,7 @@ class Roster:
     def _checked(self, loaded: tuple[int, list[tuple[str, str]]]) -> tuple[int, dict[str, str]]:
         """Leave out what must not reach the file. One bad row must not keep a revocation from the others."""
         number, rows = loaded
-        devices = {name: hashed for name, hashed in rows if is_device_user(name) and is_hash(hashed)}
+        devices = {name: hashed for name, hashed in rows if self._is_user(name) and is_hash(hashed)}
         refused = frozenset(name for name, _ in rows) - devices.keys()
         if refused - self._refused:
             log.error("broker_users_refused", names=sorted(refused))
@@ -277,10 +299,10 @@ async def _supported_version(mosquitto: Path) -> str:
     return text
 
 
-def _devices_in(passwords: Path) -> dict[str, str]:
+def _devices_in(passwords: Path, is_user: Callable[[str], bool]) -> dict[str, str]:
     """The devices of a password file written before; none when there is no file."""
     lines = (line.partition(":") for line in (_read_or_none(passwords) or "").splitlines())
-    return {name: hashed for name, _, hashed in lines if is_device_user(name) and is_hash(hashed)}
+    return {name: hashed for name, _, hashed in lines if is_user(name) and is_hash(hashed)}
 
 
 def _read_or_none(path: Path) -> str | None:

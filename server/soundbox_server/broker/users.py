@@ -4,6 +4,7 @@ One name means one session: two processes that share a name evict each other for
 """
 
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
+from soundbox_server.codecs.qf100 import SERIAL_PATTERN
 from soundbox_server.seal import base64url, derive
 
 RESERVED_PREFIX = "hub-"
@@ -11,6 +12,7 @@ PUBLISHER_SLOTS = 32
 PROBE_USER = "hub-probe"  # reads the broker's figures
 SUPERVISOR_USER = "hub-supervisor"  # only logs in, to see that the broker answers
 BRIDGE_USER = "hub-provision"  # carries what nameless boxes ask and are answered
+LEGACY_BRIDGE_USER = "hub-legacy"  # carries what other makers' boxes are told, and their heartbeats
 # At the second broker, and only there: what every box is delivered with. It opens nothing and is no secret.
 PROVISION_USER = "provision"
 PROVISION_PASSWORD = "provision"  # noqa: S105
@@ -36,6 +38,7 @@ def hub_users(shards: int) -> list[str]:
         PROBE_USER,
         SUPERVISOR_USER,
         BRIDGE_USER,
+        LEGACY_BRIDGE_USER,
     ]
 
 
@@ -47,3 +50,8 @@ def hub_password(master_key: bytes, user: str) -> str:
 def is_device_user(name: str) -> bool:
     """Whether a device may carry this name at the broker. A device named like the hub would be the hub."""
     return DEVICE_ID_PATTERN.fullmatch(name) is not None and not name.startswith(RESERVED_PREFIX)
+
+
+def is_legacy_user(name: str) -> bool:
+    """Whether another maker's box may carry this name, its serial number, at the broker it has to itself."""
+    return SERIAL_PATTERN.fullmatch(name) is not None

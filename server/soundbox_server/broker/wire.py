@@ -27,7 +27,7 @@ REFUSED = 0x80  # a SUBACK code from here on means no
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
 _PINGREQ, _PINGRESP, _DISCONNECT = b"\xc0\x00", 0xD0, b"\xe0\x00"
-_PUBLISH_QOS1, _PUBLISH_QOS1_RETAINED = b"\x32", b"\x33"
+_PUBLISH_QOS0, _PUBLISH_QOS1, _PUBLISH_QOS1_RETAINED = b"\x30", b"\x32", b"\x33"
 
 
 class BrokerLost(Exception):
@@ -66,19 +66,26 @@ class Connection(asyncio.Protocol):
 
     # --- what the hub does with it ---------------------------------------------------------------------------------
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, once: bool = False) -> bool:
         """Hand over to the socket without waiting; False when the connection takes no more. `retain`: whoever
-        subscribes later gets it too, until another one takes its place, or an empty one."""
+        subscribes later gets it too, until another one takes its place, or an empty one. `once`: at QoS 0, so that the
+        broker neither says it twice nor keeps it for somebody who is away."""
         if self._stuck or self.ended.done() or len(self._unanswered) >= UNANSWERED:
             return False
+        if once:
+            self._send_later(_PUBLISH_QOS0 + _length(len(topic.encode()) + 2 + len(payload)) + _text(topic) + payload)
+            return True
         mid, name = self._next_mid(), topic.encode()
         self._unanswered.add(mid)
         body = b"%b%b%b%b" % (len(name).to_bytes(2, "big"), name, mid.to_bytes(2, "big"), payload)
+        head = _PUBLISH_QOS1_RETAINED if retain else _PUBLISH_QOS1
+        self._send_later(head + _length(len(body)) + body)
+        return True
+
+    def _send_later(self, packet: bytes) -> None:
         if not self._unsent:  # what one commit publishes leaves with one system call, and wakes the broker once
             asyncio.get_running_loop().call_soon(self.flush)
-        head = _PUBLISH_QOS1_RETAINED if retain else _PUBLISH_QOS1
-        self._unsent.append(head + _length(len(body)) + body)
-        return True
+        self._unsent.append(packet)
 
     def flush(self) -> None:
         """Send what was published before anything else is done; by itself it leaves a turn of the event loop later."""

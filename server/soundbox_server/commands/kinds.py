@@ -66,7 +66,10 @@ KINDS: Mapping[str, Kind] = {
         # A box that was switched off for the night still gets these.
         _command("set_volume", life_ms=DAY_MS, result_within_ms=MINUTE_MS, only_the_latest="volume", in_bulk=True),
         _command("refresh_config", life_ms=DAY_MS, result_within_ms=MINUTE_MS, only_the_latest="config", in_bulk=True),
-        _command("upload_log", life_ms=HOUR_MS, result_within_ms=MINUTE_MS, only_the_latest="log", in_bulk=True),
+        # A whole log takes its time over 2G.
+        _command("upload_log", life_ms=HOUR_MS, result_within_ms=10 * MINUTE_MS, only_the_latest="log", in_bulk=True),
+        # Who asked for it sits before the screen.
+        _command("tail_log", life_ms=5 * MINUTE_MS, result_within_ms=MINUTE_MS, only_the_latest="tail"),
         # Not tomorrow, in the middle of the shop's business.
         _command("reboot", life_ms=10 * MINUTE_MS, result_within_ms=5 * MINUTE_MS, only_the_latest="reboot",
                  in_bulk=True),

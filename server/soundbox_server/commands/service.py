@@ -8,11 +8,10 @@ from typing import Any
 
 import structlog
 
-from soundbox_protocol.messages import MAX_PAYLOAD_BYTES, Command, CommandAck, DynamicQrDisplay, Message, encode
-from soundbox_protocol.signing import sign
+from soundbox_protocol.messages import MAX_PAYLOAD_BYTES, Command, CommandAck, DynamicQrDisplay
 from soundbox_protocol.times import to_rfc3339
-from soundbox_protocol.topics import Downlink, downlink
-from soundbox_server.announcements.service import KeyOf
+from soundbox_server.codecs.base import Addressee, KeyOf
+from soundbox_server.codecs.choice import CODECS, Codec, require_command
 from soundbox_server.commands.kinds import KINDS, Kind, life_ms
 from soundbox_server.commands.state import OPEN, CommandState, may_follow
 from soundbox_server.db import Row, Statements
@@ -24,6 +23,7 @@ from soundbox_server.outbox.state import Delivery
 
 log = structlog.get_logger()
 
+UNCONFIRMED_DISPLAY_MS = 10_000  # the box counts from when it gets it, so it gets it at once or not at all
 MOST_OPEN = 20  # of one box: whatever waits longer than that is no help to anybody
 _OPEN = ", ".join(f"'{state}'" for state in OPEN)
 S = CommandState
@@ -42,7 +42,8 @@ class Order:
 
 
 _BOX = """
-SELECT d.state, d.key_version, p.online, coalesce(p.max_payload_bytes, {smallest}) AS max_payload_bytes,
+SELECT d.state, d.serial_number, d.codec, d.key_version, p.online, p.has_display,
+       coalesce(p.max_payload_bytes, {smallest}) AS max_payload_bytes,
        (SELECT count(*) FROM device_command c WHERE c.device_id = d.id AND c.state IN ({open})) AS waiting
 FROM device d LEFT JOIN device_presence p ON p.device_id = d.id WHERE d.id = $1 {lock}
 """
@@ -58,7 +59,7 @@ async def give(tx: Statements, order: Order, *, key_of: KeyOf, owner: str, now_m
     commit. An earlier one that this makes pointless is taken back.
 
     Raises NotFound, Conflict for a box out of service or one that has too many waiting, and CapabilityNotSupported for
-    what is larger than the box can take: all of them before anything is written.
+    what the box cannot do or cannot take at once: all of them before anything is written.
     """
     # Locked: activation would change the key under a command that is being signed.
     box_sql = _BOX.format(open=_OPEN, smallest=MAX_PAYLOAD_BYTES, lock=tx.lock("d"))
@@ -68,22 +69,31 @@ async def give(tx: Statements, order: Order, *, key_of: KeyOf, owner: str, now_m
     box = rows[0]
     if box["state"] not in IN_SERVICE:
         raise Conflict("This device is not in service.", state=box["state"])
+    codec = CODECS[box["codec"]]
+    _require_capable(order, codec, has_display=box["has_display"])
     pointless = await _made_pointless(tx, order)
     if box["waiting"] - len(pointless) >= MOST_OPEN:
         raise Conflict("This device has too many commands waiting already.", waiting=box["waiting"])
-    online, key = bool(box["online"]), key_of(order.device_id, box["key_version"])
-    message = _message(order, key, online=online, now_ms=now_ms)
+    to = Addressee(device_id=order.device_id, serial_number=box["serial_number"], key_version=box["key_version"])
+    online = bool(box["online"]) and not codec.traits.unconfirmed
+    message = _message(order, codec, to, key_of, online=online, now_ms=now_ms)
     if len(message.body) > box["max_payload_bytes"]:
         raise CapabilityNotSupported(
             "This is more than the device can take at once.", bytes=len(message.body), most=box["max_payload_bytes"]
         )
     await _supersede(tx, pointless, now_ms=now_ms)
     await _insert(
-        tx, order, message.id, S.SENT if online else S.QUEUED, expires_at_ms=now_ms + _life_ms(order),
+        tx, order, message.id, S.SENT if online else S.QUEUED, expires_at_ms=message.expires_at_ms or now_ms,
         sent_at_ms=now_ms if online else None, now_ms=now_ms,
     )  # fmt: skip
     await outbox.queue(tx, [message], owner=owner)
     return message.id
+
+
+def _require_capable(order: Order, codec: Codec, *, has_display: bool | None) -> None:
+    require_command(codec, order.kind.name)
+    if order.kind.travels == "display" and has_display is not None and not has_display:
+        raise CapabilityNotSupported("This device has no display.", command_name=order.kind.name)
 
 
 async def _insert(
@@ -113,6 +123,12 @@ async def note_done(tx: Statements, order: Order, *, result: Mapping[str, Any], 
     return command_id
 
 
+# To a box that answers nothing: what it was told is not taken back, though nobody has noted it here yet.
+_HANDED_OVER = (
+    "SELECT 1 FROM outbox_message m WHERE m.id = device_command.id AND m.unconfirmed AND m.state = 'published'"
+)
+
+
 async def _made_pointless(tx: Statements, order: Order) -> Sequence[Row]:
     """What waits for this box and is of no use any more once this one is given; its messages are locked."""
     group = order.kind.only_the_latest
@@ -130,8 +146,8 @@ async def _made_pointless(tx: Statements, order: Order) -> Sequence[Row]:
         return ()
     await _lock_messages(tx, ids)
     return await tx.fetch(
-        f"SELECT id, state FROM device_command WHERE id {tx.among(1)} AND state IN ('queued', 'sent') ORDER BY id "
-        + tx.lock("device_command"),
+        f"SELECT id, state FROM device_command WHERE id {tx.among(1)} AND state IN ('queued', 'sent') "
+        f"AND NOT EXISTS ({_HANDED_OVER}) ORDER BY id {tx.lock('device_command')}",
         ids,
     )
 
@@ -142,7 +158,7 @@ async def _supersede(tx: Statements, pointless: Sequence[Row], *, now_ms: int) -
         state = S.CANCELLED if row["state"] == S.QUEUED else S.EXPIRED
         await tx.execute(
             "UPDATE outbox_message SET state = 'expired', reason = 'superseded', due_at_ms = NULL, "
-            "finished_at_ms = $2 WHERE id = $1 AND state IN ('queued', 'published')",
+            "finished_at_ms = $2 WHERE id = $1 AND state IN ('queued', 'published') AND finished_at_ms IS NULL",
             row["id"],
             now_ms,
         )
@@ -158,19 +174,19 @@ def _life_ms(order: Order) -> int:
     return life_ms(order.kind, order.payload)
 
 
-def _said(order: Order, command_id: str, now_ms: int) -> tuple[Downlink, Message]:
+def _said(order: Order, command_id: str, now_ms: int) -> Command | DynamicQrDisplay:
     """The message that carries it: what is shown travels where everything that is shown does."""
     expires_at = to_rfc3339(now_ms + _life_ms(order))
     if order.kind.travels == "display":
         shows = "qr_payload" in order.payload
-        return Downlink.DYNAMIC_QR_DISPLAY, DynamicQrDisplay(
+        return DynamicQrDisplay(
             command_id=command_id,
             action="show" if shows else "clear",
             qr_payload=order.payload.get("qr_payload"),
             amount=order.payload.get("amount"),
             expires_at=expires_at,
         )
-    return Downlink.COMMAND, Command(
+    return Command(
         command_id=command_id,
         command_name=order.kind.name,
         payload=dict(order.payload),
@@ -179,19 +195,22 @@ def _said(order: Order, command_id: str, now_ms: int) -> tuple[Downlink, Message
     )
 
 
-def _message(order: Order, key: bytes, *, online: bool, now_ms: int) -> outbox.Message:
-    command_id = new_id("cmd")
-    channel, said = _said(order, command_id, now_ms)
-    topic = downlink(order.device_id, channel)
+def _message(order: Order, codec: Codec, to: Addressee, key_of: KeyOf, *, online: bool, now_ms: int) -> outbox.Message:
+    command_id, life_ms = new_id("cmd"), _life_ms(order)
+    written = codec.message(to, _said(order, command_id, now_ms), key_of=key_of, now_ms=now_ms)
+    if codec.traits.unconfirmed and order.kind.travels == "display":
+        life_ms = min(life_ms, UNCONFIRMED_DISPLAY_MS)
     return outbox.Message(
         id=command_id,
         kind="command",
         recipient_id=order.device_id,
-        address=topic,
-        body=sign(key, topic, encode(said)),
+        address=written.topic,
+        body=written.body,
         created_at_ms=now_ms,
-        expires_at_ms=now_ms + _life_ms(order),
+        expires_at_ms=now_ms + life_ms,
         trace_id=order.trace_id,
+        unsigned=codec.traits.unsigned,
+        unconfirmed=codec.traits.unconfirmed,
         state=Delivery.PUBLISHED if online else Delivery.QUEUED,
     )
 
@@ -398,10 +417,15 @@ async def _end_delivery(
     await outbox.acknowledge(tx, [answer], now_ms=now_ms)
 
 
+_UNCONFIRMED = """
+UPDATE device_command SET state = 'unconfirmed', sent_at_ms = $1, finished_at_ms = $1 WHERE id IN (
+  SELECT c.id FROM device_command c JOIN outbox_message m ON m.id = c.id
+  WHERE c.state = 'queued' AND m.unconfirmed AND m.state = 'published' ORDER BY c.id {lock})
+"""
 _SENT = """
 UPDATE device_command SET state = 'sent', sent_at_ms = $1 WHERE id IN (
   SELECT c.id FROM device_command c JOIN outbox_message m ON m.id = c.id
-  WHERE c.state = 'queued' AND m.attempt > 0 ORDER BY c.id {lock})
+  WHERE c.state = 'queued' AND m.attempt > 0 AND NOT m.unconfirmed ORDER BY c.id {lock})
 """
 _EXPIRED = """
 UPDATE device_command SET state = 'expired', finished_at_ms = $1,
@@ -418,6 +442,7 @@ WHERE c.state = 'delivered' AND c.result_due_at_ms <= $1 ORDER BY c.id LIMIT 200
 
 async def follow_up(tx: Statements, *, now_ms: int) -> None:
     """Note what has been sent meanwhile, and end what nobody had in time and what a box had and told no end of."""
+    await tx.execute(_UNCONFIRMED.format(lock=tx.lock("c", skip=True)), now_ms)
     await tx.execute(_SENT.format(lock=tx.lock("c", skip=True)), now_ms)
     await tx.execute(_EXPIRED.format(lock=tx.lock("c", skip=True)), now_ms)
     for row in await tx.fetch(_OVERDUE.format(lock=tx.lock("c, m", skip=True)), now_ms):

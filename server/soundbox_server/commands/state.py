@@ -15,13 +15,14 @@ class CommandState(StrEnum):
     EXPIRED = "expired"  # no box had it in time
     TIMEOUT = "timeout"  # the box had it and told no end
     CANCELLED = "cancelled"
+    UNCONFIRMED = "unconfirmed"  # handed to the broker once, for a box that answers nothing: the end of it
 
 
 S = CommandState
 # A box's word may overtake our own note that we have sent it, and the one about the end the one about the delivery.
 _ANSWERS = {S.DELIVERED, S.SUCCEEDED, S.FAILED, S.REJECTED, S.TIMEOUT}
 TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
-    S.QUEUED: frozenset({S.SENT, S.CANCELLED, S.EXPIRED, *_ANSWERS}),
+    S.QUEUED: frozenset({S.SENT, S.CANCELLED, S.EXPIRED, S.UNCONFIRMED, *_ANSWERS}),
     S.SENT: frozenset({S.EXPIRED, *_ANSWERS}),
     S.DELIVERED: frozenset({S.SUCCEEDED, S.FAILED, S.REJECTED, S.TIMEOUT}),
     S.SUCCEEDED: frozenset(),
@@ -30,6 +31,7 @@ TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
     S.EXPIRED: frozenset(),
     S.TIMEOUT: frozenset(),
     S.CANCELLED: frozenset(),
+    S.UNCONFIRMED: frozenset(),
 }
 OPEN = tuple(state for state in CommandState if TRANSITIONS[state])
 

@@ -33,6 +33,8 @@ class LayerChanges(Body):
     heartbeat_s: Annotated[int | None, Field(ge=5, le=3_600, examples=[60])] = None
     utc_offset_min: Annotated[int | None, Field(ge=-720, le=840, examples=[420])] = None
 
+    digest: Annotated[bool | None, Field(description="told after a birth what it missed", examples=[True])] = None
+
     def as_settings(self) -> dict[str, Any]:
         """What was named; None where it is to be inherited."""
         return self.model_dump(exclude_unset=True)

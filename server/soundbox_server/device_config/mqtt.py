@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from soundbox_protocol.messages import ConfigAck, Heartbeat, Status
 from soundbox_server.db import Statements
 from soundbox_server.device_config import service
+from soundbox_server.devices.presence import who_began
 from soundbox_server.devices.service import vitals
 from soundbox_server.ids import new_id
 from soundbox_server.uplinks import Uplink
@@ -31,10 +32,13 @@ class Births:
     owner: str
 
     async def __call__(self, tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
-        born = [uplink for uplink in uplinks if uplink.message.state == "online"]
-        if not born:
+        online = {uplink.device_id: uplink for uplink in uplinks if uplink.message.state == "online"}
+        if not online:
             return
-        now_ms = max(uplink.received_at_ms for uplink in born)
+        now_ms = max(uplink.received_at_ms for uplink in online.values())
+        epochs = {device_id: uplink.message.session_epoch for device_id, uplink in online.items()}
+        began = await who_began(tx, epochs, at_ms=now_ms)
+        born = [uplink for device_id, uplink in online.items() if device_id in began]
         words = [
             service.Said(
                 device_id=uplink.device_id,

@@ -22,7 +22,7 @@ from soundbox_server.device_config.models import ConfigLayer, DeviceConfig
 from soundbox_server.device_config.state import ConfigState
 from soundbox_server.devices.auth import AuthenticatedDevice
 from soundbox_server.devices.models import Device, DeviceBinding
-from soundbox_server.errors import Conflict, DeviceUnauthorized, NotFound, ValidationFailed
+from soundbox_server.errors import CapabilityNotSupported, Conflict, DeviceUnauthorized, NotFound, ValidationFailed
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, read_body, request_id, storable
 from soundbox_server.merchants.models import Merchant
@@ -90,7 +90,10 @@ async def get_config(request: Request, device_id: Id, session: Reader) -> Respon
     return envelope(request, await _config(session, device_id))
 
 
-@router.patch("/admin/devices/{device_id}/config", tags=["operators"], responses=answers(ConfigView))
+@router.patch(
+    "/admin/devices/{device_id}/config", tags=["operators"],
+    responses=answers(ConfigView) | problems(CapabilityNotSupported),
+)  # fmt: skip
 async def change_config(request: Request, device_id: Id, wanted: LayerChanges, actor: Acting) -> Response:
     """Change what is named for this box; null leaves it to its merchant and the fleet. A box that is online gets it at
     once, another one when it is back."""
@@ -120,7 +123,7 @@ async def get_status(request: Request, device_id: Id, session: Reader) -> Respon
 
 @router.post(
     "/admin/devices/{device_id}/config/retry-push", tags=["operators"],
-    responses=answers(StatusView) | problems(NotFound, Conflict),
+    responses=answers(StatusView) | problems(NotFound, Conflict, CapabilityNotSupported),
 )  # fmt: skip
 async def retry_push(request: Request, device_id: Id, actor: Acting) -> Response:
     """Send it once more, at once or when the box is back."""

@@ -18,13 +18,14 @@ from soundbox_protocol.signing import sign
 from soundbox_protocol.topics import Downlink, downlink
 from soundbox_server.alerts.service import clear, raise_alert
 from soundbox_server.alerts.state import Severity
+from soundbox_server.codecs.choice import CODECS, listed
 from soundbox_server.db import Row, Statements
 from soundbox_server.device_config import layers
 from soundbox_server.device_config.state import ConfigState, may_follow
 from soundbox_server.devices.presence import expect_heartbeats
 from soundbox_server.devices.service import Vitals
 from soundbox_server.devices.state import IN_SERVICE
-from soundbox_server.errors import Conflict, NotFound
+from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
@@ -39,6 +40,7 @@ KeyOf = Callable[[str, int], bytes]  # device id, key version -> announcement ke
 Scope = Literal["fleet", "merchant", "device"]
 S = ConfigState
 _IN_SERVICE = ", ".join(f"'{state}'" for state in IN_SERVICE)
+_CONFIGURED = listed("is_configured")  # others have no way to be told
 
 # --- layers -------------------------------------------------------------------------------------------------------
 
@@ -52,7 +54,8 @@ class LayerChange:
 async def change_layer(
     tx: Statements, scope: Scope, subject_id: str, changes: layers.Settings, *, by: str | None, now_ms: int
 ) -> LayerChange:
-    """Change what is named; None leaves it to the wider layer. Raises NotFound for a subject that there is not."""
+    """Change what is named; None leaves it to the wider layer. Raises NotFound for a subject that there is not, and
+    CapabilityNotSupported for a box that takes no configuration."""
     await _require_subject(tx, scope, subject_id)
     await tx.execute(
         "INSERT INTO config_layer (scope, subject_id, settings, revision, updated_at_ms) VALUES ($1, $2, '{}', 0, $3) "
@@ -78,6 +81,14 @@ async def change_layer(
 async def _require_subject(tx: Statements, scope: Scope, subject_id: str) -> None:
     if scope != FLEET and not await tx.fetch(f"SELECT id FROM {scope} WHERE id = $1", subject_id):
         raise NotFound(f"No such {scope}.", **{f"{scope}_id": subject_id})
+    if scope == "device":
+        await _require_configurable(tx, subject_id)
+
+
+async def _require_configurable(tx: Statements, device_id: str) -> None:
+    rows = await tx.fetch("SELECT codec FROM device WHERE id = $1", device_id)
+    if rows and not CODECS[rows[0]["codec"]].traits.is_configured:
+        raise CapabilityNotSupported("A box of this model cannot be configured.", codec=rows[0]["codec"])
 
 
 # --- the document of each box -------------------------------------------------------------------------------------
@@ -96,7 +107,7 @@ _SOURCE = (
 )
 _OUT_OF_DATE = f"""
 SELECT d.id {_LAYERS}
-WHERE d.state IN ({_IN_SERVICE}) AND (
+WHERE d.state IN ({_IN_SERVICE}) AND d.codec IN ({_CONFIGURED}) AND (
   (c.device_id IS NULL AND (f.revision > 0 OR m.revision > 0 OR o.revision > 0))
   OR c.built_from <> {_SOURCE} OR (c.version > 0 AND c.key_version <> d.key_version))
 ORDER BY d.id LIMIT $1
@@ -241,7 +252,8 @@ WHERE d.state IN ('revoked', 'retired') AND c.state NOT IN ('none', 'cleared') O
 
 
 async def ask_again(tx: Statements, device_id: str) -> None:
-    """It is to be sent once more. Raises NotFound, and Conflict when nothing is configured or the box has left."""
+    """It is to be sent once more. Raises NotFound, and Conflict when nothing is configured or the box has left, and
+    CapabilityNotSupported for one that takes no configuration."""
     await _lock_configs(tx, [device_id])
     rows = await tx.fetch(
         "SELECT d.id, d.state AS standing, c.state FROM device d LEFT JOIN device_config c ON c.device_id = d.id "
@@ -250,6 +262,7 @@ async def ask_again(tx: Statements, device_id: str) -> None:
     )
     if not rows:
         raise NotFound("No such device.", device_id=device_id)
+    await _require_configurable(tx, device_id)
     if rows[0]["standing"] not in IN_SERVICE:
         raise Conflict("This device is not in service.", state=rows[0]["standing"])
     if rows[0]["state"] in (None, S.NONE, S.CLEARED):

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
+from soundbox_server.codecs.choice import codec_of, require_serial
 from soundbox_server.db import Statements
 from soundbox_server.devices.service import CODE_LIFE_MS, code_sha256, new_activation_code
-from soundbox_server.errors import SoundboxError
+from soundbox_server.errors import SoundboxError, ValidationFailed
 from soundbox_server.ids import new_id
 
 COLUMNS = ("serial_number", "vendor", "model", "device_id", "label")
@@ -140,6 +141,12 @@ def _box(line: int, cells: list[str], columns: list[str], found: list[LineError]
             found.append(mistake(line, name, "INVALID", f"Allowed: {allowed}."))
     if len(found) > before:
         return None
+    try:
+        codec = codec_of(said.get("vendor", _DEFAULTS["vendor"]), said.get("model", _DEFAULTS["model"]))
+        require_serial(codec, said["serial_number"])
+    except ValidationFailed as refused:
+        found.append(mistake(line, "serial_number", "INVALID", refused.message))
+        return None
     return NewBox(
         line=line,
         serial_number=said["serial_number"],
@@ -187,9 +194,10 @@ async def register_all(tx: Statements, boxes: Sequence[NewBox], *, batch_id: str
     for box, new in zip(boxes, registered, strict=True):
         stored = await tx.fetch(
             "INSERT INTO device (id, serial_number, vendor, model, label, batch_id, state, key_version, last_seq, "
-            "created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, 'registered', 0, 0, $7) "
+            "created_at_ms, codec) VALUES ($1, $2, $3, $4, $5, $6, 'registered', 0, 0, $7, $8) "
             "ON CONFLICT DO NOTHING RETURNING id",
             new.device_id, new.serial_number, new.vendor, new.model, new.label, batch_id, now_ms,
+            codec_of(new.vendor, new.model).name,
         )  # fmt: skip
         if not stored:  # somebody else registered it since we looked
             raise FileRefused([mistake(box.line, None, "ALREADY_REGISTERED", "This box is registered already.")])

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from soundbox_server.codecs import choice
 from soundbox_server.db import Row, Statements
 from soundbox_server.devices.service import credentials_changed
 from soundbox_server.devices.state import IN_SERVICE, CredentialState
@@ -163,10 +164,12 @@ class Rotation:
 
 async def ask_rotation(tx: Statements, device_id: str, *, by_ms: int | None, now_ms: int) -> Rotation:
     """The box is told to refresh its credential with its next heartbeat. With `by_ms`, one still in force then is
-    revoked. Raises NotFound, and Conflict for a box that holds none: that one needs an activation code."""
-    rows = await tx.fetch("SELECT state FROM device WHERE id = $1 " + tx.lock("device"), device_id)
+    revoked. Raises NotFound, Conflict for a box that holds none: that one needs an activation code, and
+    CapabilityNotSupported for another maker's."""
+    rows = await tx.fetch("SELECT state, codec FROM device WHERE id = $1 " + tx.lock("device"), device_id)
     if not rows:
         raise NotFound("No such device.", device_id=device_id)
+    choice.require_command(choice.CODECS[rows[0]["codec"]], "rotate_credential")
     marked = await tx.fetch(
         "UPDATE device_credential SET rotate_asked_at_ms = $2, rotate_by_ms = $3 "
         "WHERE device_id = $1 AND state = 'active' RETURNING id",

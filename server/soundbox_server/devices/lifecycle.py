@@ -104,8 +104,8 @@ async def _set_state(tx: Statements, move: Move, *, reason: str | None) -> None:
 async def _take_out_of_service(tx: Statements, move: Move, *, reason: str, why_unsent: str, now_ms: int) -> None:
     """Its session's end will not be heard of: nothing that a box out of service says counts, its last will neither."""
     await _set_state(tx, move, reason=reason)
+    await go_offline(tx, [move.device_id], reason="out_of_service", at_ms=now_ms)  # presence first, as births lock it
     await end_what_waits(tx, move.device_id, reason=why_unsent, now_ms=now_ms)
-    await go_offline(tx, [move.device_id], reason="out_of_service", at_ms=now_ms)
 
 
 async def _forget_codes(tx: Statements, device_id: str) -> None:

@@ -5,13 +5,13 @@ from typing import Annotated
 from pydantic import Field
 from sqlalchemy import and_, or_, select
 
-from soundbox_protocol.messages import Heartbeat, MalformedMessage, decode
 from soundbox_server import clock
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.codecs.choice import CODECS, NATIVE, traits_of
 from soundbox_server.devices import views
 from soundbox_server.devices.models import Device, DeviceBinding, DeviceHeartbeat, DevicePresence
-from soundbox_server.devices.presence import HEARTBEAT_S, Reach, can_speak, reach
+from soundbox_server.devices.presence import HEARTBEAT_S, Clock, Reach, can_speak, clock_of, reach
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.fields import Id, Moment, Search
 from soundbox_server.outbox.models import OutboxMessage
@@ -91,6 +91,8 @@ class PresenceView(TypedDict):
     firmware_version: str | None
     max_payload_bytes: int
     verifies_signatures: bool
+    clock: Annotated[str, among(Clock)]
+    takes_digests: bool
     network_strength: int | None
     battery_level: int | None
     state: str | None
@@ -102,6 +104,9 @@ class DeviceView(TypedDict):
     serial_number: str
     vendor: str
     model: str
+    codec: str
+    unsigned: bool
+    unconfirmed: bool
     label: str | None
     notes: str | None
     tags: list[str]
@@ -123,6 +128,9 @@ def device_view(
         "serial_number": device.serial_number,
         "vendor": device.vendor,
         "model": device.model,
+        "codec": device.codec,
+        "unsigned": traits_of(device.codec).unsigned,
+        "unconfirmed": traits_of(device.codec).unconfirmed,
         "label": device.label,
         "notes": device.notes,
         "tags": device.tags.split(),
@@ -138,6 +146,11 @@ def device_view(
 
 
 def _presence(presence: DevicePresence) -> PresenceView:
+    time_from = clock_of(
+        has_clock=presence.has_clock,
+        time_asked_at_ms=presence.time_asked_at_ms,
+        session_at_ms=presence.session_at_ms,
+    )
     return {
         "online": presence.online,
         "session_epoch": presence.session_epoch,
@@ -154,10 +167,12 @@ def _presence(presence: DevicePresence) -> PresenceView:
         ).value,
         "offline_reason": presence.offline_reason,
         "quarantine": presence.quarantine,
-        "can_speak": can_speak(volume=presence.volume, state=presence.state),
+        "can_speak": can_speak(volume=presence.volume, state=presence.state, clock=time_from),
         "firmware_version": presence.firmware_version,
         "max_payload_bytes": presence.max_payload_bytes,
         "verifies_signatures": presence.verifies_signatures,
+        "clock": time_from.value,
+        "takes_digests": presence.takes_digests,
         "network_strength": presence.network_strength,
         "battery_level": presence.battery_level,
         "state": presence.state,
@@ -169,6 +184,7 @@ _DEVICE_COLUMNS = (
     "id", "serial_number", "vendor", "model", "label", "status", "created_at", "binding.merchant_id",
     "binding.outlet_id", "binding.terminal_id", "binding.bound_at", "presence.online", "presence.last_seen_at",
     "presence.heartbeat_at", "presence.firmware_version", "presence.network_strength", "presence.battery_level",
+    "codec", "unsigned", "unconfirmed",
 )  # fmt: skip
 DEVICES = Listing(
     asked=DeviceFilters, key=(Device.id,), select=_select, show=device_view, columns=_DEVICE_COLUMNS,
@@ -211,21 +227,18 @@ class HeartbeatView(TypedDict):
 
 def _heartbeat(row: DeviceHeartbeat) -> HeartbeatView:
     """The payload stays readable however strange it is: what it says is None where it cannot be read."""
-    try:
-        said = decode(Heartbeat, row.payload, message_type_optional=True)
-    except MalformedMessage:
-        said = None
+    said = CODECS.get(row.source, NATIVE).heartbeat(row.payload)
     return {
         "id": row.id,
         "device_id": row.device_id,
         "received_at": rfc3339(row.received_at_ms),
         "source": row.source,
-        "sent_at": said.timestamp if said else None,
-        "firmware_version": said.firmware_version if said else None,
-        "network_strength": said.network_strength if said else None,
-        "battery_level": said.battery_level if said else None,
-        "state": said.state if said else None,
-        "volume": said.volume if said else None,
+        "sent_at": said.sent_at,
+        "firmware_version": said.firmware_version,
+        "network_strength": said.network_strength,
+        "battery_level": said.battery_level,
+        "state": said.state,
+        "volume": said.volume,
         "payload": row.payload.decode("utf-8", "replace"),
     }
 

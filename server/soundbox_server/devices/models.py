@@ -1,4 +1,4 @@
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, false, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, false, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
@@ -34,7 +34,9 @@ class Device(Base):
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     label: Mapped[str | None]
     notes: Mapped[str | None]
+    activated_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # the last time: its numbers began anew
     tags: Mapped[str] = mapped_column(server_default="")  # each between two blanks, as in " pilot east "
+    codec: Mapped[str] = mapped_column(server_default="native")  # how it is spoken to; vendor and model choose it
 
 
 class DeviceBinding(Base):
@@ -44,6 +46,7 @@ class DeviceBinding(Base):
     __table_args__ = (
         Index("device_bound_once", "device_id", unique=True, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
         Index("device_binding_terminal", "terminal_id", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+        Index("device_binding_outlet", "outlet_id", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -161,6 +164,10 @@ class DevicePresence(Base):
     max_payload_bytes: Mapped[int]
     verifies_signatures: Mapped[bool]
     command_progress: Mapped[bool] = mapped_column(server_default=false())  # tells how its commands end
+    has_clock: Mapped[bool] = mapped_column(server_default=true())  # of its own, without asking
+    takes_digests: Mapped[bool] = mapped_column(server_default=true())
+    time_asked_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    has_display: Mapped[bool] = mapped_column(server_default=true())
     network_strength: Mapped[int | None]
     battery_level: Mapped[int | None]
     state: Mapped[str | None]
@@ -191,6 +198,25 @@ class DeviceOnline(Base):
     began_at_ms: Mapped[int] = mapped_column(BigInteger)
     ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     end_reason: Mapped[str | None]
+
+
+class ConfigWindow(Base):
+    """The time in which a box that can prove nothing may ask for its settings, and what it is recognised by.
+
+    One row for each such box, opened again and again; the numbers it was first given settings under stay pinned.
+    """
+
+    __tablename__ = "config_window"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("device.id"), primary_key=True)
+    opened_at_ms: Mapped[int] = mapped_column(BigInteger)
+    closes_at_ms: Mapped[int] = mapped_column(BigInteger)
+    opened_by: Mapped[str | None]
+    imei: Mapped[str | None]
+    iccid: Mapped[str | None]
+    failures: Mapped[int]  # calls in this window that came with other numbers
+    grants: Mapped[int]  # since it was first opened
+    granted_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class DeviceHeartbeat(Base):

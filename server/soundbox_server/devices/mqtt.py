@@ -1,7 +1,7 @@
 """What boxes say of themselves over MQTT."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -11,13 +11,15 @@ from soundbox_protocol.signing import sign
 from soundbox_protocol.times import from_rfc3339, to_rfc3339
 from soundbox_protocol.topics import Downlink, downlink
 from soundbox_server.db import Statements
-from soundbox_server.devices import service
+from soundbox_server.devices import presence, service
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
-from soundbox_server.uplinks import Uplink
+from soundbox_server.uplinks import Allowance, Uplink
 
 log = structlog.get_logger()
+
+TIMES_A_MINUTE = 20
 
 
 async def on_status(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
@@ -47,6 +49,9 @@ def _session(uplink: Uplink[Status]) -> service.Session:
         max_payload_bytes=status.capabilities.max_payload_bytes,
         verifies_signatures=status.capabilities.verify_signature,
         command_progress=status.capabilities.command_progress,
+        has_clock=status.capabilities.clock,
+        takes_digests=status.capabilities.digest,
+        has_display=status.capabilities.display,
     )
 
 
@@ -63,15 +68,22 @@ async def on_event(tx: Statements, uplinks: Sequence[Uplink[Event]]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeRequests:
-    """Boxes without a clock ask for the time; the answer is signed and fits the nonce alone."""
+    """Boxes without a clock ask for the time; the answer is signed and fits the nonce alone. Of several questions a box
+    waits for the answer to the last, and one that asks without end is answered so many times a minute."""
 
     key_of: Callable[[str, int], bytes]
     owner: str
+    allowance: Allowance = field(default_factory=lambda: Allowance(TIMES_A_MINUTE))
 
     async def __call__(self, tx: Statements, uplinks: Sequence[Uplink[TimeRequest]]) -> None:
-        versions = await service.key_versions(tx, [uplink.device_id for uplink in uplinks])
-        answers = [self._answer(uplink, versions[uplink.device_id]) for uplink in uplinks]
-        await outbox.queue(tx, answers, owner=self.owner)
+        last = {uplink.device_id: uplink for uplink in uplinks}.values()
+        asked = [one for one in last if self.allowance.takes(one.device_id, at_ms=one.received_at_ms)]
+        if not asked:
+            return
+        ids = [uplink.device_id for uplink in asked]
+        versions = await service.key_versions(tx, ids)
+        await presence.note_time_asked(tx, ids, at_ms=max(uplink.received_at_ms for uplink in asked))
+        await outbox.queue(tx, [self._answer(one, versions[one.device_id]) for one in asked], owner=self.owner)
 
     def _answer(self, uplink: Uplink[TimeRequest], key_version: int) -> outbox.Message:
         topic, now_ms = downlink(uplink.device_id, Downlink.TIME), uplink.received_at_ms

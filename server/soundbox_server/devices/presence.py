@@ -4,7 +4,7 @@ The broker's word (a birth, a will) opens and closes a box's time online; three 
 a will may be lost with its broker. Whatever decides is looked at under the lock of the box's row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -15,6 +15,7 @@ import structlog
 from soundbox_server.alerts.service import clear, raise_alert
 from soundbox_server.alerts.state import Severity
 from soundbox_server.db import Row, Statements
+from soundbox_server.devices.news import Change, tell_changes
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 
@@ -41,6 +42,14 @@ class Reach(StrEnum):
     OFFLINE = "offline"
 
 
+class Clock(StrEnum):
+    """Where a box has the time from. Without it it cannot tell what is too late, and says nothing."""
+
+    OWN = "own"
+    HUB = "hub"  # it has asked
+    NONE = "none"  # and has not asked yet
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """A birth or a last will. The epoch grows with each birth, so an old will cannot end a new session. `said_at_ms`
@@ -55,6 +64,9 @@ class Session:
     max_payload_bytes: int = 512
     verifies_signatures: bool = True
     command_progress: bool = False
+    has_clock: bool = True
+    takes_digests: bool = True
+    has_display: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +148,8 @@ async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> list[str
     await tx.many(_KNOWN, [(one, False, seen[one], True) for one in ids if one in seen])
     rows = await tx.fetch(_LOOK.format(among=tx.among(1), lock=tx.lock("device_presence")), ids)
     standing = {row["device_id"]: Standing.of(row) for row in rows}
-    began = []
+    began: list[str] = []
+    changes: list[Change] = []
     for session in sorted(sessions, key=lambda session: session.device_id):  # stable: each box's own order stays
         before = standing.get(session.device_id)
         if before is None:
@@ -145,11 +158,18 @@ async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> list[str
             standing[session.device_id] = after = before.after(session)
             await _record_birth(tx, session, before, after)
             began += [session.device_id] if before.takes(session) and after.online else []
+            if after.online != before.online:
+                why = None if after.online else "quarantine"
+                changes.append(
+                    Change(device_id=session.device_id, online=after.online, at_ms=session.at_ms, reason=why)
+                )
         elif before.is_ended_by(session):
             standing[session.device_id] = replace(before, online=False)
             await go_offline(tx, [session.device_id], reason="will", at_ms=session.at_ms)
+            changes.append(Change(device_id=session.device_id, online=False, at_ms=session.at_ms, reason="will"))
         elif before.epoch == session.epoch:
             await _confirm_silence(tx, session.device_id)
+    await tell_changes(tx, changes)
     return began
 
 
@@ -168,7 +188,8 @@ _BORN = """
 UPDATE device_presence SET online = $2, session_epoch = $3, last_seen_at_ms = $4, session_at_ms = $4,
   changed_at_ms = CASE WHEN online = $2 THEN changed_at_ms ELSE $4 END,
   said_at_ms = $5, firmware_version = coalesce($6, firmware_version), max_payload_bytes = $7, verifies_signatures = $8,
-  command_progress = $9, offline_reason = CASE WHEN $2 THEN NULL ELSE 'quarantine' END
+  command_progress = $9, has_clock = $10, takes_digests = $11, has_display = $12,
+  offline_reason = CASE WHEN $2 THEN NULL ELSE 'quarantine' END
 WHERE device_id = $1
 """
 
@@ -185,7 +206,8 @@ async def _record_birth(tx: Statements, birth: Session, before: Standing, after:
         await _end_interval(tx, birth.device_id, reason="replaced", at_ms=birth.at_ms)
         await tx.execute(
             _BORN, birth.device_id, after.online, birth.epoch, birth.at_ms, after.said_at_ms, birth.firmware_version,
-            birth.max_payload_bytes, birth.verifies_signatures, birth.command_progress,
+            birth.max_payload_bytes, birth.verifies_signatures, birth.command_progress, birth.has_clock,
+            birth.takes_digests, birth.has_display,
         )  # fmt: skip
         if after.online:
             await _begin_interval(tx, birth.device_id, at_ms=birth.at_ms)
@@ -258,6 +280,47 @@ async def heard_of(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> 
         await _begin_interval(tx, row["device_id"], at_ms=at_ms)
     if silent:
         await outbox.make_due(tx, recipients=[row["device_id"] for row in silent], now_ms=at_ms)
+        await tell_changes(tx, [Change(device_id=row["device_id"], online=True, at_ms=at_ms) for row in silent])
+
+
+async def who_began(tx: Statements, births: Mapping[str, int], *, at_ms: int) -> set[str]:
+    """Whose births, heard at this moment, began a session: box → epoch. A broker repeats the last birth of every box to
+    whoever subscribes anew, and a box in quarantine has no session."""
+    rows = await tx.fetch(
+        f"SELECT device_id, session_epoch FROM device_presence WHERE device_id {tx.among(1)} AND online "
+        "AND session_at_ms = $2 ORDER BY device_id",
+        sorted(births),
+        at_ms,
+    )
+    return {row["device_id"] for row in rows if row["session_epoch"] == births[row["device_id"]]}
+
+
+async def note_time_asked(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> None:
+    """These boxes asked what time it is, and are answered."""
+    rows = [(device_id, at_ms) for device_id in sorted(set(device_ids))]
+    await tx.many("UPDATE device_presence SET time_asked_at_ms = $2 WHERE device_id = $1", rows)
+
+
+async def come_alive(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> list[str]:
+    """Heartbeats of boxes that never tell their births: whoever was offline is online, unless it is in quarantine, and
+    what waits for it goes out with the next sweep. Returns who they were."""
+    away = await tx.fetch(
+        f"SELECT device_id FROM device_presence WHERE device_id {tx.among(1)} AND NOT online AND quarantine IS NULL "
+        f"ORDER BY device_id {tx.lock('device_presence')}",
+        sorted(set(device_ids)),
+    )
+    came = [row["device_id"] for row in away]
+    for device_id in came:
+        await tx.execute(
+            "UPDATE device_presence SET online = $2, session_at_ms = $3, changed_at_ms = $3, offline_reason = NULL "
+            "WHERE device_id = $1",
+            device_id, True, at_ms,
+        )  # fmt: skip
+        await _begin_interval(tx, device_id, at_ms=at_ms)
+    if came:
+        await outbox.make_due(tx, recipients=came, now_ms=at_ms)
+        await tell_changes(tx, [Change(device_id=device_id, online=True, at_ms=at_ms) for device_id in came])
+    return came
 
 
 async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None) -> None:
@@ -298,6 +361,7 @@ async def end_silent(tx: Statements, device_ids: Sequence[str], *, now_ms: int) 
     )
     ended = [row["device_id"] for row in rows]
     await go_offline(tx, ended, reason="silent", at_ms=now_ms)
+    await tell_changes(tx, [Change(device_id=one, online=False, at_ms=now_ms, reason="silent") for one in ended])
     return ended
 
 
@@ -351,8 +415,17 @@ def reach(
     return Reach.STALE if missing else Reach.ONLINE
 
 
-def can_speak(*, volume: int | None, state: str | None) -> bool | None:
+def clock_of(*, has_clock: bool, time_asked_at_ms: int | None, session_at_ms: int | None) -> Clock:
+    """A box without a clock of its own knows the time once it has asked for it in its session."""
+    if has_clock:
+        return Clock.OWN
+    return Clock.HUB if time_asked_at_ms is not None and time_asked_at_ms >= (session_at_ms or 0) else Clock.NONE
+
+
+def can_speak(*, volume: int | None, state: str | None, clock: Clock = Clock.OWN) -> bool | None:
     """None: it has not said."""
+    if clock is Clock.NONE:
+        return False
     if volume is None and state is None:
         return None
     return volume != 0 and state != "fault"

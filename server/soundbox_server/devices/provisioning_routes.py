@@ -22,7 +22,7 @@ from soundbox_server.devices.auth import DeviceTokenHash
 from soundbox_server.devices.lifecycle import Move
 from soundbox_server.devices.models import Device, DeviceCredential
 from soundbox_server.devices.state import CredentialState, DeviceState
-from soundbox_server.errors import Conflict, NotFound
+from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound
 from soundbox_server.fields import Id
 from soundbox_server.http import Reader, envelope, problems, request_id
 
@@ -193,7 +193,7 @@ class RotationWish(BaseModel):
     "/admin/devices/{device_id}/credentials/rotate",
     tags=["operators"],
     status_code=202,
-    responses=answers(RotationView, status=202) | problems(Conflict),
+    responses=answers(RotationView, status=202) | problems(Conflict, CapabilityNotSupported),
 )
 async def rotate_credential(
     request: Request, device_id: Id, actor: Acting, wish: RotationWish | None = None

@@ -19,6 +19,7 @@ from soundbox_server.access.auth import Acting, AskedOnce, client_ip
 from soundbox_server.answers import NotRequired, Time, TypedDict, answers, pages
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.clock import rfc3339
+from soundbox_server.codecs.choice import codec_of, require_serial
 from soundbox_server.db import KEY_STAYS, Database, Statements, statements
 from soundbox_server.devices import credentials, service
 from soundbox_server.devices.auth import token_sha256
@@ -39,6 +40,7 @@ from soundbox_server.devices.listings import (
 from soundbox_server.devices.models import Device
 from soundbox_server.devices.provisioning_routes import BrokerView, device_actor, unstored
 from soundbox_server.errors import (
+    CapabilityNotSupported,
     Conflict,
     DeviceUnauthorized,
     NotFound,
@@ -310,11 +312,11 @@ class DeviceChanges(Body):
     tags: Annotated[list[Tag], Field(max_length=10, examples=[["pilot", "east"]])] = Field(default_factory=unchanged)
 
 
-@router.patch("/admin/devices/{device_id}", tags=["operators"], responses=answers(DeviceView))
+@router.patch("/admin/devices/{device_id}", tags=["operators"], responses=answers(DeviceView) | problems(Conflict))
 async def change_device(
     request: Request, device_id: Id, wanted: DeviceChanges, session: Session, actor: Acting
 ) -> Response:
-    """Change what is named."""
+    """Change what is named. What would have the box spoken to in another way waits until it has never been let in."""
     device = await session.get(Device, device_id, with_for_update=KEY_STAYS)
     if device is None:
         raise NotFound("No such device.", device_id=device_id)
@@ -324,10 +326,22 @@ async def change_device(
     before = {name: getattr(device, name) for name, value in changes.items() if getattr(device, name) != value}
     for name in before:
         setattr(device, name, changes[name])
+    _choose_codec(device)
     if before:
         details = {"before": before, "after": {name: changes[name] for name in before}}
         await record(await statements(session), actor, "device.changed", ("device", device_id), details=details)
     return envelope(request, await _one(session, device_id))
+
+
+def _choose_codec(device: Device) -> None:
+    """Raises Conflict for a box that has credentials for the one it speaks."""
+    codec = codec_of(device.vendor, device.model)
+    if codec.name == device.codec:
+        return
+    if device.key_version:
+        raise Conflict("Boxes of that model are spoken to in another way. Register this one anew.", codec=codec.name)
+    require_serial(codec, device.serial_number)
+    device.codec = codec.name
 
 
 async def _one(session: AsyncSession, device_id: str) -> DeviceView:
@@ -347,12 +361,13 @@ class NotificationFilters(Page):
 async def list_notifications(
     request: Request, device_id: Id, session: Reader, asked: Annotated[NotificationFilters, Query()]
 ) -> Response:
-    """What this box was told of payments and what became of it, newest first."""
+    """What this box was told of payments and what became of it, newest first. A digest has no transaction of its own:
+    those it counted name it."""
     await _require_device(session, device_id)
 
     def of_this_box(asked: NotificationFilters) -> Rows:
         query = select(OutboxMessage).where(
-            OutboxMessage.recipient_id == device_id, OutboxMessage.kind == "payment_success"
+            OutboxMessage.recipient_id == device_id, OutboxMessage.kind.in_(("payment_success", "payment_digest"))
         )
         if asked.status:
             query = query.where(OutboxMessage.state == asked.status.value)
@@ -385,7 +400,7 @@ async def list_heartbeats(
     "/admin/devices/{device_id}/activation-code",
     tags=["operators"],
     status_code=201,
-    responses=answers(NewCodeView, status=201) | problems(Conflict),
+    responses=answers(NewCodeView, status=201) | problems(Conflict, CapabilityNotSupported),
 )
 async def new_activation_code(request: Request, device_id: Id, actor: Acting, once: AskedOnce) -> Response:
     """Another activation code for a box that lost its credentials or its code; earlier codes stop working."""

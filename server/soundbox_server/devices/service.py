@@ -12,13 +12,14 @@ from soundbox_protocol.messages import Heartbeat
 from soundbox_protocol.provisioning import code_secret
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.alerts.service import clear
+from soundbox_server.codecs import choice
 from soundbox_server.db import Statements
 from soundbox_server.devices import presence
 from soundbox_server.devices.models import Device, DeviceBinding
 from soundbox_server.devices.presence import Session as Session
 from soundbox_server.devices.presence import take_sessions as take_sessions
 from soundbox_server.devices.state import IN_SERVICE, MAY_ACTIVATE, DeviceState, require
-from soundbox_server.errors import Conflict, NotFound, ValidationFailed
+from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Terminal
 from soundbox_server.uplinks import Uplink
@@ -29,6 +30,7 @@ CODE_FAILURES = 5
 _CODE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: no I, L, O, U to misread
 WRONG_CODE = "The activation code does not fit this serial number."
 _IN_SERVICE = ", ".join(f"'{state}'" for state in IN_SERVICE)
+_BY_CODE = choice.listed("activates_by_code")
 _MAY_ACTIVATE = ", ".join(f"'{state}'" for state in MAY_ACTIVATE)
 
 
@@ -45,17 +47,19 @@ async def register(
     tx: Statements, *, serial_number: str, vendor: str, model: str, now_ms: int, device_id: str | None = None
 ) -> tuple[str, str]:
     """A new box and its one-time activation code, which is shown once: (device_id, code). Conflict if it is known."""
-    device_id = device_id or new_id("dev")
+    device_id, codec = device_id or new_id("dev"), choice.codec_of(vendor, model)
     if not DEVICE_ID_PATTERN.match(device_id):
         raise ValidationFailed("A device id has 3 to 32 of a-z, 0-9, _ and -, and is not the hub's (hub-…, provision).")
+    choice.require_serial(codec, serial_number)
     stored = await tx.fetch(
-        "INSERT INTO device (id, serial_number, vendor, model, state, key_version, last_seq, created_at_ms) "
-        "VALUES ($1, $2, $3, $4, 'registered', 0, 0, $5) ON CONFLICT DO NOTHING RETURNING id",
+        "INSERT INTO device (id, serial_number, vendor, model, state, key_version, last_seq, created_at_ms, codec) "
+        "VALUES ($1, $2, $3, $4, 'registered', 0, 0, $5, $6) ON CONFLICT DO NOTHING RETURNING id",
         device_id,
         serial_number,
         vendor,
         model,
         now_ms,
+        codec.name,
     )
     if not stored:
         raise Conflict("A device with this id or serial number exists already.", serial_number=serial_number)
@@ -79,12 +83,15 @@ async def issue_code(tx: Statements, device_id: str, *, now_ms: int) -> str:
 
 async def issue_new_code(tx: Statements, device_id: str, *, now_ms: int) -> str:
     """Another code for a box whose first one was lost, burnt or used up by an answer that never arrived. The box keeps
-    working with what it has until it activates again. Raises NotFound, or Conflict for a box out of service."""
-    rows = await tx.fetch("SELECT state FROM device WHERE id = $1 " + tx.lock("device"), device_id)
+    working with what it has until it activates again. Raises NotFound, Conflict for a box out of service, or
+    CapabilityNotSupported for another maker's."""
+    rows = await tx.fetch("SELECT state, codec FROM device WHERE id = $1 " + tx.lock("device"), device_id)
     if not rows:
         raise NotFound("No such device.", device_id=device_id)
     if rows[0]["state"] not in MAY_ACTIVATE:
         raise Conflict("This device is out of service.", state=rows[0]["state"])
+    if not choice.CODECS[rows[0]["codec"]].traits.activates_by_code:
+        raise CapabilityNotSupported("A box of this model knows no codes. Open a config window.", device_id=device_id)
     return await issue_code(tx, device_id, now_ms=now_ms)
 
 
@@ -117,7 +124,8 @@ async def activate_by_hash(
     used = await tx.fetch(
         "UPDATE activation_code SET consumed_at_ms = $3 WHERE code_sha256 = $1 AND consumed_at_ms IS NULL "
         "AND expires_at_ms > $3 AND failures < $4 AND device_id = "
-        f"(SELECT id FROM device WHERE serial_number = $2 AND state IN ({_MAY_ACTIVATE})) RETURNING device_id",
+        f"(SELECT id FROM device WHERE serial_number = $2 AND state IN ({_MAY_ACTIVATE}) AND codec IN ({_BY_CODE})) "
+        "RETURNING device_id",
         code_hash,
         serial_number,
         now_ms,
@@ -126,7 +134,7 @@ async def activate_by_hash(
     if not used:
         await count_failure(tx, serial_number)
         return None
-    return await _hand_out(tx, used[0]["device_id"], hash_password=hash_password, now_ms=now_ms)
+    return await hand_out(tx, used[0]["device_id"], hash_password=hash_password, now_ms=now_ms)
 
 
 async def count_failure(tx: Statements, serial_number: str) -> None:
@@ -138,16 +146,18 @@ async def count_failure(tx: Statements, serial_number: str) -> None:
     )
 
 
-async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[str], str], now_ms: int) -> Activated:
+async def hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[str], str], now_ms: int) -> Activated:
+    """New credentials for a box that has shown to be the one; those before are worth nothing from this commit on."""
     rows = await tx.fetch("SELECT state, key_version FROM device WHERE id = $1 " + tx.lock("device"), device_id)
     state, key_version = rows[0]["state"], rows[0]["key_version"] + 1
     after = require(state, DeviceState.BOUND if state == DeviceState.BOUND else DeviceState.ACTIVATED)
     token, password = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     await tx.execute(
-        "UPDATE device SET state = $2, key_version = $3, last_seq = 0 WHERE id = $1",
+        "UPDATE device SET state = $2, key_version = $3, last_seq = 0, activated_at_ms = $4 WHERE id = $1",
         device_id,
         after.value,
         key_version,
+        now_ms,
     )
     await tx.execute(
         "UPDATE device_credential SET state = 'superseded', expires_at_ms = NULL WHERE device_id = $1 "
@@ -166,8 +176,9 @@ async def _hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[
         now_ms,
     )
     # Its journal begins anew, so nothing signed under the old key or numbered in the old row may still reach it.
-    await end_what_waits(tx, device_id, reason="activated_again", now_ms=now_ms)
+    # Presence before messages, as births lock them.
     await presence.begin_anew(tx, device_id, at_ms=now_ms)
+    await end_what_waits(tx, device_id, reason="activated_again", now_ms=now_ms)
     await credentials_changed(tx, now_ms=now_ms)
     return Activated(device_id=device_id, device_token=token, broker_password=password, key_version=key_version)
 
@@ -176,7 +187,7 @@ async def end_what_waits(tx: Statements, device_id: str, *, reason: str, now_ms:
     """What still waited for this box will never be sent; operators see why."""
     await tx.execute(
         "UPDATE outbox_message SET state = 'expired', reason = $3, due_at_ms = NULL, finished_at_ms = $2 "
-        "WHERE recipient_id = $1 AND state IN ('queued', 'published')",
+        "WHERE recipient_id = $1 AND state IN ('queued', 'published') AND finished_at_ms IS NULL",
         device_id,
         now_ms,
         reason,
@@ -251,6 +262,7 @@ class Vitals:
     state: str | None
     volume: int | None
     config_sha256: str | None = None
+    verifies_signatures: bool = True  # until a birth says more
 
 
 def vitals(uplink: Uplink[Heartbeat], *, source: str) -> Vitals:
@@ -305,7 +317,7 @@ async def take_heartbeats(tx: Statements, heartbeats: Sequence[Vitals]) -> None:
 def _latest_row(beat: Vitals) -> tuple[object, ...]:
     return (
         beat.device_id, beat.received_at_ms, beat.firmware_version, beat.network_strength, beat.battery_level,
-        beat.state, beat.volume, beat.received_at_ms, False, True,
+        beat.state, beat.volume, beat.received_at_ms, False, beat.verifies_signatures,
     )  # fmt: skip
 
 
@@ -325,12 +337,22 @@ async def key_versions(tx: Statements, device_ids: Sequence[str]) -> dict[str, i
 
 async def broker_users(tx: Statements) -> tuple[int, list[tuple[str, str]]]:
     """What the broker's password file should hold: (revision, [(device id, $7$ hash)])."""
+    return await _users(tx, "c.device_id", choice.NATIVE)
+
+
+async def legacy_users(tx: Statements) -> tuple[int, list[tuple[str, str]]]:
+    """The same for the broker of boxes that cannot do TLS: (revision, [(serial number, $7$ hash)])."""
+    return await _users(tx, "d.serial_number", choice.QF100)
+
+
+async def _users(tx: Statements, name: str, codec: choice.Codec) -> tuple[int, list[tuple[str, str]]]:
     revision = await credential_revision(tx)
     rows = await tx.fetch(
-        "SELECT c.device_id, c.broker_hash FROM device_credential c JOIN device d ON d.id = c.device_id "
-        f"WHERE c.state = 'active' AND d.state IN ({_IN_SERVICE}) ORDER BY c.device_id"
+        f"SELECT {name} AS name, c.broker_hash FROM device_credential c JOIN device d ON d.id = c.device_id "
+        f"WHERE c.state = 'active' AND d.state IN ({_IN_SERVICE}) AND d.codec = $1 ORDER BY {name}",
+        codec.name,
     )
-    return revision, [(row["device_id"], row["broker_hash"]) for row in rows]
+    return revision, [(row["name"], row["broker_hash"]) for row in rows]
 
 
 async def credential_revision(tx: Statements) -> int:

@@ -39,7 +39,9 @@ A_FILE: dict[int | str, dict[str, Any]] = {
 
 class NewExport(Body):
     kind: Annotated[Id, Field(examples=["transactions"])]
-    format: Annotated[Literal["csv", "jsonl", "pdf"], Field(description="one that the kind has")] = "csv"
+    format: Annotated[
+        Literal["csv", "jsonl", "pdf"] | None, Field(description="one that the kind has; without it csv, or its first")
+    ] = None
     filters: Annotated[dict[str, str | int | bool | None], Field(max_length=20, examples=[{"status": "paid"}])] = {}
     bom: Annotated[bool, Field(description="CSV that begins as some spreadsheets need to read UTF-8")] = False
 
@@ -160,9 +162,13 @@ def known(kinds: Kinds, wanted: NewExport) -> Kind:
     if wanted.kind not in kinds:
         raise ValidationFailed("No such export.", field="kind", known=sorted(kinds))
     kind = kinds[wanted.kind]
-    if wanted.format not in formats_of(kind):
+    if wanted.format is not None and wanted.format not in formats_of(kind):
         raise ValidationFailed("This export has no such format.", field="format", known=list(formats_of(kind)))
     return kind
+
+
+def _usual(formats: tuple[str, ...]) -> str:
+    return "csv" if "csv" in formats else formats[0]
 
 
 async def queue(
@@ -177,18 +183,18 @@ async def queue(
 ) -> Response:
     """The job as it was stored. Raises ValidationFailed for filters that do not fit, NotFound where a report has
     nothing to tell of, RateLimited."""
-    asked = _filters(listing_of(kind), wanted.filters)
+    asked, form = _filters(listing_of(kind), wanted.filters), wanted.format or _usual(formats_of(kind))
     if isinstance(kind, Report):
-        await kind.open(session, asked, wanted.format)
+        await kind.open(session, asked, form)
 
     async def ask() -> Response:
         tx = await statements(session)
         export_id = await service.ask(
-            tx, kind=wanted.kind, format_=wanted.format, with_bom=wanted.bom,
+            tx, kind=wanted.kind, format_=form, with_bom=wanted.bom,
             filters=orjson.dumps(wanted.filters).decode(), by=str(actor.id), organisation_id=organisation_id,
             now_ms=clock.now_ms(),
         )  # fmt: skip
-        await record(tx, actor, "export.asked", ("export", export_id), details=wanted.model_dump())
+        await record(tx, actor, "export.asked", ("export", export_id), details=wanted.model_dump() | {"format": form})
         job = await find(session, export_id, organisation_id=organisation_id)
         return envelope(request, export_view(job), status=202)
 

@@ -47,7 +47,8 @@ METHODS: Mapping[str, PaymentMethod] = {
     "linkaja": M.LINKAJA, "va_bca": M.VA_BCA, "va_bni": M.VA_BNI, "va_bri": M.VA_BRI, "va_mandiri": M.VA_MANDIRI,
     "credit_card": M.CARD_HOSTED, "cash": M.CASH,
 }  # fmt: skip
-_WORDS = {method.value: word for word, method in METHODS.items()} | {M.QRIS_STATIC.value: "qris"}
+_UNASKED = {M.QRIS_STATIC.value: "qris", M.WALLET.value: "wallet"}
+_WORDS = {method.value: word for word, method in METHODS.items()} | _UNASKED
 # What was given back, or taken back, is no money of the merchant's any more, and the reference has one word for that.
 STATUS = {
     "created": "pending", "awaiting_payment": "pending", "needs_review": "pending", "paid": "paid",

@@ -60,7 +60,7 @@ Word = Literal["Pending", "Success", "Failed", "Refunded"]
 
 ERRORS = ErrorForm(
     name="MerchantApiError",
-    paths=("/api/transactions",),
+    paths=("/api/transactions", "/api/merchant", "/api/bank"),
     schema={
         "type": "object",
         "title": "MerchantApiError",
@@ -82,13 +82,13 @@ ERRORS = ErrorForm(
 )
 
 
-def _storable(value: JsonValue) -> JsonValue:
+def as_stored(value: JsonValue) -> JsonValue:
     """An integer beyond 64 bits becomes what the reference's programs, which know doubles alone, would have read.
     ValueError for half a character."""
     if isinstance(value, dict):
-        return {str(_storable(name)): _storable(inner) for name, inner in value.items()}
+        return {str(as_stored(name)): as_stored(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_storable(inner) for inner in value]
+        return [as_stored(inner) for inner in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return float(value) if abs(value) < 2**1023 else None
     if isinstance(value, str):
@@ -107,7 +107,7 @@ class Product(BaseModel):
     quantity: Annotated[int, Field(ge=1, le=1_000_000, examples=[2])]
     price: Annotated[int | None, Field(ge=0, le=MOST_IDR)] = None
     unitPrice: Annotated[int | None, Field(ge=0, le=MOST_IDR, examples=[25000])] = None  # noqa: N815
-    details: Annotated[JsonValue, AfterValidator(_storable)] = None
+    details: Annotated[JsonValue, AfterValidator(as_stored)] = None
 
 
 class NewTransaction(BaseModel):

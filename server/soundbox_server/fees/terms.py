@@ -87,6 +87,9 @@ class Rate:
     version: str  # fee_basic/6
 
 
+FREE = Rate(0, "free")
+
+
 @dataclass(frozen=True)
 class Terms:
     """All versions of a profile, oldest first."""

@@ -8,7 +8,14 @@ _CAPTURE = text("kind = 'capture'")
 _SUSPENSE = text("kind = 'suspense'")
 _LATER = text("kind NOT IN ('capture', 'suspense')")
 _KEYED = text("money_key IS NOT NULL")
-KINDS = ("capture", "suspense", "refund", "release", "reversal", "settlement", "payout", "payout_reversal")
+_PROMISED = text("kind = 'promised'")
+_ISSUED = text("unit = 'TOKEN' AND source = 'token_issue'")
+_INTO_WALLET = text("substr(destination, 1, 7) = 'wallet:'")
+_OUT_OF_WALLET = text("substr(source, 1, 7) = 'wallet:'")
+KINDS = (
+    "capture", "suspense", "refund", "release", "reversal", "settlement", "payout", "payout_reversal", "promised",
+    "token", "withdrawal",
+)  # fmt: skip
 
 
 class Journal(Base):
@@ -22,6 +29,7 @@ class Journal(Base):
         Index("journal_later", "payment_id", sqlite_where=_LATER, postgresql_where=_LATER),
         Index("journal_event", "provider_event_id", unique=True, sqlite_where=_SUSPENSE, postgresql_where=_SUSPENSE),
         Index("journal_money", "money_key", unique=True, sqlite_where=_KEYED, postgresql_where=_KEYED),
+        Index("journal_promised_once", "payment_id", unique=True, sqlite_where=_PROMISED, postgresql_where=_PROMISED),
         {"sqlite_with_rowid": False},
     )
 
@@ -41,6 +49,10 @@ class Posting(Base):
         CheckConstraint("amount > 0", name="posting_amount_positive"),
         CheckConstraint("source <> destination", name="posting_moves"),
         CheckConstraint("unit IN ('IDR', 'TOKEN')", name="posting_unit"),
+        Index("posting_tokens_issued", "destination", sqlite_where=_ISSUED, postgresql_where=_ISSUED),
+        # What is in a wallet is asked before anything leaves it.
+        Index("posting_into_wallet", "destination", sqlite_where=_INTO_WALLET, postgresql_where=_INTO_WALLET),
+        Index("posting_out_of_wallet", "source", sqlite_where=_OUT_OF_WALLET, postgresql_where=_OUT_OF_WALLET),
         {"sqlite_with_rowid": False},
     )
 

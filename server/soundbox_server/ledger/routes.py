@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
-from sqlalchemy import column, literal, or_, select, table, union_all
+from sqlalchemy import column, literal, or_, select, table, text, union_all
 
 from soundbox_server.answers import Time, TypedDict, pages
 from soundbox_server.clock import rfc3339
@@ -19,6 +19,7 @@ router = APIRouter(tags=["operators"])
 _OF_MERCHANTS = ("merchant_payable:", "cash_sales:", "cash_drawer:")
 _ENTRY_TYPES = {  # of captures and suspense
     "merchant_payable": "payment", "fees": "fee", "suspense": "suspense", "cash_sales": "cash",
+    "wallet": "payment",
 }  # fmt: skip
 # Whose payments they are is known a floor above; only these two columns of it are needed here.
 _payment = table("payment", column("id"), column("merchant_id"))
@@ -32,7 +33,8 @@ class LedgerFilters(Page):
     transaction_id: Id | None = None
     kind: (
         Literal[
-            "capture", "suspense", "refund", "release", "reversal", "settlement", "payout", "payout_reversal"
+            "capture", "suspense", "refund", "release", "reversal", "settlement", "payout", "payout_reversal",
+            "promised", "token", "withdrawal",
         ]
         | None
     ) = None  # fmt: skip
@@ -50,8 +52,10 @@ def _select(asked: LedgerFilters) -> Rows:
         query = query.where(_of_merchant(asked.account.partition(":")[2]))
     elif asked.account and asked.account.startswith("suspense:"):
         query = query.where(Journal.kind != "capture")
+    elif asked.account and asked.account.startswith("wallet:"):
+        query = query.where(Posting.journal_id.in_(_journals_of_wallet(asked.account)))
     elif asked.account and asked.account.startswith("clearing:"):
-        query = query.where(Journal.kind.in_(("settlement", "payout", "payout_reversal")))
+        query = query.where(Journal.kind.in_(("settlement", "payout", "payout_reversal", "withdrawal")))
     if asked.merchant_id:
         query = query.where(_of_merchant(asked.merchant_id))
     if asked.transaction_id:
@@ -62,6 +66,17 @@ def _select(asked: LedgerFilters) -> Rows:
         query, at=Journal.booked_at_ms, id_=Posting.journal_id, prefix="jrn",
         from_ms=asked.booked_from, to_ms=asked.booked_to,
     )  # fmt: skip
+
+
+def _journals_of_wallet(account: str) -> Any:
+    """By the indexes that only wallets have: the condition is written as theirs."""
+    ends = ((Posting.destination, "destination"), (Posting.source, "source"))
+    return union_all(
+        *(
+            select(Posting.journal_id).where(end == account, text(f"substr({name}, 1, 7) = 'wallet:'"))
+            for end, name in ends
+        )
+    )
 
 
 def _of_merchant(merchant_id: str) -> Any:

@@ -1,8 +1,9 @@
 """Double entry. A posting is one positive amount that leaves one account and enters another, so a journal sums to zero.
 
 Accounts are named by what they are: provider_receivable:<provider>, merchant_payable:<merchant>, fees:<provider>,
-suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>, clearing:<settlement>. A balance is what came in
-less what went out.
+suspense:<provider>, cash_drawer:<merchant>, cash_sales:<merchant>, clearing:<settlement or withdrawal>,
+wallet:<wallet>. Tokens are a unit of their own: token_issue, license:<license>, reserved:<license>, token_used.
+A balance is what came in less what went out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ import msgspec
 
 from soundbox_server.db import Statements
 from soundbox_server.ids import new_id
+
+WALLETS = "wallet"  # what stands for a provider where money goes from wallet to wallet
 
 
 class Posting(msgspec.Struct, frozen=True):
@@ -29,10 +32,18 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def capture(
-    *, payment_id: str, provider_event_id: str | None, provider: str, merchant_id: str, gross: int, fee: int
+    *,
+    payment_id: str,
+    provider_event_id: str | None,
+    provider: str,
+    merchant_id: str,
+    gross: int,
+    fee: int,
+    credit: str | None = None,
 ) -> Journal:
-    """Paid: the provider owes us the gross, we owe it to the merchant, and the merchant owes the fee."""
-    payable = f"merchant_payable:{merchant_id}"
+    """Paid: the provider owes us the gross, we owe it to the merchant, and the merchant owes the fee. `credit` is
+    another account that it is for."""
+    payable = credit or f"merchant_payable:{merchant_id}"
     paid = Posting(f"provider_receivable:{provider}", payable, gross)
     postings = (paid, Posting(payable, f"fees:{provider}", fee)) if fee else (paid,)
     return Journal(kind="capture", payment_id=payment_id, provider_event_id=provider_event_id, postings=postings)
@@ -42,6 +53,13 @@ def cash(*, payment_id: str, merchant_id: str, amount: int) -> Journal:
     """Paid in cash: it is in the merchant's own drawer already, so nobody owes it to anybody."""
     posting = Posting(f"cash_drawer:{merchant_id}", f"cash_sales:{merchant_id}", amount)
     return Journal(kind="capture", payment_id=payment_id, postings=(posting,))
+
+
+def transfer(*, payment_id: str, payer: str, payee: str, amount: int, fee: int) -> Journal:
+    """Paid out of a wallet into another, and the payee owes the service fee. No provider has to do with it."""
+    paid = Posting(payer, payee, amount)
+    postings = (paid, Posting(payee, f"fees:{WALLETS}", fee)) if fee else (paid,)
+    return Journal(kind="capture", payment_id=payment_id, postings=postings)
 
 
 def suspense(*, payment_id: str | None, provider_event_id: str, provider: str, amount: int, money_key: str) -> Journal:
@@ -104,6 +122,11 @@ def reversal(
     )
 
 
+def promised(postings: Sequence[Posting], *, payment_id: str) -> Journal:
+    """What a payment brings beside its money, as it was agreed on when it was made: booked with its capture."""
+    return Journal(kind="promised", payment_id=payment_id, postings=tuple(postings))
+
+
 def settlement(*, settlement_id: str, merchant_id: str, net: int) -> Journal:
     """What a batch pays out is no longer owed to the merchant: it is on its way."""
     posting = Posting(f"merchant_payable:{merchant_id}", f"clearing:{settlement_id}", net)
@@ -122,6 +145,24 @@ def payout_reversal(paid: Journal, *, payout_id: str) -> Journal:
     """The inverse of a payout: its bank sent the money back, and it waits in clearing again."""
     back = tuple(Posting(one.destination, one.source, one.amount) for one in paid.postings)
     return Journal(kind="payout_reversal", postings=back, money_key=f"payout_reversal:{payout_id}")
+
+
+def withdrawal(withdrawal_id: str, *, wallet: str, amount: int) -> Journal:
+    """Money leaves a wallet for a bank account: it is on its way."""
+    posting = Posting(wallet, f"clearing:{withdrawal_id}", amount)
+    return Journal(kind="withdrawal", postings=(posting,), money_key=f"withdrawal:{withdrawal_id}")
+
+
+def withdrawal_ended(withdrawal_id: str, *, wallet: str, amount: int) -> Journal:
+    """It is not on its way any more, and in the wallet again."""
+    posting = Posting(f"clearing:{withdrawal_id}", wallet, amount)
+    return Journal(kind="withdrawal", postings=(posting,), money_key=f"withdrawal_ended:{withdrawal_id}")
+
+
+def withdrawal_paid(withdrawal_id: str, *, bank: str, amount: int) -> Journal:
+    """It reached the account, and whoever paid it owes us so much less."""
+    posting = Posting(f"clearing:{withdrawal_id}", _receivable(bank), amount)
+    return Journal(kind="payout", postings=(posting,), money_key=f"payout:{withdrawal_id}")
 
 
 def _receivable(provider: str) -> str:
@@ -178,5 +219,16 @@ async def balance(tx: Statements, account: str, *, unit: str = "IDR") -> int:
         "FROM posting WHERE (source = $1 OR destination = $1) AND unit = $2",
         account,
         unit,
+    )
+    return int(rows[0]["balance"])
+
+
+async def in_wallet(tx: Statements, account: str) -> int:
+    """The balance of a wallet's account, by the indexes that only wallets have: the ledger may be long."""
+    rows = await tx.fetch(
+        "SELECT coalesce(sum(amount), 0) AS balance FROM ("
+        "SELECT amount FROM posting WHERE destination = $1 AND substr(destination, 1, 7) = 'wallet:' UNION ALL "
+        "SELECT -amount FROM posting WHERE source = $1 AND substr(source, 1, 7) = 'wallet:') moved",
+        account,
     )
     return int(rows[0]["balance"])

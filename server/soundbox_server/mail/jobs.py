@@ -7,7 +7,7 @@ import structlog
 
 from soundbox_server import clock, metrics
 from soundbox_server.db import Database, Row
-from soundbox_server.mail.service import TRANSPORT, written
+from soundbox_server.mail.service import FORGET_LIMIT, TRANSPORT, forget, written
 from soundbox_server.mail.sinks import Sink, is_final
 from soundbox_server.outbox import letters
 from soundbox_server.seal import Ring
@@ -52,6 +52,11 @@ class Postman:
             if not claimed:
                 return
             await self._send(claimed[0])
+
+    async def forget(self) -> None:
+        """Forget what nobody will ask about."""
+        while await self._database.write(lambda tx: forget(tx, now_ms=clock.now_ms())) == FORGET_LIMIT:
+            pass
 
     async def _send(self, row: Row) -> None:
         mail_id, attempt = row["id"], row["attempt"]

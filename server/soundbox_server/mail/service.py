@@ -16,6 +16,8 @@ from soundbox_server.outbox.state import Delivery
 from soundbox_server.seal import Ring, seal, unseal
 
 TRANSPORT = "mail"
+KEPT_MS = 30 * 24 * 3_600_000  # as webhooks' deliveries
+FORGET_LIMIT = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,17 @@ async def queue_mail(
     )
     await letters.queue(tx, letter, owner=owner)
     return mail_id
+
+
+async def forget(tx: Statements, *, now_ms: int) -> int:
+    """Mails that were sent, or given up, thirty days ago go; returns how many went, at most a thousand at a time."""
+    rows = await tx.fetch(
+        "DELETE FROM outbox_message WHERE id IN (SELECT id FROM outbox_message WHERE transport = 'mail' "
+        "AND finished_at_ms <= $1 ORDER BY id LIMIT $2) RETURNING id",
+        now_ms - KEPT_MS,
+        FORGET_LIMIT,
+    )
+    return len(rows)
 
 
 def written(mail_id: str, *, to: str, body: bytes, sender: str, ring: Ring) -> EmailMessage:

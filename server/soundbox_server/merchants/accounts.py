@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from soundbox_server.db import KEY_STAYS, Statements
 from soundbox_server.errors import Conflict, Forbidden, NotFound
 from soundbox_server.ids import new_id
+from soundbox_server.ledger import service as ledger
 from soundbox_server.merchants.models import AccountChange, Merchant
 from soundbox_server.merchants.service import lock
 from soundbox_server.merchants.state import AccountChangeState, require_account_change
@@ -21,6 +22,15 @@ async def waiting_change(session: AsyncSession, merchant_id: str) -> AccountChan
         select(AccountChange).where(AccountChange.merchant_id == merchant_id, AccountChange.state.in_(_WAITING))
     )
     return found.one_or_none()
+
+
+async def holds_money(tx: Statements, merchant: Merchant) -> bool:
+    """Whether something could be paid out to it: also one that was never approved may have been paid from wallet to
+    wallet."""
+    if await ledger.balance(tx, f"merchant_payable:{merchant.id}"):
+        return True
+    wallets = await tx.fetch("SELECT id FROM wallet WHERE organisation_id = $1", merchant.organisation_id)
+    return any([await ledger.in_wallet(tx, f"wallet:{wallet['id']}") for wallet in wallets])
 
 
 async def request(

@@ -3,13 +3,20 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from soundbox_server.db import Base
 from soundbox_server.fees.state import FeeCategory
-from soundbox_server.merchants.state import AccountChangeState, DocumentState, MerchantState, PlaceState
+from soundbox_server.merchants.state import (
+    AccountChangeState,
+    AnnouncementPolicy,
+    DocumentState,
+    MerchantState,
+    PlaceState,
+)
 
 _MERCHANT_STATES = ", ".join(f"'{state}'" for state in MerchantState)
 _DOCUMENT_STATES = ", ".join(f"'{state}'" for state in DocumentState)
 _CHANGE_STATES = ", ".join(f"'{state}'" for state in AccountChangeState)
 _PLACE_STATES = ", ".join(f"'{state}'" for state in PlaceState)
 _FEE_CATEGORIES = ", ".join(f"'{category}'" for category in FeeCategory)
+_ANNOUNCEMENT_POLICIES = ", ".join(f"'{policy}'" for policy in AnnouncementPolicy)
 _DEFAULT = text("is_default")
 _WAITING = text("state IN ('requested', 'approved')")
 
@@ -25,6 +32,7 @@ class Merchant(Base):
         CheckConstraint(f"status IN ({_MERCHANT_STATES})", name="merchant_status"),
         CheckConstraint("payout_mode IN ('merchant_direct', 'manual')", name="merchant_payout_mode"),
         CheckConstraint("late_policy IN ('accept', 'refund')", name="merchant_late_policy"),
+        CheckConstraint(f"announcement_policy IN ({_ANNOUNCEMENT_POLICIES})", name="merchant_announcement_policy"),
         CheckConstraint(f"fee_category IN ({_FEE_CATEGORIES})", name="merchant_fee_category"),
         CheckConstraint(
             "status IN ('pending', 'rejected') OR (city IS NOT NULL AND postal_code IS NOT NULL AND mcc IS NOT NULL "
@@ -55,7 +63,9 @@ class Merchant(Base):
     updated_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     # What becomes of money that comes after its QR has ended: kept and announced, or given back unsaid.
     late_policy: Mapped[str] = mapped_column(server_default="accept")
+    announcement_policy: Mapped[str] = mapped_column(server_default="terminal")  # which boxes say its payments
     fee_category: Mapped[str | None]  # where the rule book has a rate of its own, whatever the criteria
+    erased_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # forgotten: only what the law keeps is left
 
 
 class MerchantDocument(Base):

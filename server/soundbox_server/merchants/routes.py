@@ -52,6 +52,14 @@ LatePolicy = Annotated[
     Literal["accept", "refund"], Field(description="of money that comes after its QR has ended: kept, or given back")
 ]
 
+AnnouncementPolicy = Annotated[
+    Literal["terminal", "primary", "outlet"],
+    Field(
+        description="which boxes say a payment: all at its terminal, of these the one that has stood there longest, or "
+        "all in its outlet"
+    ),
+]
+
 
 class NewMerchant(Body):
     """Reference 001's body. What a QR needs besides may come with it or later, and is there before approval."""
@@ -62,6 +70,7 @@ class NewMerchant(Body):
     settlement_account_type: Code | None = None
     payout_mode: PayoutMode = "merchant_direct"
     late_policy: LatePolicy = "accept"
+    announcement_policy: AnnouncementPolicy = "terminal"
     fee_profile_id: Id | None = None
     merchant_code: Code | None = None
     organisation_id: Id | None = None
@@ -83,6 +92,7 @@ class MerchantChanges(Body):
     settlement_account_type: Code | None = None
     payout_mode: PayoutMode = Field(default_factory=unchanged)
     late_policy: LatePolicy = Field(default_factory=unchanged)
+    announcement_policy: AnnouncementPolicy = Field(default_factory=unchanged)
     fee_profile_id: Id = Field(default_factory=unchanged)
     merchant_code: Code = Field(default_factory=unchanged)
     owner_email: Email | None = None
@@ -122,7 +132,8 @@ def _select(asked: MerchantFilters) -> Rows:
 _COLUMNS = (
     "id", "merchant_code", "legal_name", "brand_name", "owner_email", "city", "postal_code", "mcc", "nmid", "criteria",
     "fee_category", "fee_profile_id", "settlement_account_reference", "settlement_account_type", "payout_mode",
-    "late_policy", "status", "status_reason", "onboarding_status", "approved_at", "created_at", "updated_at",
+    "late_policy", "announcement_policy", "status", "status_reason", "onboarding_status", "approved_at", "created_at",
+    "updated_at",
 )  # fmt: skip
 MERCHANTS = Listing(asked=MerchantFilters, key=(Merchant.id,), select=_select, show=merchant_view, columns=_COLUMNS)
 
@@ -188,11 +199,13 @@ async def _places(session: AsyncSession, merchant_id: str) -> PlacesView:
 async def change_merchant(
     request: Request, merchant_id: Id, wanted: MerchantChanges, session: Session, actor: Acting
 ) -> Response:
-    """Change what is named. Where a merchant that was ever approved is paid waits for a second person and a day."""
+    """Change what is named. Where a merchant that was ever approved, or that money waits for, is paid out waits for a
+    second person and a day."""
     now_ms = clock.now_ms()
     changes = wanted.model_dump(exclude_unset=True)
     merchant = await service.lock(session, merchant_id)
-    waits = await _account_change(session, merchant, changes, actor, now_ms) if merchant.approved_at_ms else None
+    guarded = merchant.approved_at_ms or await accounts.holds_money(await statements(session), merchant)
+    waits = await _account_change(session, merchant, changes, actor, now_ms) if guarded else None
     changed = await service.change(session, merchant, changes, now_ms=now_ms)
     if changed:
         await _audit(

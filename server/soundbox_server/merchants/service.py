@@ -94,10 +94,12 @@ async def _require_fee_profile(session: AsyncSession, fee_profile_id: str | None
 
 
 async def lock(session: AsyncSession, merchant_id: str) -> Merchant:
-    """The merchant under its row's lock. Raises NotFound."""
+    """The merchant under its row's lock. Raises NotFound, and Conflict for one that was erased."""
     merchant = await session.get(Merchant, merchant_id, with_for_update=KEY_STAYS)
     if merchant is None:
         raise NotFound("No such merchant.", merchant_id=merchant_id)
+    if merchant.erased_at_ms is not None:
+        raise Conflict("This merchant was erased.", merchant_id=merchant_id)
     return merchant
 
 

@@ -12,6 +12,14 @@ class MerchantState(StrEnum):
     REJECTED = "rejected"
 
 
+class AnnouncementPolicy(StrEnum):
+    """Which boxes say a payment."""
+
+    TERMINAL = "terminal"  # all at its terminal
+    PRIMARY = "primary"  # of these the one that has stood there longest
+    OUTLET = "outlet"  # all in its outlet
+
+
 class DocumentState(StrEnum):
     PENDING = "pending"
     VERIFIED = "verified"

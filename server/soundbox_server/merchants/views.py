@@ -9,7 +9,13 @@ from soundbox_server.clock import rfc3339, rfc3339_or_none
 from soundbox_server.fees.state import FeeCategory
 from soundbox_server.merchants.models import AccountChange, Merchant, MerchantDocument, Outlet, Terminal
 from soundbox_server.merchants.service import missing
-from soundbox_server.merchants.state import AccountChangeState, DocumentState, MerchantState, PlaceState
+from soundbox_server.merchants.state import (
+    AccountChangeState,
+    AnnouncementPolicy,
+    DocumentState,
+    MerchantState,
+    PlaceState,
+)
 
 
 class MerchantView(TypedDict):
@@ -30,6 +36,7 @@ class MerchantView(TypedDict):
     settlement_account_type: str | None
     payout_mode: str
     late_policy: Annotated[str, WithJsonSchema({"type": "string", "enum": ["accept", "refund"]})]
+    announcement_policy: Annotated[str, among(AnnouncementPolicy)]
     status: Annotated[str, among(MerchantState)]
     status_reason: str | None
     onboarding_status: str
@@ -58,6 +65,7 @@ def merchant_view(merchant: Merchant) -> MerchantView:
         "settlement_account_type": merchant.settlement_account_type,
         "payout_mode": merchant.payout_mode,
         "late_policy": merchant.late_policy,
+        "announcement_policy": merchant.announcement_policy,
         "status": merchant.status,
         "status_reason": merchant.status_reason,
         "onboarding_status": "incomplete" if missing(merchant) else "complete",

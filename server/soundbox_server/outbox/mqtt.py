@@ -35,6 +35,8 @@ def _report(hops: Sequence[service.Hop]) -> None:
         )
         if hop.state in (Delivery.RECEIVED, Delivery.PLAYED):
             metrics.labelled(metrics.announcement_seconds, hop.state.value).observe(hop.ms_since_created / 1000)
+        if hop.ms_until_played is not None:
+            metrics.heard_seconds.observe(hop.ms_until_played / 1000)
 
 
 def _answer(uplink: Uplink[PaymentAck]) -> service.Answer:

@@ -20,6 +20,7 @@ RETAINED = frozenset({CONFIG})  # kinds that the broker keeps for whoever subscr
 
 _BORN_CLAIMED = (Delivery.PUBLISHED, Delivery.SENT)
 _WAITING = ", ".join(f"'{state}'" for state in WAITING)
+_UNFINISHED = "state IN ('queued', 'published', 'received') AND finished_at_ms IS NULL"  # the words of an index
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,13 +41,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     state: Delivery = Delivery.PUBLISHED
     reason: str | None = None
     attempt: int = 1
+    unsigned: bool = False
+    unconfirmed: bool = False  # born queued: the sweep hands it over once, and that is the end of it
 
 
 _INSERT = """
 INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, state,
                             reason, owner, attempt, due_at_ms, expires_at_ms, created_at_ms, trace_id,
-                            published_at_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+                            published_at_ms, unsigned, unconfirmed)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 """
 
 
@@ -62,21 +65,22 @@ def _row(m: Message, owner: str) -> tuple[object, ...]:
     return (
         m.id, m.transport, m.kind, m.recipient_id, m.subject_id, m.original_id, m.seq, m.address, m.body, m.state.value,
         m.reason, owner if sent else None, 1 if sent else 0, due, m.expires_at_ms, m.created_at_ms, m.trace_id,
-        m.created_at_ms if sent else None,
+        m.created_at_ms if sent else None, m.unsigned, m.unconfirmed,
     )  # fmt: skip
 
 
 _DUE = f"""
 SELECT id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, attempt, expires_at_ms,
-       created_at_ms, trace_id
+       created_at_ms, trace_id, unsigned, unconfirmed
 FROM outbox_message
-WHERE transport = 'mqtt' AND state IN ({_WAITING}) AND due_at_ms <= $1
+WHERE transport = 'mqtt' AND state IN ({_WAITING}) AND finished_at_ms IS NULL AND due_at_ms <= $1
   AND (expires_at_ms IS NULL OR expires_at_ms > $1)
 ORDER BY due_at_ms, id LIMIT $2
 """
 _CLAIM = f"""
 UPDATE outbox_message SET state = 'published', attempt = attempt + 1, due_at_ms = $2, owner = $3,
-                          published_at_ms = coalesce(published_at_ms, $5)
+                          published_at_ms = coalesce(published_at_ms, $5),
+                          finished_at_ms = CASE WHEN unconfirmed THEN $5 ELSE finished_at_ms END
 WHERE id = $1 AND attempt = $4 AND state IN ({_WAITING})
 """
 
@@ -84,13 +88,26 @@ WHERE id = $1 AND attempt = $4 AND state IN ({_WAITING})
 async def claim_due(tx: Statements, *, now_ms: int, owner: str, limit: int = 200) -> None:
     """Claim what is due: the attempt each row was seen with is the fence, so two sweeps never send the same attempt.
 
-    The claimed messages are handed to the door through `tx.queued`.
+    The claimed messages are handed to the door through `tx.queued`. Those that no box confirms are done with that: a
+    crash before they are handed over loses them, because a second copy would be spoken as another payment.
     """
     due = await tx.fetch(_DUE + tx.lock("outbox_message", skip=True), now_ms, limit)
-    await tx.many(
-        _CLAIM, [(row["id"], _due_after(row["attempt"], now_ms), owner, row["attempt"], now_ms) for row in due]
-    )
+    await tx.many(_CLAIM, [_claimed(row, owner, now_ms) for row in due])
     tx.queued.extend(_message(row) for row in due)
+
+
+def _claimed(row: Row, owner: str, now_ms: int) -> tuple[object, ...]:
+    again = None if row["unconfirmed"] else _due_after(row["attempt"], now_ms)
+    return row["id"], again, owner, row["attempt"], now_ms
+
+
+async def put_back(tx: Statements, messages: Sequence[Message], *, now_ms: int) -> None:
+    """These were claimed and could not be handed over after all: those that are sent only once are due again."""
+    await tx.many(
+        "UPDATE outbox_message SET state = 'queued', due_at_ms = $3, finished_at_ms = NULL, published_at_ms = NULL "
+        "WHERE id = $1 AND attempt = $2 AND unconfirmed AND state = 'published'",
+        [(message.id, message.attempt, now_ms) for message in messages if message.unconfirmed],
+    )
 
 
 def _due_after(attempt: int, now_ms: int) -> int:
@@ -112,13 +129,18 @@ def _message(row: Row) -> Message:
         original_id=row["original_id"],
         seq=row["seq"],
         attempt=row["attempt"] + 1,
+        unsigned=bool(row["unsigned"]),
+        unconfirmed=bool(row["unconfirmed"]),
     )
 
 
 async def make_due(tx: Statements, *, recipients: Sequence[str], now_ms: int) -> None:
     """A box is back: what still waits for it goes out with the next sweep."""
+    # SQLite would read all that the box was ever sent; what waits for any box is little.
+    by_index = "INDEXED BY outbox_due" if tx.dialect == "sqlite" else ""
     waiting = await tx.fetch(
-        f"SELECT id FROM outbox_message WHERE recipient_id {tx.among(1)} AND state IN ({_WAITING}) "
+        f"SELECT id FROM outbox_message {by_index} WHERE recipient_id {tx.among(1)} AND transport = 'mqtt' "
+        f"AND state IN ({_WAITING}) AND finished_at_ms IS NULL "
         f"AND (expires_at_ms IS NULL OR expires_at_ms > $2) ORDER BY id {tx.lock('outbox_message')}",
         list(recipients),
         now_ms,
@@ -126,10 +148,32 @@ async def make_due(tx: Statements, *, recipients: Sequence[str], now_ms: int) ->
     await tx.many("UPDATE outbox_message SET due_at_ms = $2 WHERE id = $1", [(row["id"], now_ms) for row in waiting])
 
 
+# By the index `outbox_expiring`, whose words these are. The concatenation keeps a database from reading all that the
+# box was ever sent.
+_UNREPORTED = f"""
+SELECT id, transport, kind, recipient_id, subject_id, original_id, seq, address, body, attempt, expires_at_ms,
+       created_at_ms, trace_id, unsigned, unconfirmed
+FROM outbox_message
+WHERE {_UNFINISHED} AND state = 'received' AND expires_at_ms > $1 AND recipient_id || '' {{among}}
+  AND kind IN ('payment_success', 'payment_digest') ORDER BY id
+"""
+
+
+async def ask_again(tx: Statements, *, recipients: Sequence[str], now_ms: int) -> None:
+    """What these boxes received and never reported played goes to them once more, straight after the commit.
+
+    A broker that was killed takes acks and loses them. A box says no message twice: it answers that it is a duplicate,
+    and when it was played. Nothing is written, so nothing follows if no answer comes.
+    """
+    found = await tx.fetch(_UNREPORTED.format(among=tx.among(2)), now_ms - NO_PLAY_REPORT_MS, list(recipients))
+    tx.queued.extend(_message(row) for row in found)
+
+
 async def waiting_for_birth(tx: Statements, *, now_ms: int) -> list[str]:
     """Recipients of messages that wait for a birth and are still alive."""
     rows = await tx.fetch(
-        "SELECT DISTINCT recipient_id FROM outbox_message WHERE state = 'queued' AND due_at_ms IS NULL "
+        f"SELECT DISTINCT recipient_id FROM outbox_message WHERE transport = 'mqtt' AND state IN ({_WAITING}) "
+        "AND finished_at_ms IS NULL AND state = 'queued' AND due_at_ms IS NULL "
         "AND (expires_at_ms IS NULL OR expires_at_ms > $1)",
         now_ms,
     )
@@ -140,13 +184,14 @@ async def expire(tx: Statements, *, now_ms: int) -> None:
     """What nobody answered in time will not be said; what was received but never reported played has failed."""
     await tx.execute(
         "UPDATE outbox_message SET state = 'expired', due_at_ms = NULL, finished_at_ms = $1 WHERE id IN ("
-        f"SELECT id FROM outbox_message WHERE state IN ({_WAITING}) AND expires_at_ms <= $1 "
+        f"SELECT id FROM outbox_message WHERE {_UNFINISHED} AND state <> 'received' AND expires_at_ms <= $1 "
         f"ORDER BY expires_at_ms {tx.lock('outbox_message', skip=True)})",
         now_ms,
     )
     await tx.execute(
         "UPDATE outbox_message SET state = 'failed', reason = 'no_play_report', finished_at_ms = $1 WHERE id IN ("
-        "SELECT id FROM outbox_message WHERE state = 'received' AND kind = 'payment_success' AND expires_at_ms <= $2 "
+        f"SELECT id FROM outbox_message WHERE {_UNFINISHED} AND state = 'received' "
+        "AND kind IN ('payment_success', 'payment_digest') AND expires_at_ms <= $2 "
         f"ORDER BY expires_at_ms {tx.lock('outbox_message', skip=True)})",
         now_ms,
         now_ms - NO_PLAY_REPORT_MS,
@@ -172,6 +217,7 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str
     state: Delivery
     ms_since_created: int
+    ms_until_played: int | None = None  # by the box's own word, where that can be believed
 
 
 _ANSWERED = """
@@ -255,6 +301,7 @@ def _apply(record: _Record | None, answer: Answer, now_ms: int) -> Hop | None:
         trace_id=record.trace_id,
         state=wanted,
         ms_since_created=now_ms - record.created_at_ms,
+        ms_until_played=None if record.played_at_ms is None else record.played_at_ms - record.created_at_ms,
     )
 
 
@@ -279,14 +326,27 @@ def _believable(played_at_ms: int | None, created_at_ms: int, now_ms: int) -> in
     return now_ms
 
 
+# Ours to send. A webhook waits for its receiver, and is counted by itself (webhooks/deliveries.py).
+_OURS = (
+    f"transport = 'mqtt' AND state IN ({_WAITING}) AND finished_at_ms IS NULL",
+    f"transport = 'mail' AND transport <> 'mqtt' AND state IN ({_WAITING})",
+)
+
+
 async def depth(tx: Statements) -> dict[str, int]:
-    """How many messages still have somewhere to go, by state."""
-    rows = await tx.fetch(f"SELECT state, count(*) AS n FROM outbox_message WHERE state IN ({_WAITING}) GROUP BY state")
-    return {state.value: next((row["n"] for row in rows if row["state"] == state), 0) for state in WAITING}
+    """How many messages to boxes and how many mails still have somewhere to go, by state. What was handed to a box that
+    acknowledges nothing goes nowhere any more."""
+    counts = {state.value: 0 for state in WAITING}
+    for ours in _OURS:
+        for row in await tx.fetch(
+            f"SELECT state, count(*) AS n FROM outbox_message WHERE {ours} AND finished_at_ms IS NULL GROUP BY state"
+        ):
+            counts[row["state"]] += int(row["n"])
+    return counts
 
 
 async def oldest_overdue_ms(tx: Statements, *, now_ms: int) -> int:
-    """How long the message that waits longest for its sending has been due; 0 when none is."""
-    rows = await tx.fetch(f"SELECT min(due_at_ms) AS due FROM outbox_message WHERE state IN ({_WAITING})")
-    due = rows[0]["due"]
-    return 0 if due is None else max(0, now_ms - int(due))
+    """How long the one of them that waits longest for its sending has been due; 0 when none is."""
+    found = [await tx.fetch(f"SELECT min(due_at_ms) AS due FROM outbox_message WHERE {ours}") for ours in _OURS]
+    due = [int(rows[0]["due"]) for rows in found if rows[0]["due"] is not None]
+    return max(0, now_ms - min(due)) if due else 0

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 class Delivery(StrEnum):
     QUEUED = "queued"  # no connection to send it over yet
-    PUBLISHED = "published"  # handed to the broker, which proves nothing
+    PUBLISHED = "published"  # handed to the broker, which proves nothing; the end for a box that answers nothing
     SENT = "sent"  # handed to the broker, and this kind has no answer: a box that missed it asks again
     RECEIVED = "received"  # in the box's journal
     PLAYED = "played"

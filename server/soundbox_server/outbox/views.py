@@ -21,9 +21,12 @@ class NotificationView(TypedDict):
     device_id: str | None
     transaction_id: str | None
     original_event_id: str | None
+    digest_event_id: str | None
     seq: int | None
     status: Annotated[str, among(Delivery)]
     reason: str | None
+    unsigned: bool
+    unconfirmed: bool
     attempts: int
     hops: HopsView
     expires_at: Time | None
@@ -32,15 +35,19 @@ class NotificationView(TypedDict):
 
 def notification(row: OutboxMessage) -> NotificationView:
     """An announcement and when it took each hop; `published` is when we claimed it, to be sent straight after that
-    commit, and the rest is the box's word."""
+    commit, and the rest is the box's word. `unsigned`: whoever reaches the box's topic could have said it;
+    `unconfirmed`: the box answers nothing, so it ends as published and nobody knows whether it was played."""
     return {
         "event_id": row.id,
         "device_id": None if row.reason == "no_device" else row.recipient_id,
         "transaction_id": row.subject_id,
         "original_event_id": row.original_id,
+        "digest_event_id": row.digest_id,
         "seq": row.seq,
         "status": row.state,
         "reason": row.reason,
+        "unsigned": row.unsigned,
+        "unconfirmed": row.unconfirmed,
         "attempts": row.attempt,
         "hops": {
             "queued_at": rfc3339(row.created_at_ms),

@@ -16,12 +16,14 @@ from soundbox_server.payments import suspense
 from soundbox_server.payments.asking import ask_now
 from soundbox_server.payments.locked import charged_by, lock_payment
 from soundbox_server.payments.refunds import (
+    borne_by_merchant,
     fail_refund,
     fits,
     more_than_paid,
     refund_by_reference,
     take_done,
     take_unasked,
+    warn_of_promised,
 )
 from soundbox_server.payments.reports import kept_report
 from soundbox_server.payments.service import Taken
@@ -236,7 +238,7 @@ async def reverse(tx: Statements, payment: Row, *, event_id: str | None, source:
     )
     fee_returned, refunded = int(rows[0]["fee"]), payment["refunded_amount"]
     journal = ledger.reversal(
-        await ledger.captured_by(tx, payment["id"]),
+        await borne_by_merchant(tx, payment),
         payment_id=payment["id"],
         provider_event_id=event_id,
         refunded=refunded,
@@ -246,6 +248,7 @@ async def reverse(tx: Statements, payment: Row, *, event_id: str | None, source:
     await tx.execute(
         "UPDATE payment SET state = $2, reversed_at_ms = $3 WHERE id = $1", payment["id"], state.value, now_ms
     )
+    await warn_of_promised(tx, payment, state, now_ms=now_ms)
     await tx.execute(
         "UPDATE refund SET state = 'failed', error_code = 'PAYMENT_REVERSED', finished_at_ms = $2, ask_at_ms = NULL "
         "WHERE payment_id = $1 AND state = 'requested' AND NOT from_suspense",
@@ -256,7 +259,7 @@ async def reverse(tx: Statements, payment: Row, *, event_id: str | None, source:
     earned = revenue.Entry(
         at_ms=now_ms,
         terminal_id=payment["terminal_id"],
-        provider=attempt["provider"] if attempt else revenue.CASH,
+        provider=attempt["provider"] if attempt else revenue.without_provider(payment["method"]),
         merchant_id=payment["merchant_id"],
         reversals=1,
         reversed_amount=payment["paid_amount"] - refunded,

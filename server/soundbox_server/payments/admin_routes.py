@@ -176,6 +176,7 @@ async def _queue_again(
         trace_id=asked,
         original_id=min(originals.values(), default=None),  # None: it was to be given back unsaid
         originals=originals,
+        policy=merchant.announcement_policy,
     )
     await queue_payment_announcement(tx, [announced], telling=telling, now_ms=clock.now_ms())
 

@@ -20,6 +20,7 @@ ASK_AFTER_S = (30, 60, 120, 300, 900, 3_600, 6 * 3_600)
 ANYWAY = -3  # `asks` below zero: somebody wants to know, whatever the attempt's state; so many tries
 
 _UNANSWERED = before(AttemptState.ACTIVE)
+_ASKED_FOR = (AttemptState.NEW, AttemptState.SUBMITTED)
 _ENDED = (AttemptState.SUCCEEDED, AttemptState.FAILED)
 
 
@@ -45,7 +46,7 @@ async def ask_now(tx: Statements, payment_id: str, *, now_ms: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """An attempt whose provider is to be asked where it stands."""
+    """An attempt whose provider is to be asked where it stands. `aside`: another one is its payment's."""
 
     attempt_id: str
     payment_id: str
@@ -53,11 +54,12 @@ class Question:
     reference: str
     provider_reference: str | None
     method: Method
+    aside: bool = False
 
 
 _DUE = """
 SELECT w.attempt_id, w.asks, a.payment_id, a.provider, a.reference, a.provider_reference, a.state, a.lease_until_ms,
-       p.method, p.expires_at_ms
+       coalesce(a.method, p.method) AS method, p.expires_at_ms, p.current_attempt_id
 FROM charge_watch w JOIN payment_attempt a ON a.id = w.attempt_id JOIN payment p ON p.id = a.payment_id
 WHERE w.ask_at_ms <= $1 ORDER BY w.ask_at_ms LIMIT $2
 """
@@ -69,18 +71,28 @@ async def claim_due(tx: Statements, *, now_ms: int, limit: int) -> list[Question
     over = [row for row in rows if _is_over(row, now_ms)]
     await forget(tx, [row["attempt_id"] for row in over])
     left = [row for row in rows if row not in over]
-    # Somebody waits for the answer to its creation: not now.
-    busy = [row for row in left if row["lease_until_ms"] > now_ms and row["asks"] >= 0]
+    busy = [row for row in left if _is_being_made(row, now_ms)]
     await _put_off(tx, [(row["attempt_id"], row["asks"], row["lease_until_ms"]) for row in busy])
     asked = [row for row in left if row not in busy]
     await _put_off(tx, [(row["attempt_id"], row["asks"] + 1, now_ms + _pause_ms(row["asks"] + 1)) for row in asked])
-    return [_question(row) for row in asked]
+    return [question_of(row, aside=_is_aside(row, now_ms)) for row in asked]
 
 
 def _is_over(row: Row, now_ms: int) -> bool:
     """Asked often enough, with a question after its end; or it has ended, and nobody in particular wants to know."""
     enough = row["asks"] >= len(ASK_AFTER_S) and row["expires_at_ms"] + ASK_AFTER_S[-1] * 1_000 <= now_ms
     return enough or (row["asks"] >= 0 and row["state"] in _ENDED)
+
+
+def _is_being_made(row: Row, now_ms: int) -> bool:
+    """Somebody waits for the answer to its creation: not now. Who is asked before it arrived knows of no charge."""
+    return row["lease_until_ms"] > now_ms and (row["asks"] >= 0 or row["state"] in _ASKED_FOR)
+
+
+def _is_aside(row: Row, now_ms: int) -> bool:
+    """Its payment is paid by another charge, or will be: this one should not be payable any more."""
+    another = row["current_attempt_id"] not in (None, row["attempt_id"])
+    return another and row["lease_until_ms"] <= now_ms
 
 
 def _pause_ms(asks: int) -> int:
@@ -99,14 +111,16 @@ async def forget(tx: Statements, attempt_ids: Sequence[str]) -> None:
 async def questions_of(tx: Statements, payment_id: str) -> list[Question]:
     """All attempts of a payment, the oldest first."""
     rows = await tx.fetch(
-        "SELECT a.id AS attempt_id, a.payment_id, a.provider, a.reference, a.provider_reference, p.method "
+        "SELECT a.id AS attempt_id, a.payment_id, a.provider, a.reference, a.provider_reference, "
+        "coalesce(a.method, p.method) AS method "
         "FROM payment_attempt a JOIN payment p ON p.id = a.payment_id WHERE a.payment_id = $1 ORDER BY a.number",
         payment_id,
     )
-    return [_question(row) for row in rows]
+    return [question_of(row) for row in rows]
 
 
-def _question(row: Row) -> Question:
+def question_of(row: Row, *, aside: bool = False) -> Question:
+    """A row with attempt_id, payment_id, provider, reference, provider_reference and method."""
     return Question(
         attempt_id=row["attempt_id"],
         payment_id=row["payment_id"],
@@ -114,6 +128,7 @@ def _question(row: Row) -> Question:
         reference=row["reference"],
         provider_reference=row["provider_reference"],
         method=at_provider(row["method"]),
+        aside=aside,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import msgspec
 import orjson
 
 from soundbox_server.db import Row, Statements
@@ -24,6 +25,7 @@ from soundbox_server.errors import (
     SoundboxError,
 )
 from soundbox_server.ids import new_id
+from soundbox_server.ledger import service as ledger
 from soundbox_server.payments import qris
 from soundbox_server.payments.asking import watch
 from soundbox_server.payments.figures import count_answer
@@ -58,7 +60,8 @@ class Order:
     """What is to be paid, where and how. `trace_id` follows the payment to the ack of its announcement.
 
     `device_id` with `request_id`, and `order_code` within its merchant, each stand for one payment. `description` has
-    at most 200 characters.
+    at most 200 characters. `life_ms` is how long the payer has, where the method's own is not meant; `promised` is
+    booked beside the money once it comes.
     """
 
     merchant_id: str
@@ -74,6 +77,9 @@ class Order:
     order_code: str | None = None
     description: str | None = None
     payer: Payer = field(default_factory=Payer)
+    life_ms: int | None = None
+    promised: tuple[ledger.Posting, ...] = ()
+    credit_account: str | None = None  # of the ledger: the money is for it, and costs nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +201,7 @@ async def open_charge(tx: Statements, order: Order, *, provider: str, life_ms: i
         return await _resume(tx, payment_id, source=order.source, now_ms=now_ms)
     # Over MQTT the worker takes the lease when it asks.
     leased = order.source != "mqtt"
-    await _insert_attempt(tx, payment_id, provider=provider, number=1, leased=leased, now_ms=now_ms)
+    await insert_attempt(tx, payment_id, provider=provider, number=1, leased=leased, now_ms=now_ms)
     return await find_charge(tx, payment_id)
 
 
@@ -207,15 +213,17 @@ async def store_payment(tx: Statements, order: Order, *, life_ms: int, now_ms: i
     made = await tx.fetch(
         "INSERT INTO payment (id, merchant_id, outlet_id, terminal_id, device_id, request_id, source, method, "
         "order_code, description, payer, qr_mode, amount, currency, state, late, expires_at_ms, created_at_ms, "
-        "trace_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'IDR', 'created', $14, $15, $16, "
-        "$17) ON CONFLICT DO NOTHING RETURNING id",
+        "trace_id, promised) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'IDR', 'created', $14, "
+        "$15, $16, $17, $18) ON CONFLICT DO NOTHING RETURNING id",
         payment_id, order.merchant_id, order.outlet_id, order.terminal_id, order.device_id, order.request_id,
         order.source, str(order.method), order.order_code, order.description, _payer_as_json(order.payer),
         "dynamic" if order.method == Method.QRIS_DYNAMIC else "none", order.amount, False, now_ms + life_ms, now_ms,
-        order.trace_id,
+        order.trace_id, _promised_as_json(order.promised),
     )  # fmt: skip
     if not made:
         return await _made_before(tx, order), True
+    if order.credit_account is not None:
+        await tx.execute("UPDATE payment SET credit_account = $2 WHERE id = $1", payment_id, order.credit_account)
     step = (new_id("pev"), payment_id, now_ms, "payment.created", "created", order.source, order.device_id)
     await insert_steps(tx, [step])
     return payment_id, False
@@ -246,14 +254,22 @@ def _facts(row: Row) -> tuple[object, ...]:
     return row["merchant_id"], row["amount"], row["method"], row["terminal_id"], row["order_code"]
 
 
-async def _insert_attempt(
-    tx: Statements, payment_id: str, *, provider: str, number: int, leased: bool, now_ms: int
+async def insert_attempt(
+    tx: Statements,
+    payment_id: str,
+    *,
+    provider: str,
+    number: int,
+    leased: bool,
+    now_ms: int,
+    method: str | None = None,
 ) -> str:
+    """A charge to be made, which is asked about by and by. Returns its id."""
     attempt_id = new_id("att")
     await tx.execute(
         "INSERT INTO payment_attempt (id, payment_id, number, provider, reference, state, lease_until_ms, "
-        "created_at_ms) VALUES ($1, $2, $3, $4, $5, 'new', $6, $7)",
-        attempt_id, payment_id, number, provider, new_id("ref"), now_ms + LEASE_MS if leased else 0, now_ms,
+        "created_at_ms, method) VALUES ($1, $2, $3, $4, $5, 'new', $6, $7, $8)",
+        attempt_id, payment_id, number, provider, new_id("ref"), now_ms + LEASE_MS if leased else 0, now_ms, method,
     )  # fmt: skip
     await watch(tx, attempt_id, now_ms=now_ms)
     return attempt_id
@@ -261,7 +277,8 @@ async def _insert_attempt(
 
 FIND = """
 SELECT p.id AS payment_id, p.merchant_id, p.terminal_id, p.device_id, p.request_id, p.order_code, p.description,
-       p.source, p.method, p.payer, p.amount, p.state AS payment_state, p.expires_at_ms, p.created_at_ms, p.trace_id,
+       p.source, coalesce(a.method, p.method) AS method, p.payer, p.amount, p.state AS payment_state, p.expires_at_ms,
+       p.created_at_ms, p.trace_id,
        a.id AS attempt_id, a.reference, a.provider, a.state AS attempt_state, a.provider_reference, a.qr_payload,
        a.actions, a.error_code, a.lease_until_ms, m.merchant_code, m.brand_name, m.city, m.postal_code, m.mcc, m.nmid,
        m.criteria
@@ -536,7 +553,7 @@ async def _record_failure(tx: Statements, answered: Answered, *, candidates: Seq
     following = await _next_provider(tx, answered, candidates=candidates)
     if following is not None:
         number, provider = following
-        attempt_id = await _insert_attempt(
+        attempt_id = await insert_attempt(
             tx, pending.payment_id, provider=provider, number=number, leased=True, now_ms=now_ms
         )
         await tx.execute("UPDATE payment SET current_attempt_id = $2 WHERE id = $1", pending.payment_id, attempt_id)
@@ -596,3 +613,12 @@ def stored_failure(pending: Pending) -> SoundboxError:
 def _payer_as_json(payer: Payer) -> str | None:
     given = {name: value for name, value in vars(payer).items() if value is not None}
     return orjson.dumps(given).decode() if given else None
+
+
+def _promised_as_json(promised: Sequence[ledger.Posting]) -> str | None:
+    return msgspec.json.encode(promised).decode() if promised else None
+
+
+def promised_of(stored: str | None) -> tuple[ledger.Posting, ...]:
+    """What a payment's row says is booked beside its money."""
+    return msgspec.json.decode(stored, type=tuple[ledger.Posting, ...]) if stored else ()

@@ -16,6 +16,7 @@ from soundbox_server.providers.base import PaymentReport
 from soundbox_server.providers.registry import Gateways
 
 TakeReport = Callable[..., Awaitable[Any]]  # (report: PaymentReport, *, asked: str)
+Beside = Callable[[Statements, Pending], Awaitable[None]]
 
 
 class ChargeDesk:
@@ -28,29 +29,37 @@ class ChargeDesk:
         self._lives = lives
 
     async def issue(
-        self, order_of: Callable[[Statements], Awaitable[Order]], *, once: Once, show: Callable[[Pending], Response]
+        self,
+        order_of: Callable[[Statements], Awaitable[Order]],
+        *,
+        once: Once,
+        show: Callable[[Pending], Response],
+        opened: Beside | None = None,
+        issued: Beside | None = None,
     ) -> Response:
         """The payment with its charge, as `show` renders it.
 
-        `order_of(tx)` says what is to be paid, in the transaction that stores it. Raises PartnerTimeout (ask again with
-        the same request or order), GatewayError, and whatever `order_of` and `open_charge` raise.
+        `order_of(tx)` says what is to be paid, in the transaction that stores it. What the door books beside it is
+        committed with it: `opened` with its first row, or when it is found again, and `issued` with the charge. Raises
+        PartnerTimeout (ask again with the same request or order), GatewayError, and whatever `order_of` and
+        `open_charge` raise.
         """
         resting = await self._gateways.resting()
-        opened = await self._database.write(lambda tx: self._open(tx, order_of, once, show, resting))
+        pending = await self._database.write(lambda tx: self._open(tx, order_of, once, show, opened, resting))
         failpoints.reached("qr.stored")
-        if isinstance(opened, Response):
-            return opened
+        if isinstance(pending, Response):
+            return pending
         while True:
-            answered, found, response = await self._ask(opened, once, show)
-            if found.attempt_id == opened.attempt_id:
+            answered, found, response = await self._ask(pending, once, show, issued)
+            if found.attempt_id == pending.attempt_id:
                 break
-            opened = found  # the first provider definitely did nothing: the next one is asked
+            pending = found  # the first provider definitely did nothing: the next one is asked
         if answered.error is not None:
             raise answered.error
         return response
 
     async def _ask(
-        self, pending: Pending, once: Once, show: Callable[[Pending], Response]
+        self, pending: Pending, once: Once, show: Callable[[Pending], Response], issued: Beside | None
     ) -> tuple[Answered, Pending, Response]:
         """One provider's answer, and the payment as it stands with it."""
         answered = await charging.ask(self._gateways, pending)
@@ -58,7 +67,9 @@ class ChargeDesk:
         if answered.report is not None:
             await self._take(answered.report)
         candidates = await charging.candidates_for(self._gateways, pending)
-        found, response = await self._database.write(lambda tx: self._record(tx, answered, once, show, candidates))
+        found, response = await self._database.write(
+            lambda tx: self._record(tx, answered, once, show, issued, candidates)
+        )
         failpoints.reached("qr.answer_committed")
         return answered, found, response
 
@@ -71,6 +82,7 @@ class ChargeDesk:
         order_of: Callable[[Statements], Awaitable[Order]],
         once: Once,
         show: Callable[[Pending], Response],
+        opened: Beside | None,
         resting: Collection[str],
     ) -> Response | Pending:
         """What was answered before, or the payment that the provider is still to be asked about."""
@@ -79,9 +91,10 @@ class ChargeDesk:
             return stored
         order = await order_of(tx)
         first = charging.first_provider(self._gateways, order, resting=resting)
-        pending = await charging.open_charge(
-            tx, order, provider=first, life_ms=self._lives.of(order.method), now_ms=now_ms
-        )
+        life_ms = order.life_ms or self._lives.of(order.method)
+        pending = await charging.open_charge(tx, order, provider=first, life_ms=life_ms, now_ms=now_ms)
+        if opened is not None:
+            await opened(tx, pending)
         if pending.answered:
             await keep(tx, once, response := show(pending))
             return response
@@ -95,10 +108,13 @@ class ChargeDesk:
         answered: Answered,
         once: Once,
         show: Callable[[Pending], Response],
+        issued: Beside | None,
         candidates: Sequence[str],
     ) -> tuple[Pending, Response]:
         found = await charging.record_answer(tx, answered, now_ms=clock.now_ms(), candidates=candidates)
         response = show(found)
+        if answered.error is None and issued is not None:
+            await issued(tx, found)
         if answered.error is None:
             await keep(tx, once, response)
         elif found.attempt_id == answered.pending.attempt_id:

@@ -11,8 +11,8 @@ import structlog
 from soundbox_server import clock, failpoints
 from soundbox_server.announcements.service import KeyOf, Telling
 from soundbox_server.db import Database, Statements
-from soundbox_server.errors import PartnerTimeout
-from soundbox_server.payments import asking, charging, dynamic_qr, orphans, refunds, service
+from soundbox_server.errors import Conflict, PartnerTimeout
+from soundbox_server.payments import asking, charging, choosing, dynamic_qr, orphans, refunds, service
 from soundbox_server.payments.charging import Answered, Pending
 from soundbox_server.payments.inquiry import Gateways as ByAccount
 from soundbox_server.payments.inquiry import Inquiry
@@ -155,8 +155,15 @@ class Inquirer:
 
     async def _ask(self, question: asking.Question) -> None:
         try:
-            await self._inquiry.ask(question)
-        except (ProviderRefused, ProviderUnknown) as error:  # there is another time, further on
+            if question.aside:
+                await choosing.settle(self._database, self._inquiry, question)
+            else:
+                await self._inquiry.ask(question)
+        except (
+            ProviderRefused,
+            ProviderUnknown,
+            Conflict,
+        ) as error:  # there is another time, or none is needed
             log.info("charge.not_answered", payment_id=question.payment_id, code=error.code)
         except Exception:
             log.exception("charge.inquiry_failed", payment_id=question.payment_id)

@@ -8,7 +8,7 @@ from soundbox_server.providers.base import Method
 
 
 class PaymentMethod(StrEnum):
-    """Every method of a payment: those that a provider is asked for (`Method`), and two that need no asking."""
+    """Every method of a payment: those that a provider is asked for (`Method`), and three that need no asking."""
 
     QRIS_DYNAMIC = "qris_dynamic"
     QRIS_STATIC = "qris_static"
@@ -23,6 +23,7 @@ class PaymentMethod(StrEnum):
     VA_MANDIRI = "va_mandiri"
     CARD_HOSTED = "card_hosted"
     CASH = "cash"
+    WALLET = "wallet"
 
 
 Source = Literal["mqtt", "device", "pos", "api", "callback"]

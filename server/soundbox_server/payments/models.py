@@ -106,18 +106,24 @@ class Payment(Base):
     resolution: Mapped[str | None]
     reversed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     fee_rounding: Mapped[str | None]
+    promised: Mapped[str | None]  # JSON: postings that its capture books beside the money
+    credit_account: Mapped[str | None]  # whom its money is for, where that is not its merchant: a wallet
 
 
 class PaymentAttempt(Base):
     """One charge at one provider. `reference` is ours, and stands before the provider is asked.
 
     `actions` is JSON of what the payer needs beside `qr_payload`. The highest `number` is the one that counts; the
-    ones before it failed for good, and money that they still bring is money all the same.
+    ones before it failed for good, and money that they still bring is money all the same. Below zero stands what a
+    payer asked to pay by instead: nobody sees it before the charge that counts has been withdrawn (decision 0013).
+
+    `method` is its payment's where it is NULL; once a payer has chosen another, each attempt has its own.
     """
 
     __tablename__ = "payment_attempt"
     __table_args__ = (
         CheckConstraint(f"state IN ({_ATTEMPT_STATES})", name="payment_attempt_state_known"),
+        CheckConstraint(f"method IN ({_METHODS})", name="payment_attempt_method_known"),
         UniqueConstraint("provider", "reference", name="payment_attempt_reference"),
         UniqueConstraint("payment_id", "number", name="payment_attempt_number"),
         Index(
@@ -144,6 +150,7 @@ class PaymentAttempt(Base):
     lease_until_ms: Mapped[int] = mapped_column(BigInteger)
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     answered_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    method: Mapped[str | None]
 
 
 class ProviderEvent(Base):

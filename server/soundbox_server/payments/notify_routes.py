@@ -1,6 +1,7 @@
 """Where providers notify us in their own ways: verified over the raw bytes, applied in groups like any callback, and
 answered as each of them expects, only after the commit."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -10,8 +11,9 @@ from fastapi.responses import Response
 
 from soundbox_server import clock, failpoints, metrics
 from soundbox_server.db import root_cause, will_pass
-from soundbox_server.errors import InvalidSignature, NotFound, Overloaded, SoundboxError
-from soundbox_server.http import read_body, request_id
+from soundbox_server.errors import Conflict, InvalidSignature, NotFound, Overloaded, SoundboxError
+from soundbox_server.http import problems, read_body, request_id
+from soundbox_server.idempotency import Once, is_same
 from soundbox_server.payments.routes import CallbackDesk
 from soundbox_server.payments.state import Outcome
 from soundbox_server.providers import snap_tokens
@@ -68,7 +70,7 @@ async def _notified(request: Request, partner: str, accounts: Sequence[Notifying
         outcome = _refused(refusal)
     else:
         failpoints.reached("callback.verified")
-        outcome = await _take(request, report)
+        outcome = await _take_once(request, account, report, headers, body)
         failpoints.reached("callback.answered")
     metrics.labelled(metrics.callbacks, provider_of(partner), outcome).inc()
     log.info("callback.answered", partner=account.name, outcome=outcome, code=refusal.code if refusal else None)
@@ -98,6 +100,26 @@ def _refused(refusal: SoundboxError | None) -> CallbackOutcome:
     if isinstance(refusal, TokenRefused):
         return "token_refused"
     return "forged" if isinstance(refusal, InvalidSignature) else "unreadable"
+
+
+async def _take_once(
+    request: Request, account: Notifying, report: Report, headers: Mapping[str, str], body: bytes
+) -> CallbackOutcome:
+    """SNAP gives each notification of a day a name of its own. What comes under a name that was used for something else
+    is told so with 409, and taken all the same: the name is not signed, and the money is."""
+    now_ms = clock.now_ms()
+    key = account.delivery_key(headers, now_ms=now_ms) if isinstance(account, SnapProvider) else None
+    if key is not None:
+        named = Once(scope="snap notification", key=key, body_sha256=hashlib.sha256(body).hexdigest())
+        try:
+            same = await request.app.state.database.write(lambda tx: is_same(tx, named, now_ms=now_ms))
+        except Exception as error:
+            if not will_pass(root_cause(error)):
+                raise
+            return "unavailable"
+        taken = await _take(request, report)
+        return taken if same or taken == "unavailable" else "conflict"
+    return await _take(request, report)
 
 
 async def _take(request: Request, report: Report) -> CallbackOutcome:
@@ -136,6 +158,7 @@ def _operation(name: str, who: str, about: str, *, example: dict[str, Any], head
     parameters: list[dict[str, Any]] = [
         {"name": header, "in": "header", "required": True, "schema": {"type": "string"}} for header in headers
     ]
+    also = {str(status): said for status, said in problems(Conflict).items()} if name == "snap_notify" else {}
     if name.startswith("snap"):
         parameters.append({"name": "partner", "in": "path", "required": True, "schema": {"type": "string"}})
     return {
@@ -145,7 +168,7 @@ def _operation(name: str, who: str, about: str, *, example: dict[str, Any], head
         "operationId": name,
         "parameters": parameters,
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ANY, "example": example}}},
-        "responses": {status: dict(answers) for status in ("200", "400", "401", "503")},
+        "responses": {status: dict(answers) for status in ("200", "400", "401", "503")} | also,
     }
 
 

@@ -16,7 +16,7 @@ from soundbox_server.errors import Conflict, IllegalTransition, InvalidAmount, N
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
 from soundbox_server.payments.locked import charged_by, lock_payment
-from soundbox_server.payments.methods import at_provider
+from soundbox_server.payments.methods import PaymentMethod, at_provider
 from soundbox_server.payments.state import (
     PENDING,
     TRANSITIONS,
@@ -102,6 +102,10 @@ async def request_refund(
     payment = await lock_payment(tx, payment_id)
     if PaymentState(payment["state"]) not in (PaymentState.PAID, PaymentState.PARTIALLY_REFUNDED):
         raise IllegalTransition("Only what is paid can be refunded.", state=payment["state"])
+    if payment["credit_account"] is not None:
+        raise Conflict("This money is in a wallet, and leaves it only by its owner's will.")
+    if payment["promised"] is not None:
+        raise Conflict("Tokens were issued for this money. Take them back first.")
     left = await _left(tx, payment)
     if not left:
         raise Conflict("All of this payment went back, or is on its way.", left=0)
@@ -145,6 +149,33 @@ def require_able(able: Mapping[str, Capabilities], provider: str | None, *, part
         raise Conflict(f"This payment's provider cannot refund {what}.", provider=provider)
 
 
+async def refund_transfer(
+    tx: Statements, payment_id: str, *, amount: int | None, reason: str, requested_by: str | None, now_ms: int
+) -> tuple[str, int]:
+    """Give back so much, or all that is left, of what was paid from wallet to wallet: at once, for nobody has to be
+    asked. Returns the refund's id and its amount.
+
+    That the payee's wallet holds it is the caller's to look at, under the wallet's lock. Raises IllegalTransition for
+    what is not paid, InvalidAmount for more than is left, Conflict where nothing is.
+    """
+    payment = await lock_payment(tx, payment_id)
+    if PaymentState(payment["state"]) not in (PaymentState.PAID, PaymentState.PARTIALLY_REFUNDED):
+        raise IllegalTransition("Only what is paid can be refunded.", state=payment["state"])
+    left = await _left(tx, payment)
+    wanted = left if amount is None else amount
+    if wanted > left:
+        raise InvalidAmount("More than what is left of this payment.", amount=wanted, left=left)
+    new = NewRefund(
+        payment_id=payment_id, attempt_id=None, provider=None, origin="person", amount=wanted, reason=reason,
+        requested_by=requested_by, asked=False,
+    )  # fmt: skip
+    (refund_id,) = await insert_refunds(tx, [new], now_ms=now_ms)
+    source = requested_by or "system"
+    await step(tx, payment_id, "refund.requested", payment["state"], source=source, detail=str(wanted), now_ms=now_ms)
+    await _finish(tx, payment, await _refund(tx, refund_id), source=source, now_ms=now_ms)
+    return refund_id, wanted
+
+
 async def _left(tx: Statements, payment: Row) -> int:
     rows = await tx.fetch(
         f"SELECT coalesce(sum(amount), 0) AS pending FROM refund WHERE payment_id = $1 AND state IN ({_PENDING}) "
@@ -174,7 +205,7 @@ class Due:
 _CLAIM = f"""
 SELECT r.id, r.payment_id, r.provider, r.reference AS refund_reference, r.amount, r.reason, r.state, r.asks,
        a.reference, a.provider_reference, p.paid_amount, p.amount AS asked_amount, p.rrn,
-       p.method
+       coalesce(a.method, p.method) AS method
 FROM refund r JOIN payment_attempt a ON a.id = r.attempt_id JOIN payment p ON p.id = r.payment_id
 WHERE r.ask_at_ms <= $1 AND r.lease_until_ms <= $1 AND r.state IN ({_PENDING}) ORDER BY r.ask_at_ms, r.id LIMIT $2
 """
@@ -405,6 +436,17 @@ async def _finish(
     await step(tx, payment["id"], "refund.done", state, source=source, detail=str(refund["amount"]), now_ms=now_ms)
 
 
+async def borne_by_merchant(tx: Statements, payment: Row) -> tuple[ledger.Posting, ...]:
+    """The postings of a capture, as what takes them back sees them. What was put into a wallet may be spent: the
+    merchant that took it in, the platform's own, bears what a provider takes back, and a wallet is never negative."""
+    captured = await ledger.captured_by(tx, payment["id"])
+    if payment["credit_account"] is None or payment["method"] == PaymentMethod.WALLET:
+        return captured
+    taken, *priced = captured
+    merchant = f"merchant_payable:{payment['merchant_id']}"
+    return (ledger.Posting(taken.source, merchant, taken.amount, taken.unit), *priced)
+
+
 async def _fee_returned(tx: Statements, payment: Row, refund: Row) -> int:
     """The part of the fee that comes back, so that the parts of several refunds add up to the whole."""
     if not refund["returns_fee"] or not payment["fee_amount"] or payment["state"] == PaymentState.REVERSED:
@@ -417,9 +459,19 @@ async def _fee_returned(tx: Statements, payment: Row, refund: Row) -> int:
     return int((2 * payment["fee_amount"] * gone + paid) // (2 * paid) - rows[0]["returned"])
 
 
+async def warn_of_promised(tx: Statements, payment: Row, state: PaymentState, *, now_ms: int) -> None:
+    """Money went back for which something else was booked, tokens say: an operator takes that back, for it may be used
+    by now."""
+    if payment["promised"] is not None:
+        await raise_alert(
+            tx, "payment.promised_kept", ("transaction", payment["id"]), severity=Severity.CRITICAL,
+            facts={"state": state.value, "promised": payment["promised"]}, now_ms=now_ms,
+        )  # fmt: skip
+
+
 async def _book(tx: Statements, payment: Row, refund: Row, *, fee_returned: int, now_ms: int) -> PaymentState:
     journal = ledger.refund(
-        await ledger.captured_by(tx, payment["id"]),
+        await borne_by_merchant(tx, payment),
         payment_id=payment["id"],
         refund_id=refund["id"],
         amount=refund["amount"],
@@ -431,6 +483,7 @@ async def _book(tx: Statements, payment: Row, refund: Row, *, fee_returned: int,
     await tx.execute(
         "UPDATE payment SET state = $2, refunded_amount = $3 WHERE id = $1", payment["id"], state.value, gone
     )
+    await warn_of_promised(tx, payment, state, now_ms=now_ms)
     if state is PaymentState.REVERSED:  # it went back twice
         await raise_alert(
             tx, "refund.after_reversal", ("transaction", payment["id"]), severity=Severity.CRITICAL,
@@ -439,7 +492,7 @@ async def _book(tx: Statements, payment: Row, refund: Row, *, fee_returned: int,
     earned = revenue.Entry(
         at_ms=now_ms,
         terminal_id=payment["terminal_id"],
-        provider=refund["provider"] or revenue.CASH,
+        provider=refund["provider"] or revenue.without_provider(payment["method"]),
         merchant_id=payment["merchant_id"],
         refunds=1,
         refunded_amount=refund["amount"],

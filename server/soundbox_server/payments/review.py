@@ -13,11 +13,12 @@ from soundbox_server.clock import jakarta_day
 from soundbox_server.db import Row, Statements
 from soundbox_server.errors import Conflict, FeeRuleMissing, IllegalTransition
 from soundbox_server.fees.service import terms_of
-from soundbox_server.fees.terms import ROUNDING, Payee, Rate, fee
+from soundbox_server.fees.terms import FREE, ROUNDING, Payee, Rate, fee
 from soundbox_server.ledger import service as ledger
 from soundbox_server.payments import suspense
 from soundbox_server.payments.adjustments import pending_from_suspense, reverse
-from soundbox_server.payments.locked import charged_by, lock_payment
+from soundbox_server.payments.charging import promised_of
+from soundbox_server.payments.locked import lock_payment
 from soundbox_server.payments.refunds import NewRefund, insert_refunds, require_able
 from soundbox_server.payments.reports import read_kept
 from soundbox_server.payments.service import paid_at
@@ -117,8 +118,12 @@ async def _accept(
         merchant_id=payment["merchant_id"],
         gross=gross,
         fee=cost,
+        credit=payment["credit_account"],
     )
-    await ledger.post(tx, [journal], now_ms=now_ms)
+    journals = [journal]
+    if payment["promised"] is not None and gross >= payment["amount"]:  # who paid less was promised nothing
+        journals.append(ledger.promised(promised_of(payment["promised"]), payment_id=payment["id"]))
+    await ledger.post(tx, journals, now_ms=now_ms)
     await tx.execute(
         "UPDATE payment SET state = $2, review_reason = NULL, resolution = 'accepted', paid_amount = $3, "
         "fee_amount = $4, fee_bps = $5, fee_version = $6, fee_rounding = $7, paid_at_ms = $8, captured_at_ms = $9, "
@@ -136,6 +141,7 @@ async def _accept(
         paid_at_ms=at_ms,
         trace_id=payment["trace_id"],
         too_late_to_say=now_ms - at_ms > late_report_ms,
+        policy=payment["announcement_policy"],
     )
     await queue_payment_announcement(tx, [announced], telling=telling, now_ms=now_ms)
     earned = revenue.Entry(
@@ -146,12 +152,15 @@ async def _accept(
         payments=1,
         gross_amount=gross,
         fee_amount=cost,
+        wallet_amount=0 if payment["credit_account"] is None else gross,
     )
     await revenue.add(tx, [earned])
 
 
 async def _rate(tx: Statements, payment: Row, *, gross: int, at_ms: int) -> Rate:
     """What it costs, by the day it was paid on. Raises FeeRuleMissing."""
+    if payment["credit_account"] is not None:
+        return FREE
     terms = await terms_of(tx, [payment["version_id"]])
     payee = Payee(payment["merchant_id"], payment["fee_category"], payment["criteria"])
     rate = terms[payment["version_id"]].rate(payee, day=jakarta_day(at_ms), amount=gross)
@@ -171,12 +180,30 @@ async def _last_report(tx: Statements, payment_id: str) -> PaymentReport | None:
 
 
 async def _mark_attempt(tx: Statements, payment_id: str, provider: str) -> None:
+    """The charge that brought the money is its payment's from now on: what comes by another one came twice."""
+    attempt = await _kept_by(tx, payment_id, provider)
+    if attempt is None:
+        return
+    await tx.execute("UPDATE payment_attempt SET state = 'succeeded' WHERE id = $1", attempt["id"])
     await tx.execute(
-        "UPDATE payment_attempt SET state = 'succeeded' WHERE id = ("
-        "SELECT id FROM payment_attempt WHERE payment_id = $1 AND provider = $2 ORDER BY number DESC LIMIT 1)",
+        "UPDATE payment SET current_attempt_id = $2, method = coalesce($3, method) "
+        "WHERE id = $1 AND current_attempt_id IS NOT NULL",
+        payment_id, attempt["id"], attempt["method"],
+    )  # fmt: skip
+
+
+async def _kept_by(tx: Statements, payment_id: str, provider: str) -> Row | None:
+    """The charge under which the money came that is kept apart, or else this provider's last one."""
+    rows = await tx.fetch(
+        "SELECT a.id, a.method, a.provider FROM payment_attempt a LEFT JOIN provider_event e "
+        "ON e.payment_id = a.payment_id AND e.provider = a.provider AND e.reference = a.reference AND EXISTS ("
+        "SELECT 1 FROM journal j WHERE j.provider_event_id = e.id AND j.kind = 'suspense') "
+        "WHERE a.payment_id = $1 AND a.provider = $2 "
+        "ORDER BY coalesce(e.received_at_ms, 0) DESC, a.number DESC LIMIT 1",
         payment_id,
         provider,
     )
+    return rows[0] if rows else None
 
 
 async def _refund(
@@ -191,8 +218,8 @@ async def _refund(
 ) -> None:
     """Back through the provider; until it is done, or where it fails, the transaction stays in the queue."""
     provider, amount = _only(kept)
-    attempt = await charged_by(tx, payment["id"])
-    if attempt is None or attempt["provider"] != provider:
+    attempt = await _kept_by(tx, payment["id"], provider)
+    if attempt is None:
         raise Conflict("The provider does not know this money by a charge of ours.", provider=provider)
     require_able(able, provider, partial=amount < payment["amount"])
     new = NewRefund(

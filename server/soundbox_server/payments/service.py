@@ -19,6 +19,7 @@ from soundbox_server.alerts.state import Severity
 from soundbox_server.announcements.service import (
     Announced,
     Telling,
+    is_for_outlet,
     listeners_at,
     listeners_of,
     queue_for_listeners,
@@ -27,10 +28,11 @@ from soundbox_server.announcements.service import (
 from soundbox_server.clock import jakarta_day
 from soundbox_server.db import Query, Row, Statements
 from soundbox_server.fees.service import terms_of
-from soundbox_server.fees.terms import ROUNDING, Payee, Rate, Terms, fee
+from soundbox_server.fees.terms import FREE, ROUNDING, Payee, Rate, Terms, fee
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
-from soundbox_server.payments import figures, static_payments, suspense
+from soundbox_server.payments import figures, news, static_payments, suspense
+from soundbox_server.payments.charging import promised_of
 from soundbox_server.payments.received import Received as Received
 from soundbox_server.payments.refunds import NewRefund, insert_refunds
 from soundbox_server.payments.reports import kept_report
@@ -47,6 +49,7 @@ from soundbox_server.payments.state import (
 from soundbox_server.payments.timeline import insert_steps as insert_steps
 from soundbox_server.providers.base import PaymentReport
 from soundbox_server.revenue import service as revenue
+from soundbox_server.webhooks.service import PAYMENT_HEARD
 
 NOT_APPROVED = "merchant_not_approved"
 NO_RATE = "fee_rule_missing"
@@ -91,8 +94,15 @@ class _Locked:
     paid_amount: int | None = None
     resolution: str | None = None
     late_policy: str = "accept"
+    announcement_policy: str = "terminal"
     current_attempt_id: str | None = None
+    changing: bool = False  # the payer chose another way, and what was shown is being withdrawn
+    heard: bool = False  # by others, through webhooks
+    promised: str | None = None
+    credit_account: str | None = None
     attempts: dict[str, str] = field(default_factory=dict)  # their ids by provider and reference
+    methods: dict[str, str | None] = field(default_factory=dict)  # their own, where the payer chose among several
+    paid_by: str | None = None
 
     @classmethod
     def of(cls, row: Row, terms: Mapping[str, Terms]) -> "_Locked":
@@ -121,7 +131,13 @@ class _Locked:
             paid_amount=row["paid_amount"],
             resolution=row["resolution"],
             late_policy=row["late_policy"],
+            announcement_policy=row["announcement_policy"],
             current_attempt_id=row["current_attempt_id"],
+            changing=bool(row["changing"]),
+            heard=bool(row["heard"]),
+            promised=row["promised"],
+            credit_account=row["credit_account"],
+            methods={row["attempt_id"]: row["attempt_method"]},
         )
 
     @property
@@ -130,14 +146,27 @@ class _Locked:
         return self.paid_at_ms is not None
 
     def rate(self, at_ms: int) -> Rate | None:
-        """What it costs when it is paid at that moment."""
+        """What it costs when it is paid at that moment: nothing, where the money is not its merchant's."""
+        if self.credit_account is not None:
+            return FREE
         return self.terms.rate(self.payee, day=jakarta_day(at_ms), amount=self.amount)
+
+    def facts(self) -> news.Facts:
+        """What this group may have changed of what others hear."""
+        return ({"method": self.paid_by} if self.paid_by else {}) | {
+            "late": self.late,
+            "paid_amount": self.paid_amount,
+            "fee_amount": self.fee_amount if self.captured else None,
+            "issuer": self.issuer,
+            "paid_at_ms": self.paid_at_ms,
+        }
 
     def row(self) -> tuple[object, ...]:
         priced = (self.fee_amount, self.fee_bps, self.fee_version) if self.captured else (None,) * 3
         return (
             self.id, self.state.value, self.late, self.review_reason, *priced, self.issuer, self.rrn, self.paid_at_ms,
             self.captured_at_ms, self.paid_amount, self.current_attempt_id, ROUNDING if self.captured else None,
+            self.paid_by,
         )  # fmt: skip
 
 
@@ -148,6 +177,7 @@ class _Group:
     now_ms: int
     payments: dict[str, _Locked]
     taken: dict[tuple[str, str, str], Taken]
+    heard: Mapping[str, news.Facts]  # the payments of which others hear
     events: list[tuple[object, ...]] = field(default_factory=list)
     orphans: list[tuple[tuple[object, ...], ledger.Journal | None]] = field(default_factory=list)
     journals: list[ledger.Journal] = field(default_factory=list)
@@ -171,7 +201,8 @@ async def take_reports(
     reports, payments, rows, listeners = await look(tx, reports, by_provider, now_ms=now_ms)
     failpoints.reached("callback.looked")
     taken = {_key(row): Taken(outcome=Outcome(row["outcome"]), payment_id=row["payment_id"]) for row in rows}
-    group = _Group(now_ms=now_ms, payments=payments, taken=taken)
+    heard = await news.facts_of(tx, {payment.id for payment in payments.values() if payment.heard})
+    group = _Group(now_ms=now_ms, payments=payments, taken=taken, heard=heard)
     outcomes = [_take(group, received, late_report_ms) for received in reports]
     if not _only_captures(group):
         tx.require_locks()
@@ -196,8 +227,7 @@ async def _lock_and_look(
         await _lock_payments(tx, provider, by_provider[provider], payments)
     reports = await _of_static_qr(tx, reports, payments, now_ms=now_ms)
     # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
-    listening = listeners_at(tx, {p.terminal_id for p in payments.values() if not p.captured})
-    rows, listeners = await tx.fetch_all(_seen(tx, by_provider), listening)
+    rows, listeners = await tx.fetch_all(_seen(tx, by_provider), _listening(tx, payments))
     return reports, payments, rows, listeners
 
 
@@ -212,7 +242,17 @@ async def _look(tx: Statements, reports: Sequence[Received], by_provider: _ByPro
     await _add(tx, payments, provider, found)
     if any(f"{provider}:{report.partner_reference}" not in payments for report in spoken_of):
         tx.require_locks()  # static QR's, whose payment is made first, or nobody's
+    if any(is_for_outlet(payment.announcement_policy) for payment in payments.values()):
+        sql, args = _listening(tx, payments)
+        listeners = await tx.fetch(sql, *args)
     return reports, payments, rows, listeners
+
+
+def _listening(tx: Statements, payments: Mapping[str, _Locked]) -> Query:
+    """The boxes that hear of what may now be paid, or more."""
+    unpaid = [payment for payment in payments.values() if not payment.captured]
+    outlets = any(is_for_outlet(payment.announcement_policy) for payment in unpaid)
+    return listeners_at(tx, {payment.terminal_id for payment in unpaid}, outlets=outlets)
 
 
 def _only_captures(group: _Group) -> bool:
@@ -221,11 +261,16 @@ def _only_captures(group: _Group) -> bool:
     return not group.orphans and len(group.events) == len(group.announced) == len(group.changed)
 
 
-_LOCKED = """
-SELECT p.id, {version} AS row_version, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late,
+_LOCKED = f"""
+SELECT p.id, {{version}} AS row_version, p.state, p.amount, p.merchant_id, p.terminal_id, p.rrn, p.trace_id, p.late,
        p.review_reason, p.paid_at_ms, p.captured_at_ms, p.fee_amount, p.fee_bps, p.fee_version, p.issuer, p.qr_mode,
-       p.paid_amount, p.resolution, p.current_attempt_id, a.id AS attempt_id, a.reference, m.brand_name,
-       m.status AS merchant_status, m.late_policy, m.criteria, m.fee_category, f.version_id
+       p.paid_amount, p.resolution, p.current_attempt_id, p.promised, p.credit_account, a.id AS attempt_id, a.reference,
+       p.current_attempt_id IS NOT NULL AND EXISTS (
+           SELECT 1 FROM payment_attempt o
+           WHERE o.payment_id = p.id AND o.number < 0 AND o.state NOT IN ('succeeded', 'failed', 'expired')
+       ) AS changing, a.method AS attempt_method, m.brand_name,
+       m.status AS merchant_status, m.late_policy, m.announcement_policy, m.criteria, m.fee_category,
+       f.version_id, {PAYMENT_HEARD} AS heard
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
 JOIN merchant m ON m.id = p.merchant_id
@@ -258,6 +303,7 @@ async def _add(tx: Statements, payments: dict[str, _Locked], provider: str, rows
         payment = known.setdefault(row["id"], _Locked.of(row, terms))
         key = f"{provider}:{row['reference']}"
         payment.attempts[key] = row["attempt_id"]
+        payment.methods[row["attempt_id"]] = row["attempt_method"]
         payments[key] = payment
 
 
@@ -291,11 +337,12 @@ async def take_found(
     sql = _LOCK_FOUND.format(version=tx.version("p"), lock=tx.lock("p"))
     rows = await tx.fetch(sql, received.report.provider, payment_id)
     payment = _Locked.of(rows[0], await terms_of(tx, {rows[0]["version_id"]}))
-    group = _Group(now_ms=now_ms, payments={}, taken={})
+    heard = await news.facts_of(tx, [payment.id] if payment.heard else [])
+    group = _Group(now_ms=now_ms, payments={}, taken={}, heard=heard)
     attempt_id = rows[0]["attempt_id"]
     outcome, reason = _decide(payment, attempt_id, received.report, now_ms)
     _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
-    group.journals = [journal for journal in group.journals if journal.kind == "capture"]
+    group.journals = [journal for journal in group.journals if journal.kind != "suspense"]
     if group.journals:
         kept = (await suspense.held(tx, payment_id)).get(received.report.provider, 0)
         if amount := min(kept, payment.amount):
@@ -354,7 +401,7 @@ def _decide(payment: _Locked, attempt_id: str, report: PaymentReport, now_ms: in
     if report.status == "pending":
         return Outcome.IGNORED, "pending_says_nothing"
     if report.status in ("failed", "expired"):
-        if another:  # the payment was asked for again, elsewhere or anew
+        if another or payment.changing:  # the payment was asked for again, elsewhere or anew, or is about to be
             return Outcome.IGNORED, "attempt_superseded"
         return (Outcome.APPLIED, None) if payment.state in OPEN else (Outcome.IGNORED, f"already_{payment.state}")
     if report.amount_idr != (payment.paid_amount or payment.amount) or report.currency != "IDR":
@@ -420,6 +467,7 @@ def _pay(
     group.changed[payment.id] = payment
     if payment.current_attempt_id is not None:
         payment.current_attempt_id = attempt_id  # the one that was paid, though another was asked for since
+        payment.paid_by = payment.methods.get(attempt_id)
     group.attempts.append((attempt_id, "succeeded", report.provider_transaction_id or ""))
     group.journals.append(
         ledger.capture(
@@ -429,8 +477,11 @@ def _pay(
             merchant_id=payment.merchant_id,
             gross=payment.amount,
             fee=payment.fee_amount,
+            credit=payment.credit_account,
         )
     )
+    if payment.promised is not None:
+        group.journals.append(ledger.promised(promised_of(payment.promised), payment_id=payment.id))
     group.earned.append(
         revenue.Entry(
             at_ms=payment.paid_at_ms,
@@ -440,10 +491,13 @@ def _pay(
             payments=1,
             gross_amount=payment.amount,
             fee_amount=payment.fee_amount,
+            wallet_amount=0 if payment.credit_account is None else payment.amount,
         )
     )
     _step(group, payment, "payment.paid_late" if payment.late else "payment.paid", report.provider, clock_note)
-    if payment.late and payment.late_policy == "refund":  # it was the merchant's for a moment, and is never said
+    # It was the merchant's for a moment, and is never said. What is somebody else's is not for the merchant to refuse.
+    somebody_elses = payment.credit_account is not None or payment.promised is not None
+    if payment.late and payment.late_policy == "refund" and not somebody_elses:
         group.refunds.append(_given_back(payment, attempt_id, report))
         _step(group, payment, "refund.requested", "late_policy", str(payment.amount))
         return
@@ -456,6 +510,7 @@ def _pay(
             paid_at_ms=payment.paid_at_ms,
             trace_id=payment.trace_id,
             too_late_to_say=group.now_ms - payment.paid_at_ms > late_report_ms,
+            policy=payment.announcement_policy,
         )
     )
 
@@ -535,7 +590,7 @@ ON CONFLICT (provider, event_key, body_sha256) DO NOTHING
 _UPDATE_PAYMENT = """
 UPDATE payment SET state = $2, late = $3, review_reason = $4, fee_amount = $5, fee_bps = $6, fee_version = $7,
                    issuer = $8, rrn = $9, paid_at_ms = $10, captured_at_ms = $11, paid_amount = $12,
-                   current_attempt_id = $13, fee_rounding = $14
+                   current_attempt_id = $13, fee_rounding = $14, method = coalesce($15, method)
 WHERE id = $1
 """
 
@@ -561,7 +616,8 @@ async def _write(tx: Statements, group: _Group) -> None:
     )
     await ledger.post(tx, group.journals, now_ms=group.now_ms)
     await insert_refunds(tx, group.refunds, now_ms=group.now_ms)
-    await insert_steps(tx, group.steps)
+    heard = {one: {**facts, **group.changed[one].facts()} for one, facts in group.heard.items() if one in group.changed}
+    await insert_steps(tx, group.steps, heard=heard)
 
 
 async def _alert(tx: Statements, group: _Group) -> None:

@@ -1,5 +1,7 @@
 """Taking a bank's word for what became of a payout: once for each report, in whatever order they come."""
 
+from collections.abc import Awaitable, Callable
+
 from soundbox_server.alerts.service import raise_alert
 from soundbox_server.alerts.state import Severity
 from soundbox_server.db import Row, Statements
@@ -10,6 +12,7 @@ from soundbox_server.providers.base import PayoutReport
 
 Taken = tuple[EventOutcome, str | None]  # and the payout's id; None for an orphan
 Judged = tuple[EventOutcome, str | None]  # and why
+Elsewhere = Callable[..., Awaitable[Judged | None]]  # (tx, report, *, now_ms): of transfers that are no payouts
 _LIVE = ", ".join(f"'{state}'" for state in LIVE)
 _SENT = (PayoutState.SUBMITTED, PayoutState.UNKNOWN)
 
@@ -21,8 +24,11 @@ ON CONFLICT (bank, event_key, body_sha256) DO NOTHING RETURNING id
 """
 
 
-async def take(tx: Statements, report: PayoutReport, *, request_id: str, now_ms: int) -> Taken:
-    """Store the report and do what it says. One that was stored before changes nothing, and gets its old outcome."""
+async def take(
+    tx: Statements, report: PayoutReport, *, request_id: str, now_ms: int, elsewhere: Elsewhere | None = None
+) -> Taken:
+    """Store the report and do what it says. One that was stored before changes nothing, and gets its old outcome.
+    `elsewhere` is asked about transfers that are no payouts."""
     payout = await _locked(tx, report)
     event_id = new_id("pye")
     stands = await tx.fetch(
@@ -31,6 +37,12 @@ async def take(tx: Statements, report: PayoutReport, *, request_id: str, now_ms:
     )  # fmt: skip
     if not stands:
         return await _seen(tx, report)
+    if payout is None and elsewhere and (judged := await elsewhere(tx, report, now_ms=now_ms)):
+        outcome, reason = judged
+        await tx.execute(
+            "UPDATE payout_event SET outcome = $2, reason = $3 WHERE id = $1", event_id, outcome.value, reason
+        )
+        return outcome, None
     if payout is None:
         await _unknown(tx, report, now_ms=now_ms)
         return EventOutcome.ORPHAN, None

@@ -319,7 +319,10 @@ async def payout_callback(request: Request) -> Response:
     report = bank.read_callback(headers, body, now_ms=now_ms)
     database: db.Database = request.app.state.database
     asked = request_id(request)
-    outcome, payout_id = await database.write(lambda tx: reports.take(tx, report, request_id=asked, now_ms=now_ms))
+    elsewhere = request.app.state.other_transfers
+    outcome, payout_id = await database.write(
+        lambda tx: reports.take(tx, report, request_id=asked, now_ms=now_ms, elsewhere=elsewhere)
+    )
     log.info(
         "payout_callback.taken",
         bank=report.provider, event_id=report.event_id, payout_id=payout_id, outcome=outcome.value,

@@ -27,6 +27,7 @@ from soundbox_server.payouts.state import PENDING, PayoutMode, PayoutState, requ
 from soundbox_server.providers.banks import Bank, TransferRequest, TransferStatus
 from soundbox_server.providers.base import ProviderRefused, ProviderUnknown, ProviderUnreachable
 from soundbox_server.settlements.state import SettlementState, require_settlement
+from soundbox_server.webhooks.service import HEARD, Event, tell
 
 LEASE_MS = 30_000  # how long one process may take to get the bank's answer
 ASK_AFTER_S = (2, 5, 15, 60, 300, 900, 3_600)  # after each question without an end; the last one repeats
@@ -332,6 +333,7 @@ async def succeed(
     await _move(tx, settlement["id"], SettlementState.PAYING, SettlementState.PAID, now_ms=now_ms)
     for kind in ("payout.failed", "payout.stuck"):
         await clear(tx, kind, ("settlement", settlement["id"]), now_ms=now_ms)
+    await _tell(tx, "settlement.paid", payout, SettlementState.PAID, now_ms=now_ms)
 
 
 async def _journal(tx: Statements, payout: Row) -> ledger.Journal:
@@ -354,6 +356,7 @@ async def fail(tx: Statements, settlement: Row, payout: Row, *, code: str, now_m
     await _move(tx, settlement["id"], settlement["state"], SettlementState.FAILED, now_ms=now_ms)
     await clear(tx, "payout.stuck", ("settlement", settlement["id"]), now_ms=now_ms)
     await alert(tx, "payout.failed", payout, {"code": code}, severity=Severity.WARNING, now_ms=now_ms)
+    await _tell(tx, "payout.failed", payout, SettlementState.FAILED, code=code, now_ms=now_ms)
 
 
 async def reverse(tx: Statements, settlement: Row, payout: Row, *, now_ms: int) -> None:
@@ -367,6 +370,35 @@ async def reverse(tx: Statements, settlement: Row, payout: Row, *, now_ms: int) 
     await ledger.post(tx, [back], now_ms=now_ms)
     await _move(tx, settlement["id"], settlement["state"], SettlementState.FAILED, now_ms=now_ms)
     await alert(tx, "payout.failed", payout, {"code": "REVERSED"}, severity=Severity.CRITICAL, now_ms=now_ms)
+    await _tell(tx, "payout.failed", payout, SettlementState.FAILED, code="REVERSED", now_ms=now_ms)
+
+
+async def _tell(
+    tx: Statements, kind: str, payout: Row, state: SettlementState, *, code: str | None = None, now_ms: int
+) -> None:
+    """Let the merchant's own programs hear of it (webhooks/)."""
+    rows = await tx.fetch(
+        f"SELECT m.organisation_id FROM merchant m WHERE m.id = $1 AND {HEARD}", payout["merchant_id"]
+    )
+    if not rows:
+        return
+    data: dict[str, object] = {
+        "settlement_id": payout["settlement_id"],
+        "merchant_id": payout["merchant_id"],
+        "net_amount": payout["amount"],
+        "status": state.value,
+        "payout_id": payout["id"],
+        "payout_mode": payout["mode"],
+        "code": code,
+    }
+    event = Event(
+        type=kind,
+        organisation_id=rows[0]["organisation_id"],
+        merchant_id=payout["merchant_id"],
+        at_ms=now_ms,
+        data=data,
+    )
+    await tell(tx, [event])
 
 
 async def alert(

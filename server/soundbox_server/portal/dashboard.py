@@ -20,11 +20,12 @@ from soundbox_server.settlements.state import SettlementState
 
 class TakingsView(TypedDict):
     """Whole rupiah. `net_amount` is what stays the merchant's of all that; `cash_amount` is the part of the gross that
-    lies in the drawer and is not settled."""
+    lies in the drawer, and `wallet_amount` the part that went to a wallet: neither is settled."""
 
     payments: int
     gross_amount: int
     cash_amount: int
+    wallet_amount: int
     fee_amount: int
     fee_returned: int
     refunds: int
@@ -113,6 +114,7 @@ def _shown(sums: Sums) -> TakingsView:
         "payments": sums["payments"],
         "gross_amount": sums["gross_amount"],
         "cash_amount": sums[_CASH],
+        "wallet_amount": sums["wallet_amount"],
         "fee_amount": sums["fee_amount"],
         "fee_returned": sums["fee_returned"],
         "refunds": sums["refunds"],

@@ -36,7 +36,12 @@ from soundbox_server.portal.scope import files_of
 router = APIRouter(tags=["merchants"])
 
 # A key that takes a list away needs the scope that reads it besides.
-SCOPES = {"transactions": "payments:read", "settlements": "settlements:read", "statements": "settlements:read"}
+SCOPES = {
+    "transactions": "payments:read",
+    "settlements": "settlements:read",
+    "statements": "settlements:read",
+    "personal_data": "shop:write",  # of all that an owner may, the most
+}
 
 
 async def ask_for_file(

@@ -13,15 +13,19 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock
-from soundbox_server.access.auth import Caller
+from soundbox_server.access.auth import Acting, Caller
 from soundbox_server.access.models import Organisation, Person
 from soundbox_server.answers import answers, pages
+from soundbox_server.audit.service import record
+from soundbox_server.db import statements
 from soundbox_server.devices.listings import DeviceFilters
 from soundbox_server.errors import NotFound, TransactionNotFound
-from soundbox_server.fields import Id
-from soundbox_server.http import Reader, envelope, problems
+from soundbox_server.fields import Body, Id, unchanged
+from soundbox_server.http import Reader, Session, envelope, problems
+from soundbox_server.merchants import accounts, service
 from soundbox_server.merchants.models import AccountChange, Merchant, Outlet, Terminal
 from soundbox_server.merchants.place_routes import OutletFilters
+from soundbox_server.merchants.routes import AnnouncementPolicy
 from soundbox_server.merchants.state import AccountChangeState
 from soundbox_server.outbox.models import OutboxMessage
 from soundbox_server.paging import Page, page
@@ -34,6 +38,7 @@ from soundbox_server.portal.settlements import OwnSettlementFilters, WholeSettle
 from soundbox_server.portal.views import (
     MeView,
     OwnDeviceView,
+    OwnMerchantView,
     OwnOutletView,
     OwnTransactionView,
     OwnUserView,
@@ -78,6 +83,28 @@ async def get_me(request: Request, session: Reader, caller: Caller) -> Response:
 
 def _outlets_of_it() -> Any:
     return select(func.count()).where(Outlet.merchant_id == Merchant.id).correlate(Merchant).scalar_subquery()
+
+
+class OwnChanges(Body):
+    announcement_policy: AnnouncementPolicy = Field(default_factory=unchanged)
+
+
+@router.patch("/merchant/merchants/{merchant_id}", responses=answers(OwnMerchantView) | problems(NotFound))
+async def change_own_merchant(
+    request: Request, merchant_id: Id, wanted: OwnChanges, session: Session, caller: Caller, actor: Acting
+) -> Response:
+    """What an owner decides about a merchant of their own: which boxes say its payments."""
+    merchant = await service.lock(session, merchant_id)
+    if merchant.organisation_id != caller.organisation_id:
+        raise NotFound("No such merchant.", merchant_id=merchant_id)
+    changes = wanted.model_dump(exclude_unset=True)
+    changed = await service.change(session, merchant, changes, now_ms=clock.now_ms())
+    if changed:
+        details = {"before": changed.before, "after": changed.after}
+        await record(await statements(session), actor, "merchant.changed", ("merchant", merchant_id), details=details)
+    outlets = await session.scalar(select(func.count()).where(Outlet.merchant_id == merchant_id))
+    waits = await accounts.waiting_change(session, merchant_id)
+    return envelope(request, own_merchant_view(merchant, outlets=outlets or 0, waiting=waits))
 
 
 def _user(person: Person) -> OwnUserView:

@@ -16,6 +16,7 @@ from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters
 from soundbox_server.payments.models import Payment
 from soundbox_server.portal.settlements import OWN_SETTLEMENTS, OwnSettlementFilters
 from soundbox_server.portal.views import TRANSACTION_COLUMNS, own_device_view, own_transaction_view
+from soundbox_server.privacy.report import personal_data
 from soundbox_server.settlements.models import Settlement
 from soundbox_server.statements.report import statements
 
@@ -54,4 +55,5 @@ def files_of(organisation_id: str) -> Kinds:
         "transactions": transactions_of(organisation_id),
         "settlements": settlements_of(organisation_id),
         "statements": statements(organisation_id=organisation_id),
+        "personal_data": personal_data(organisation_id=organisation_id),
     }

@@ -6,12 +6,13 @@ from typing import Annotated
 
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.codecs.choice import traits_of
 from soundbox_server.devices import views
 from soundbox_server.devices.models import Device, DeviceBinding, DevicePresence
 from soundbox_server.devices.state import DeviceState
 from soundbox_server.devices.views import BindingView
 from soundbox_server.merchants.models import AccountChange, Merchant, Terminal
-from soundbox_server.merchants.state import AccountChangeState, MerchantState, PlaceState
+from soundbox_server.merchants.state import AccountChangeState, AnnouncementPolicy, MerchantState, PlaceState
 from soundbox_server.merchants.views import OutletView, merchant_view
 from soundbox_server.outbox.models import OutboxMessage
 from soundbox_server.outbox.state import Delivery
@@ -56,6 +57,7 @@ class OwnMerchantView(TypedDict):
     settlement_account_type: str | None
     payout_mode: str
     late_policy: str
+    announcement_policy: Annotated[str, among(AnnouncementPolicy)]
     status: Annotated[str, among(MerchantState)]
     status_reason: str | None
     onboarding_status: str
@@ -83,6 +85,7 @@ def own_merchant_view(merchant: Merchant, *, outlets: int, waiting: AccountChang
         "settlement_account_type": merchant.settlement_account_type,
         "payout_mode": merchant.payout_mode,
         "late_policy": merchant.late_policy,
+        "announcement_policy": merchant.announcement_policy,
         "status": merchant.status,
         "status_reason": merchant.status_reason,
         "onboarding_status": shown["onboarding_status"],
@@ -160,6 +163,8 @@ class OwnDeviceView(TypedDict):
     id: str
     serial_number: str
     model: str
+    unsigned: bool
+    unconfirmed: bool
     label: str | None
     status: Annotated[str, among(DeviceState)]
     binding: BindingView | None
@@ -174,6 +179,8 @@ def own_device_view(
         "id": device.id,
         "serial_number": device.serial_number,
         "model": device.model,
+        "unsigned": traits_of(device.codec).unsigned,
+        "unconfirmed": traits_of(device.codec).unconfirmed,
         "label": device.label,
         "status": device.state,
         "binding": views.binding(binding) if binding else None,
@@ -284,6 +291,8 @@ class OwnAnnouncementView(TypedDict):
     event_id: str
     device_id: str | None
     status: Annotated[str, among(Delivery)]
+    unsigned: bool
+    unconfirmed: bool
     queued_at: Time
     received_at: Time | None
     played_at: Time | None
@@ -294,6 +303,8 @@ def own_announcement_view(row: OutboxMessage) -> OwnAnnouncementView:
         "event_id": row.id,
         "device_id": None if row.reason == "no_device" else row.recipient_id,
         "status": row.state,
+        "unsigned": row.unsigned,
+        "unconfirmed": row.unconfirmed,
         "queued_at": rfc3339(row.created_at_ms),
         "received_at": rfc3339_or_none(row.received_at_ms),
         "played_at": rfc3339_or_none(row.played_at_ms),

@@ -7,11 +7,13 @@ after repeated failures, and one repetition where repeating is harmless. Above a
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 
 import httpx
 from purgatory import AsyncCircuitBreakerFactory
@@ -186,7 +188,13 @@ def _watched(provider: str) -> Iterator[None]:
 def open_client(*, total_timeout_s: float = TOTAL_TIMEOUT_S) -> httpx.AsyncClient:
     """A client for one partner: no proxies from the environment, and no redirects, which would carry keys away."""
     timeout = httpx.Timeout(total_timeout_s, connect=CONNECT_TIMEOUT_S)
-    return httpx.AsyncClient(timeout=timeout, trust_env=False)
+    return httpx.AsyncClient(timeout=timeout, trust_env=False, verify=_authorities())
+
+
+@lru_cache(maxsize=1)
+def _authorities() -> ssl.SSLContext:
+    """Whose certificates are believed. Reading them takes some 30 ms, so that all clients share them."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class _Call:

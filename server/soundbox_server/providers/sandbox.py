@@ -28,12 +28,17 @@ from soundbox_server.providers.base import (
     RefundRequest,
     RefundStatus,
 )
-from soundbox_server.providers.calls import CONNECT_TIMEOUT_S, TOTAL_TIMEOUT_S, Answer, Calls
+from soundbox_server.providers.calls import TOTAL_TIMEOUT_S, Answer, Calls, open_client
 from soundbox_server.providers.strict_json import read_as, read_object
 
 log = structlog.get_logger()
 
 Said = TypeVar("Said")
+
+
+# All but OVO, which asks the payer on their own phone: here nobody holds one.
+METHODS = frozenset(Method) - {Method.OVO}
+WITH_A_PAGE = frozenset(method for method in METHODS - {Method.QRIS_DYNAMIC} if not method.startswith("va_"))
 
 
 class _ChargeAnswer(msgspec.Struct):
@@ -45,6 +50,8 @@ class _ChargeAnswer(msgspec.Struct):
     expires_at: str
     event: str | None  # the paid event's text, exactly as the callback carries and signs it
     adjustments: list[str] = []  # and those of what became of the money since
+    method: Method = Method.QRIS_DYNAMIC
+    va_number: str | None = None
 
 
 class _RefundAnswer(msgspec.Struct):
@@ -81,14 +88,14 @@ class SandboxProvider:
         if not secrets or not all(secrets):
             raise ValueError("The sandbox provider needs at least one callback secret, and none may be empty.")
         self._name = name
+        self._base_url = base_url.rstrip("/")
         self._url = base_url.rstrip("/") + "/v1/qr"
         self._static_url = base_url.rstrip("/") + "/v1/static"
         self._refunds_url = base_url.rstrip("/") + "/v1/refunds"
         self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
         self._secrets = tuple(secrets)
         self._callback_url = callback_url
-        timeout = httpx.Timeout(total_timeout_s, connect=CONNECT_TIMEOUT_S)
-        self._client = client or httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._client = client or open_client(total_timeout_s=total_timeout_s)
         self._client_is_ours = client is None
         self._calls = Calls(
             name,
@@ -105,8 +112,6 @@ class SandboxProvider:
         return self._name
 
     async def create(self, request: ChargeRequest) -> Charge:
-        if request.method is not Method.QRIS_DYNAMIC:
-            raise ProviderRefused("This provider only issues QRIS.", method=request.method)
         body = {
             "reference": request.reference,
             "amount": request.amount_idr,
@@ -114,6 +119,8 @@ class SandboxProvider:
             "expires_at": rfc3339(request.expires_at_ms),
             "callback_url": self._callback_url,
         }
+        if request.method is not Method.QRIS_DYNAMIC:
+            body |= {"method": request.method.value, "return_url": request.success_url}
         # The sandbox knows a reference again, so asking twice is harmless.
         answer = await self._calls.send(
             "POST", self._url, headers=self._headers, content=orjson.dumps(body), idempotent=True
@@ -139,7 +146,7 @@ class SandboxProvider:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(methods=frozenset({Method.QRIS_DYNAMIC}), cancel=True, refund=True, partial_refund=True)
+        return Capabilities(methods=METHODS, cancel=True, refund=True, partial_refund=True)
 
     async def query(
         self, reference: str, *, method: Method = Method.QRIS_DYNAMIC, provider_transaction_id: str | None = None
@@ -231,6 +238,8 @@ class SandboxProvider:
             qr_payload=said.qr_payload,
             expires_at_ms=_time(said.expires_at),
             body=answer.body,
+            va_number=said.va_number,
+            checkout_url=f"{self._base_url}/wallet/{said.transaction_id}" if said.method in WITH_A_PAGE else None,
         )
 
     def _report(self, said: _ChargeAnswer) -> PaymentReport | None:

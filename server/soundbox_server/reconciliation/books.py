@@ -43,7 +43,7 @@ SELECT destination, unit, sum(amount), 0 FROM posting GROUP BY destination, unit
 # What is left of each payment's money and fee, and who took it. Of a reversed one nothing is, or less, where it was
 # refunded besides after the bank had taken all of it.
 _LEFT = """
-SELECT p.merchant_id,
+SELECT p.merchant_id, p.method, p.id AS payment_id, p.credit_account, p.paid_amount,
        (SELECT a.provider FROM payment_attempt a WHERE a.payment_id = p.id AND a.state = 'succeeded') AS provider,
        CASE WHEN p.state = 'reversed' THEN -coalesce(r.returned_twice, 0)
             ELSE p.paid_amount - coalesce(r.returned, 0) END AS gross,
@@ -56,17 +56,38 @@ LEFT JOIN (SELECT f.payment_id, sum(f.amount) AS returned, sum(f.fee_returned) A
 WHERE p.paid_at_ms IS NOT NULL
 """
 # By merchant and provider first: there are few of these, however many payments there are.
-_SUMS = f"SELECT merchant_id, provider, sum(gross) AS gross, sum(fee) AS fee FROM ({_LEFT}) l GROUP BY 1, 2"
+_SUMS = f"""
+SELECT merchant_id, provider, method, sum(gross) AS gross, sum(fee) AS fee,
+       sum(CASE WHEN credit_account IS NULL THEN 0 ELSE paid_amount END) AS credited
+FROM ({_LEFT}) l GROUP BY 1, 2, 3
+"""
 _OF_PAYMENTS = """
 SELECT 'provider_receivable:' || provider AS account, -gross AS expected FROM sums WHERE provider IS NOT NULL
 UNION ALL
 SELECT 'fees:' || provider, fee FROM sums WHERE provider IS NOT NULL
 UNION ALL
-SELECT 'merchant_payable:' || merchant_id, gross - fee FROM sums WHERE provider IS NOT NULL
+SELECT 'merchant_payable:' || merchant_id, gross - fee - credited FROM sums WHERE provider IS NOT NULL
 UNION ALL
-SELECT 'cash_sales:' || merchant_id, gross FROM sums WHERE provider IS NULL
+SELECT 'cash_sales:' || merchant_id, gross FROM sums WHERE method = 'cash'
 UNION ALL
-SELECT 'cash_drawer:' || merchant_id, -gross FROM sums WHERE provider IS NULL
+SELECT 'cash_drawer:' || merchant_id, -gross FROM sums WHERE method = 'cash'
+UNION ALL
+SELECT 'fees:wallet', fee FROM sums WHERE method = 'wallet'
+"""
+# What was put into wallets, paid from one to another, and taken out of them.
+_OF_WALLETS = f"""
+SELECT credit_account AS account, paid_amount AS expected FROM payment
+WHERE credit_account IS NOT NULL AND paid_at_ms IS NOT NULL AND method <> 'wallet'
+UNION ALL
+SELECT credit_account, gross - fee FROM ({_LEFT}) l WHERE method = 'wallet'
+UNION ALL
+SELECT 'wallet:' || s.payer_wallet_id, -l.gross FROM ({_LEFT}) l JOIN wallet_session s ON s.payment_id = l.payment_id
+UNION ALL
+SELECT 'wallet:' || wallet_id, -amount FROM wallet_withdrawal WHERE state NOT IN ('failed', 'reversed')
+UNION ALL
+SELECT 'clearing:' || id, amount FROM wallet_withdrawal WHERE state IN ('created', 'submitted', 'unknown')
+UNION ALL
+SELECT 'provider_receivable:' || bank, amount FROM wallet_withdrawal WHERE state = 'succeeded'
 """
 
 # Money that fitted no payment when it came, as its report was kept. One transfer is known by its retrieval reference,
@@ -115,9 +136,23 @@ JOIN settlement_share s ON s.settlement_id = p.settlement_id WHERE p.state = 'su
 UNION ALL
 SELECT 'manual_payout', amount FROM payout WHERE state = 'succeeded' AND mode = 'manual'
 """
+# What licenses should hold: what was bought and paid, what staff gave, less what was set aside or used.
+_OF_TOKENS = """
+SELECT 'reserved:' || license_id AS account, tokens AS expected FROM token_use WHERE state = 'reserved'
+UNION ALL
+SELECT 'token_used', tokens FROM token_use WHERE state = 'used'
+UNION ALL
+SELECT 'license:' || id, -tokens_taken FROM license
+UNION ALL
+SELECT 'license:' || t.license_id, t.tokens_requested + t.bonus_tokens FROM token_topup t
+JOIN payment p ON p.id = t.payment_id WHERE p.paid_at_ms IS NOT NULL AND p.paid_amount >= p.amount
+UNION ALL
+SELECT o.destination, o.amount FROM posting o JOIN journal j ON j.id = o.journal_id
+WHERE j.kind = 'token' AND o.source = 'token_issue'
+"""
 _CHECKED = (
     "provider_receivable:", "fees:", "merchant_payable:", "cash_sales:", "cash_drawer:", "suspense:", "clearing:",
-    "manual_payout",
+    "manual_payout", "wallet:", "license:", "reserved:", "token_used",
 )  # fmt: skip
 
 
@@ -140,11 +175,12 @@ def _sums(tx: Statements) -> str:
 async def _balances(tx: Statements) -> list[Finding]:
     """Every account that payments have a say about holds what they say."""
     checked = " OR ".join(f"account LIKE '{prefix}%'" for prefix in _CHECKED)
-    expected = " UNION ALL ".join((_OF_PAYMENTS, _OF_SUSPENSE, _OF_SETTLEMENTS))
+    expected = " UNION ALL ".join((_OF_PAYMENTS, _OF_SUSPENSE, _OF_SETTLEMENTS, _OF_WALLETS))
     rows = await tx.fetch(
         f"{_sums(tx)} SELECT account, unit, CAST(sum(booked) AS BIGINT) AS booked, "
         "CAST(sum(expected) AS BIGINT) AS expected FROM ("
-        f"{_BALANCES} UNION ALL SELECT account, 'IDR', 0, expected FROM ({expected}) x"
+        f"{_BALANCES} UNION ALL SELECT account, 'IDR', 0, expected FROM ({expected}) x "
+        f"UNION ALL SELECT account, 'TOKEN', 0, expected FROM ({_OF_TOKENS}) y"
         f") b WHERE {checked} GROUP BY account, unit HAVING sum(booked) <> sum(expected) ORDER BY 1, 2 LIMIT {MOST}"
     )
     return _found("balance", rows)

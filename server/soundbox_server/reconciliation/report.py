@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any
 
 from soundbox_server.db import Statements
-from soundbox_server.revenue.service import CASH, SUMS
+from soundbox_server.revenue.service import NOBODYS, SUMS
 
 
 async def of_day(tx: Statements, day: str) -> dict[str, Any]:
@@ -15,7 +15,7 @@ async def of_day(tx: Statements, day: str) -> dict[str, Any]:
     differences = await _differences(tx, day)
     providers = [
         _provider(name, taken.get(name, {}), told.get(name, []), differences.get(name, {}))
-        for name in sorted((taken.keys() | told.keys() | differences.keys()) - {CASH})
+        for name in sorted((taken.keys() | told.keys() | differences.keys()) - NOBODYS)
     ]
     return {
         "day": day,

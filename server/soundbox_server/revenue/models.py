@@ -26,3 +26,4 @@ class DailyRevenue(Base):
     reversals: Mapped[int] = mapped_column(BigInteger)
     reversed_amount: Mapped[int] = mapped_column(BigInteger)
     fee_returned: Mapped[int] = mapped_column(BigInteger)
+    wallet_amount: Mapped[int] = mapped_column(BigInteger, server_default="0")  # of the gross: it went to a wallet

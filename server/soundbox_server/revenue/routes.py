@@ -24,7 +24,9 @@ class RevenueFilters(Page):
     merchant_id: Id | None = None
     outlet_id: Id | None = None
     terminal_id: Id | None = None
-    provider: Annotated[Id | None, Field(description="`cash` is what lies in drawers")] = None
+    provider: Annotated[
+        Id | None, Field(description="`cash` is what lies in drawers, `wallet` what went from wallet to wallet")
+    ] = None
 
 
 def _select(asked: RevenueFilters) -> Rows:

@@ -11,10 +11,12 @@ from soundbox_server.clock import JAKARTA_AHEAD_MS, jakarta_day
 from soundbox_server.db import Row, Statements
 
 CASH = "cash"  # what stands for a provider where there is none
+WALLET = "wallet"  # and where it went from wallet to wallet
+NOBODYS = frozenset({CASH, WALLET})
 
 SUMS = (
     "payments", "gross_amount", "fee_amount", "refunds", "refunded_amount", "reversals", "reversed_amount",
-    "fee_returned",
+    "fee_returned", "wallet_amount",
 )  # fmt: skip
 
 
@@ -33,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     reversals: int = 0
     reversed_amount: int = 0
     fee_returned: int = 0
+    wallet_amount: int = 0
 
 
 _COLUMNS = f"(day, terminal_id, provider, merchant_id, {', '.join(SUMS)})"
@@ -53,7 +56,7 @@ async def add(tx: Statements, entries: Sequence[Entry]) -> None:
     days: dict[tuple[str, str, str, str], list[int]] = {}
     for entry in entries:
         key = (jakarta_day(entry.at_ms), entry.terminal_id, entry.provider, entry.merchant_id)
-        sums = days.setdefault(key, [0] * 8)
+        sums = days.setdefault(key, [0] * len(SUMS))
         for n, name in enumerate(SUMS):
             sums[n] += getattr(entry, name)
     rows = [[*key, *sums] for key, sums in sorted(days.items())]
@@ -70,25 +73,34 @@ def _day_sql(tx: Statements, column: str) -> str:
     return f"to_char(to_timestamp({seconds}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 
 
+def without_provider(method: str) -> str:
+    """What stands for the provider of a payment by this method."""
+    return WALLET if method == WALLET else CASH
+
+
+_WITHOUT_PROVIDER = f"CASE WHEN p.method = '{WALLET}' THEN '{WALLET}' ELSE '{CASH}' END"
+
+
 def _events(tx: Statements) -> str:
     """One row for each event that moved money, from the payments, refunds and reversals themselves."""
     provider = (
         "coalesce((SELECT a.provider FROM payment_attempt a WHERE a.payment_id = p.id AND a.state = 'succeeded'), "
-        f"'{CASH}')"
+        f"{_WITHOUT_PROVIDER})"
     )
     return f"""
 SELECT {_day_sql(tx, "p.paid_at_ms")} AS day, p.terminal_id, {provider} AS provider, p.merchant_id, 1 AS payments,
        p.paid_amount AS gross_amount, p.fee_amount, 0 AS refunds, 0 AS refunded_amount, 0 AS reversals,
-       0 AS reversed_amount, 0 AS fee_returned
+       0 AS reversed_amount, 0 AS fee_returned,
+       CASE WHEN p.credit_account IS NULL THEN 0 ELSE p.paid_amount END AS wallet_amount
 FROM payment p WHERE p.paid_at_ms IS NOT NULL
 UNION ALL
-SELECT {_day_sql(tx, "r.finished_at_ms")}, p.terminal_id, coalesce(r.provider, '{CASH}'), p.merchant_id, 0, 0, 0, 1,
-       r.amount, 0, 0, r.fee_returned
+SELECT {_day_sql(tx, "r.finished_at_ms")}, p.terminal_id, coalesce(r.provider, {_WITHOUT_PROVIDER}), p.merchant_id,
+       0, 0, 0, 1, r.amount, 0, 0, r.fee_returned, 0
 FROM refund r JOIN payment p ON p.id = r.payment_id WHERE r.state = 'done' AND NOT r.from_suspense
 UNION ALL
 SELECT {_day_sql(tx, "p.reversed_at_ms")}, p.terminal_id, {provider}, p.merchant_id, 0, 0, 0, 0, 0,
        CASE WHEN o.source LIKE 'fees:%' THEN 0 ELSE 1 END, CASE WHEN o.source LIKE 'fees:%' THEN 0 ELSE o.amount END,
-       CASE WHEN o.source LIKE 'fees:%' THEN o.amount ELSE 0 END
+       CASE WHEN o.source LIKE 'fees:%' THEN o.amount ELSE 0 END, 0
 FROM payment p JOIN journal j ON j.payment_id = p.id AND j.kind = 'reversal' JOIN posting o ON o.journal_id = j.id
 WHERE p.reversed_at_ms IS NOT NULL
 """

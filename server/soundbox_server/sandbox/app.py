@@ -1,6 +1,8 @@
-"""The sandbox acquirer's HTTP service. Every path but /healthz asks for `Authorization: Bearer <api key>`.
+"""The sandbox acquirer's HTTP service. Every path but /healthz and the wallet's page asks for `Authorization: Bearer
+<api key>`.
 
-POST /v1/qr                    issue a dynamic QRIS; a known reference is answered again
+POST /v1/qr                    issue a dynamic QRIS; a known reference is answered again. With a method, "va_bca" say or
+                               "gopay", it is a virtual account's number or a wallet's page, paid the same way
 GET  /v1/qr?status=open        the newest charges (open, paid, expired, all)
 GET  /v1/qr/{reference}        one charge, with the callbacks sent for it
 POST /v1/qr/{reference}/pay    the customer pays
@@ -15,11 +17,13 @@ POST /v1/qr/{reference}/dispute    the customer's bank asks about it
 POST /v1/transfers             the bank pays out to an account; a known reference is answered again
 GET  /v1/transfers/{reference}
 POST /v1/transfers/{reference}/reverse    the receiving bank sends it back
+GET, POST /wallet/{transaction_id}    the page where a customer pays by wallet or card, as they see it in a browser
 GET, PUT /v1/faults            what shall go wrong
 """
 
 import asyncio
 import hmac
+import html
 import re
 import signal
 import sqlite3
@@ -41,16 +45,22 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from soundbox_server.clock import now_ms as clock_now_ms
-from soundbox_server.errors import Overloaded, SoundboxError, Unauthenticated, ValidationFailed
+from soundbox_server.errors import (
+    Overloaded,
+    SoundboxError,
+    TransactionNotFound,
+    Unauthenticated,
+    ValidationFailed,
+)
 from soundbox_server.http import read_body
 from soundbox_server.ids import new_id
 from soundbox_server.payments import qris
-from soundbox_server.providers.base import MerchantIdentity
+from soundbox_server.providers.base import MerchantIdentity, Method
 from soundbox_server.providers.hmac_scheme import MAX_AMOUNT_IDR, read_time
 from soundbox_server.providers.strict_json import read_as
 from soundbox_server.sandbox import charges, static, transfers
@@ -78,10 +88,12 @@ class _Merchant(msgspec.Struct):
 
 class _Order(msgspec.Struct):
     reference: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]{1,64}\Z")]
-    amount: Annotated[int, msgspec.Meta(ge=1, le=qris.CEILING_IDR)]
+    amount: Annotated[int, msgspec.Meta(ge=1, le=MAX_AMOUNT_IDR)]
     merchant: _Merchant
     expires_at: str
     callback_url: Annotated[str, msgspec.Meta(max_length=500)]
+    method: Method = Method.QRIS_DYNAMIC
+    return_url: Annotated[str, msgspec.Meta(max_length=2_000)] | None = None
 
 
 class _StaticOrder(msgspec.Struct):
@@ -180,6 +192,8 @@ def create_app(
             Route("/v1/transfers", _guarded(send_transfer), methods=["POST"]),
             Route("/v1/transfers/{reference}", _guarded(show_transfer), methods=["GET"]),
             Route("/v1/transfers/{reference}/reverse", _guarded(give_transfer_back), methods=["POST"]),
+            Route("/wallet/{transaction_id}", show_wallet, methods=["GET"]),
+            Route("/wallet/{transaction_id}", pay_by_wallet, methods=["POST"]),
             Route("/v1/faults", _guarded(show_faults), methods=["GET"]),
             Route("/v1/faults", _guarded(set_faults), methods=["PUT"]),
         ],
@@ -358,6 +372,58 @@ async def give_transfer_back(request: Request) -> Response:
     return await _about_transfer(request, transfers.give_back)
 
 
+async def show_wallet(request: Request) -> Response:
+    """What the customer sees in the wallet, or on the card's page: pay, or go back."""
+    acquirer: _Acquirer = request.app.state.acquirer
+    transaction_id = request.path_params["transaction_id"]
+    return await acquirer.store.run(partial(_wallet_page, transaction_id=transaction_id, now_ms=acquirer.now()))
+
+
+async def pay_by_wallet(request: Request) -> Response:
+    acquirer: _Acquirer = request.app.state.acquirer
+    transaction_id = request.path_params["transaction_id"]
+    await acquirer.store.run(partial(_pay_wallet, transaction_id=transaction_id, now_ms=acquirer.now()))
+    acquirer.sender.wake()
+    return RedirectResponse(f"/wallet/{transaction_id}", status_code=303)
+
+
+def _wallet_page(connection: sqlite3.Connection, *, transaction_id: str, now_ms: int) -> Response:
+    charge = _by_wallet(connection, transaction_id)
+    state = charges.state_of(connection, charge, now_ms=now_ms)
+    says = _WALLET_SAYS[state]
+    button = '<form method="post"><button>Bayar / Pay</button></form>' if state == "open" else ""
+    back = charge["return_url"]
+    link = f'<p><a href="{html.escape(back)}">Kembali ke toko / Back to the shop</a></p>' if back else ""
+    amount = f"Rp {charge['amount_idr']:,}".replace(",", ".")
+    return HTMLResponse(
+        '<!doctype html><html lang="id"><meta name="viewport" content="width=device-width">'
+        '<link rel="icon" href="data:,"><title>Sandbox</title>'
+        f"<h1>Sandbox {html.escape(charge['method'])}</h1><p>{amount}</p><p>{says}</p>{button}{link}</html>"
+    )
+
+
+_WALLET_SAYS = {
+    "open": "Uang mainan: tidak ada yang sungguh dibayar. / Play money: nothing is really paid.",
+    "paid": "Lunas. / Paid.",
+    "expired": "Kedaluwarsa. / Expired.",
+    "cancelled": "Dibatalkan. / Cancelled.",
+}
+
+
+def _pay_wallet(connection: sqlite3.Connection, *, transaction_id: str, now_ms: int) -> None:
+    charge = _by_wallet(connection, transaction_id)
+    if charges.state_of(connection, charge, now_ms=now_ms) == "open":
+        charges.pay(connection, charge["reference"], charges.Paying(), now_ms=now_ms)
+
+
+def _by_wallet(connection: sqlite3.Connection, transaction_id: str) -> sqlite3.Row:
+    """Raises TransactionNotFound for what is not paid by a wallet or a card."""
+    charge = charges.find_by_transaction(connection, transaction_id)
+    if charge["method"] == Method.QRIS_DYNAMIC or charge["method"] in charges.VA_PREFIXES:
+        raise TransactionNotFound("No such wallet's page.", transaction_id=transaction_id)
+    return charge
+
+
 async def show_faults(request: Request) -> Response:
     acquirer: _Acquirer = request.app.state.acquirer
     return _json(msgspec.to_builtins(await acquirer.store.run(read_faults)))
@@ -455,12 +521,18 @@ def _shown(connection: sqlite3.Connection, *, reference: str, now_ms: int) -> di
 def _read_order(said: _Order) -> charges.Order:
     if not _is_web_address(said.callback_url):
         raise ValidationFailed("callback_url is a web address.")
+    if said.return_url is not None and not _is_web_address(said.return_url):
+        raise ValidationFailed("return_url is a web address.")
+    if said.method is Method.QRIS_DYNAMIC and said.amount > qris.CEILING_IDR:
+        raise ValidationFailed("This is more than a QRIS may ask for.")
     return charges.Order(
         reference=said.reference,
         amount_idr=said.amount,
         merchant=MerchantIdentity(**msgspec.structs.asdict(said.merchant)),
         expires_at_ms=read_time(said.expires_at),
         callback_url=said.callback_url,
+        method=said.method,
+        return_url=said.return_url,
     )
 
 

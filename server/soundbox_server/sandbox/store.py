@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS charge (
     paid_amount_idr INTEGER CHECK (paid_amount_idr > 0),
     issuer TEXT,
     rrn TEXT UNIQUE,
+    method TEXT NOT NULL DEFAULT 'qris_dynamic',
+    return_url TEXT,
     CHECK ((paid_at_ms IS NULL) = (paid_amount_idr IS NULL) AND (paid_at_ms IS NULL) = (rrn IS NULL))
 );
 CREATE INDEX IF NOT EXISTS charge_by_birth ON charge (created_at_ms);
@@ -136,7 +138,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")  # survives a killed process; play money may miss a power cut
     connection.execute("PRAGMA foreign_keys = ON")
     connection.executescript(_SCHEMA)
+    _add_methods(connection)
     return connection
+
+
+def _add_methods(connection: sqlite3.Connection) -> None:
+    """To a file of the time when every charge was a QR."""
+    there = {column["name"] for column in connection.execute("PRAGMA table_info(charge)")}
+    if "method" not in there:
+        connection.execute("ALTER TABLE charge ADD COLUMN method TEXT NOT NULL DEFAULT 'qris_dynamic'")
+        connection.execute("ALTER TABLE charge ADD COLUMN return_url TEXT")
 
 
 def read_faults(connection: sqlite3.Connection) -> Faults:

@@ -166,7 +166,7 @@ _OURS = f"j.id > $1 AND j.id <= $2 AND j.kind IN {_MOVES} AND {_AT_MS} < $3"
 # CROSS JOIN: SQLite keeps this order, from the range on; from a merchant on it would look at all its payments ever.
 _MERCHANTS = """
 SELECT DISTINCT m.id, m.payout_mode FROM journal j CROSS JOIN payment pay CROSS JOIN merchant m
-WHERE {ours} AND pay.id = j.payment_id AND pay.method <> 'cash' AND m.id = pay.merchant_id AND {members}
+WHERE {ours} AND pay.id = j.payment_id AND pay.method NOT IN ('cash', 'wallet') AND m.id = pay.merchant_id AND {members}
 AND NOT EXISTS (
   SELECT 1 FROM settlement s WHERE s.merchant_id = pay.merchant_id AND s.day = $4 AND s.window_name = $5)
 ORDER BY 1

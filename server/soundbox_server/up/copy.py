@@ -40,6 +40,7 @@ class Options:
     pay_every_s: float
     boxes: int
     sound: bool
+    trade: bool = False
 
 
 def run(settings: Settings, options: Options) -> None:
@@ -139,6 +140,8 @@ class _Copy:
                 if self._settings.provider == "sandbox" and world.boxes:
                     works.create_task(self._put_up_static_qrs(desk, world))
                 works.create_task(self._tell_the_story())
+                if self._options.trade:
+                    works.create_task(self._plant_trade())
         finally:
             await desk.close()
 
@@ -146,6 +149,11 @@ class _Copy:
         await desk.put_up_static_qrs()
         till = world.boxes[0].terminal_id
         self._view.say(f"A static QR hangs at each till. A customer pays by it: soundbox pay {till} 15000")
+
+    async def _plant_trade(self) -> None:
+        """Beside everything else: it takes some seconds, and nobody has to wait for it."""
+        for email, password, role in await demo.plant_trade(self._settings):
+            self._view.say(f"Login   {email}   {password}   ({role})")
 
     async def _wait_until_ready(self, desk: demo.OperatorDesk) -> None:
         """Boxes come last: what they would meet earlier is only refusals."""

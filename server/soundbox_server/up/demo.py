@@ -16,11 +16,12 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from soundbox_server import clock, migrate, parts, seed
+from soundbox_server import broker_parts, clock, migrate, seed
 from soundbox_server.broker.mosquitto import write_atomically
 from soundbox_server.db import Database
 from soundbox_server.devices.service import issue_code
 from soundbox_server.settings import Settings
+from soundbox_server.synthetic import demo as trade
 from soundbox_server.up.problems import UpRefused
 from soundbox_server.up.story import Story
 
@@ -65,6 +66,16 @@ async def plant(settings: Settings, *, boxes: int) -> World:
         )
     finally:
         await database.close()
+
+
+async def plant_trade(settings: Settings) -> list[tuple[str, str, str]]:
+    """Three merchants with half a year's trade, and three banks; returns their logins."""
+    database = Database(settings.database_url)
+    try:
+        planted = await trade.plant(database, settings, now_ms=clock.now_ms())
+    finally:
+        await database.close()
+    return [(user["email"], user["password"], user["role"]) for user in planted["users"]]
 
 
 async def bring_up_to_date(settings: Settings) -> None:
@@ -230,7 +241,8 @@ def _can_go_on_air(home: Path, settings: Settings, device_id: str) -> bool:
         kept = _Kept.model_validate_json((home / "credentials.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return False
-    url, broker = local_url(settings.http_host, settings.http_port), _Kept._Broker(**parts.broker_address(settings))
+    url = local_url(settings.http_host, settings.http_port)
+    broker = _Kept._Broker(**broker_parts.broker_address(settings))
     return (kept.device_id, kept.server, kept.broker) == (device_id, url, broker)
 
 

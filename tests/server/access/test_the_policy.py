@@ -31,13 +31,36 @@ NOWHERE = {
     "export_id": "exp_nowhere", "reference_id": "txn_nowhere", "conflict_id": "ofc_nowhere",
     "refund_id": "rfd_nowhere", "report_id": "evt_nowhere", "credential_id": "pcr_nowhere", "route_id": "prt_nowhere",
     "settlement_id": "stl_nowhere", "fee_profile_id": "fee_nowhere", "statement_id": "sta_nowhere",
+    "webhook_id": "whk_nowhere", "delivery_id": "whd_nowhere",
     "payout_id": "pyt_nowhere", "difference_id": "dif_nowhere", "provider": "nobody", "partner": "nobody",
+    "log_file_id": "lgf_nowhere",
+    "license_id": "lic_nowhere", "license_key": "AAAAA-AAAAA-AAAAA-AAAAA-AAAAA", "topup_id": "tpu_nowhere",
+    "wallet_code": "wllt-nowhere", "trace_id": "txn-nowhere", "invoice_id": "inv-nowhere",
+    "consent_id": "cst_nowhere", "application_id": "lon_nowhere", "erasure_id": "ers_nowhere",
 }  # fmt: skip
 # Bodies that fit, for routes whose foreign id would otherwise never be looked at.
 BODIES: dict[tuple[str, str], object] = {
     ("POST", "/api/v1/pos/payments/{reference_id}/simulate"): {},
     ("POST", "/api/v1/pos/offline/conflicts/{conflict_id}/resolve"): {"resolution": "keep_server"},
-}
+    ("PATCH", "/merchant/webhooks/{webhook_id}"): {"description": "till"},
+    ("POST", "/merchant/webhooks/{webhook_id}/replay"): {"since": "2026-05-23T00:00:00Z"},
+    ("PATCH", "/merchant/merchants/{merchant_id}"): {"announcement_policy": "outlet"},
+    ("POST", "/api/v1/wallets/{wallet_code}/topup"): {"amount": 1},
+    ("POST", "/api/v1/txn/payment-session/{wallet_code}"): {"amount": 1},
+    ("POST", "/api/v1/txn/accept-payment/{trace_id}"): {"fromWalletCode": "wllt-1", "totalAmount": 1, "pin": "204817"},
+    ("POST", "/api/v1/txn/refund/{trace_id}"): {"pin": "204817"},
+    ("POST", "/lending/loan-applications/{application_id}/approve"): {"reason": "sound", "interest_bps": 1},
+    ("POST", "/lending/loan-applications/{application_id}/reject"): {"reason": "unsound"},
+    ("POST", "/lending/loan-applications/{application_id}/disburse"): {
+        "reference": "trf-1", "on": "2026-05-23", "amount_idr": 1,
+    },
+}  # fmt: skip
+# Lists that are asked for in a body.
+READ_BY_POST = {
+    ("POST", "/api/v1/txn/transaction"), ("POST", "/api/bank/merchants/search"), ("POST", "/api/bank/batch-assessment"),
+}  # fmt: skip
+# Its SDK wants to be told that a key is not the caller's, and not to meet an error.
+ANSWERS_STRANGERS = {("GET", "/api/license/validate-ownership/{license_key}")}
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -85,6 +108,8 @@ async def test_every_role_gets_in_where_the_table_says_and_nowhere_else(database
             for route in routes(role):
                 answered, allowed = await call(hub, route, hub.as_role(role)), POLICY[route]
                 asked += 1
+                if ends_session(route, role):  # banks have two doors to leave by
+                    await execute(hub.app.state.database, _REOPEN, f"ses_test_{role}")
 
                 if allowed in (PUBLIC, SIGNED):
                     assert answered.status_code != 403, (route, role)
@@ -123,24 +148,31 @@ async def test_ended_sessions_and_disabled_people_get_in_nowhere(database_url: s
 
 # For people alone: their own account, who gets in, and what somebody answers for.
 PEOPLES = re.compile(
-    r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/merchant/(logout|password|totp|sessions)\b|/merchants/\{\w+\}/(approve|reject|suspend|"
+    r"/admin/(logout|password|totp|sessions|people|api-keys|seed|providers)\b|/api/auth/logout|/merchant/(logout|password|totp|sessions)\b|/api/v1/org/(register|login|put)$|/merchants/\{\w+\}/(approve|reject|suspend|"
     r"resubmit|account-changes)|/merchants/\{\w+\}/documents/\{\w+\}$|/admin/organisations$|"
     r"/admin/command-batches/\{\w+\}/(approve|refuse)|"
     r"/admin/fees/profiles/\{\w+\}/versions|/admin/transactions/\{\w+\}/resolve|"
     r"/admin/provider-reports/\{\w+\}/(assign|reject)|/admin/reconciliation/differences/\{\w+\}/settle|"
-    r"/admin/settlements/\{\w+\}/mark-paid|/admin/payouts/\{\w+\}/mark-returned"
+    r"/admin/settlements/\{\w+\}/mark-paid|/admin/payouts/\{\w+\}/mark-returned|"
+    r"/admin/license-keys/\{\w+\}/tokens|/lending/(logout|password|totp|sessions)\b|"
+    r"/lending/loan-applications/\{\w+\}/(approve|reject)|/merchants/\{\w+\}/erasures|"
+    r"/admin/erasures/\{\w+\}/(approve|refuse)"
 )
+# An owner's word: what a bank sees, what is asked of it, and that a merchant be forgotten.
+OWNERS_WORD = re.compile(r"/merchant/(consents|loan-applications|erasures)(/\{\w+\}/\w+)?$")
 
 
 def test_whatever_is_not_for_people_alone_is_in_one_scope(database_url: str) -> None:
     for route, allowed in POLICY.items():
         held_by = [name for name, opens in SCOPES.items() if route in opens]
         peoples = bool(PEOPLES.search(route[1])) and route != ("GET", "/admin/organisations")
-        peoples = peoples or route == ("POST", "/admin/fees/profiles")
+        peoples = peoples or route in {("POST", "/admin/fees/profiles"), ("PUT", "/api/v1/org/profile")}
+        peoples = peoples or (route[0] == "POST" and bool(OWNERS_WORD.search(route[1])))
 
         assert len(held_by) == (0 if peoples or not isinstance(allowed, frozenset) else 1), (route, held_by)
         for name in held_by:
-            assert (name.rpartition(":")[2] == "read") == (route[0] == "GET"), (route, name)
+            reads = route[0] == "GET" or route in READ_BY_POST
+            assert (name.rpartition(":")[2] == "read") == reads, (route, name)
 
 
 async def test_a_key_gets_in_where_both_its_role_and_its_scope_say(database_url: str, tmp_path: Path) -> None:
@@ -154,13 +186,15 @@ async def test_a_key_gets_in_where_both_its_role_and_its_scope_say(database_url:
                 allowed = POLICY[route]
                 assert isinstance(allowed, frozenset)
                 answered = await call(hub, route, {"x-api-key": alone})
-                shut_out = await call(hub, route, {"x-api-key": others})
                 asked += 1
 
                 assert answered.status_code != 401, (route, role, scope)
                 assert (answered.status_code == 403) == (role not in allowed), (route, role, scope, answered.text)
-                assert shut_out.status_code == 403, (route, role, scope, shut_out.text)
-                let_in += role in allowed
+                if role in allowed:
+                    shut_out = await call(hub, route, {"x-api-key": others})
+                    let_in += 1
+
+                    assert shut_out.status_code == 403, (route, role, scope, shut_out.text)
     assert asked > let_in > 0
 
 
@@ -206,9 +240,13 @@ async def plant_world(database: Database, name: str) -> World:
     payment = await shop.payment(device_id)
     at_ms, sessions, ids = now_ms(), {}, {"device_id": device_id, "transaction_id": payment.payment_id}
     ids["reference_id"] = payment.payment_id
+    ids["merchant_id"] = shop.merchant_id
     ids["conflict_id"] = f"ofc_{name}"
     await execute(database, _CONFLICT, ids["conflict_id"], shop.merchant_id, shop.terminal_id)
     ids["settlement_id"] = await plant_settlement(database, shop)
+    ids["trace_id"] = "txn-nowhere"  # one that exists is anybody's to pay
+    ids["invoice_id"], ids["wallet_code"] = f"inv-{name}", f"wllt-{name}"
+    await execute(database, _INVOICE, ids["invoice_id"], shop.merchant_id, shop.outlet_id, shop.terminal_id)
     for kind, roles in ROLES_OF.items():
         ids["organisation_id"] = f"org_{name}_{kind}"
         await execute(
@@ -225,10 +263,44 @@ async def plant_world(database: Database, name: str) -> World:
                 ids["person_id"], ids["organisation_id"], kind, f"{role}@{name}.test", role,
             )  # fmt: skip
             await plant_session(database, sessions[role], ids["person_id"], at_ms)
+    ids["license_key"], ids["topup_id"] = "BBBBB-BBBBB-BBBBB-BBBBB-BBBBB", "tpu_theirs"
+    await plant_topup(database, ids, f"org_{name}_partner")
     ids["export_id"] = f"exp_{name}"
+    await execute(database, _HOLDER, f"org_{name}_merchant")
+    await execute(database, _WALLET, ids["wallet_code"], f"org_{name}_merchant", True)
     await execute(database, _EXPORT, ids["export_id"], f"org_{name}_merchant")
+    ids["webhook_id"], ids["delivery_id"] = f"whk_{name}", f"whd_{name}"
+    await execute(database, _WEBHOOK, ids["webhook_id"], f"org_{name}_merchant")
+    await execute(database, _DELIVERY, ids["delivery_id"], ids["webhook_id"], b"{}")
+    ids["consent_id"], ids["application_id"] = f"cst_{name}", f"lon_{name}"
+    await execute(database, _CONSENT, ids["consent_id"], shop.merchant_id, f"org_{name}_bank", at_ms)
+    await execute(database, _LOAN, ids["application_id"], shop.merchant_id, f"org_{name}_bank")
     ids["api_key_id"] = "key_platform_admin_devices:read"
     return World(ids, sessions)
+
+
+async def plant_topup(database: Database, ids: Mapping[str, str], organisation_id: str) -> None:
+    """A partner's license, and a top-up of it by the world's payment."""
+    payment_id = ids["transaction_id"]
+    await execute(
+        database,
+        "INSERT INTO license (id, key, organisation_id, price_per_token, state, created_at_ms) "
+        "VALUES ('lic_theirs', $1, $2, 100, 'active', 1)",
+        ids["license_key"], organisation_id,
+    )  # fmt: skip
+    await execute(
+        database,
+        "INSERT INTO payment_session (id, trace_id, payment_id, organisation_id, language, created_at_ms, "
+        "expires_at_ms) VALUES ('pay_theirs', 'trc_theirs', $1, $2, 'id', 1, 2)",
+        payment_id, organisation_id,
+    )  # fmt: skip
+    await execute(
+        database,
+        "INSERT INTO token_topup (id, organisation_id, license_id, payment_id, session_id, tokens_requested, "
+        "bonus_tokens, price_per_token, payment_method, created_at_ms) "
+        "VALUES ($1, $2, 'lic_theirs', $3, 'pay_theirs', 1, 0, 100, 'qris', 1)",
+        ids["topup_id"], organisation_id, payment_id,
+    )  # fmt: skip
 
 
 _CONFLICT = (
@@ -236,10 +308,40 @@ _CONFLICT = (
     "reason, local_data, local_sha256, created_at_ms) "
     "VALUES ($1, $2, $3, 'void', 'POS01-20251013-1', 'x', 'constraint_violation', 'no such transaction', '{}', 'x', 1)"
 )
+_HOLDER = (
+    "INSERT INTO wallet_holder (organisation_id, pin_tries, pin_locked_until_ms, created_at_ms) VALUES ($1, 0, 0, 1)"
+)
+_WALLET = "INSERT INTO wallet (id, organisation_id, is_default, created_at_ms, updated_at_ms) VALUES ($1, $2, $3, 1, 1)"
+_INVOICE = (
+    "INSERT INTO wallet_invoice (id, merchant_id, outlet_id, terminal_id, email, amount, otp_hash, otp_tries, state, "
+    "charges, created_by, created_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4, 'a@b.test', 1, 'x', 0, 'open', 1, "
+    "'per_nowhere', 1, 1)"
+)
 _EXPORT = (
     "INSERT INTO export_job (id, kind, format, with_bom, filters, state, requested_by, requested_at_ms, attempt, "
     "lease_until_ms, rows_done, organisation_id) "
     "VALUES ($1, 'transactions', 'csv', false, '{}', 'queued', 'per_nowhere', 1, 0, 0, 0, $2)"
+)
+
+
+_REOPEN = "UPDATE login_session SET ended_at_ms = NULL, end_reason = NULL WHERE id = $1"
+_CONSENT = (
+    "INSERT INTO bank_consent (id, merchant_id, organisation_id, scope, granted_at_ms, expires_at_ms) "
+    "VALUES ($1, $2, $3, 'full', 1, $4 + 3600000)"
+)
+_LOAN = (
+    "INSERT INTO loan_application (id, merchant_id, organisation_id, made_by_side, made_by, state, amount_idr, "
+    "tenor_months, submitted_by, submitted_at_ms, created_at_ms, changed_at_ms) "
+    "VALUES ($1, $2, $3, 'merchant', 'per_nowhere', 'submitted', 1, 1, 'per_nowhere', 1, 1, 1)"
+)
+_WEBHOOK = (
+    "INSERT INTO webhook_endpoint (id, organisation_id, profile, url, events, state, last_seq, created_at_ms) "
+    "VALUES ($1, $2, 'standard', 'https://shop.example/hooks', '*', 'active', 1, 1)"
+)
+_DELIVERY = (
+    "INSERT INTO outbox_message (id, transport, kind, recipient_id, subject_id, seq, address, body, state, attempt, "
+    "created_at_ms, finished_at_ms, trace_id) "
+    "VALUES ($1, 'webhook', 'payment.paid', $2, 'whe_1', 1, 'https://shop.example/', $3, 'failed', 1, 1, 1, 'whe_1')"
 )
 
 
@@ -261,7 +363,7 @@ async def test_another_tenants_things_are_not_there(database_url: str, tmp_path:
         theirs = await plant_world(database, "theirs")
         for route in routes():
             allowed = POLICY[route]
-            if "{" not in route[1] or not isinstance(allowed, frozenset):
+            if "{" not in route[1] or not isinstance(allowed, frozenset) or route in ANSWERS_STRANGERS:
                 continue
             for role in sorted(allowed - STAFF):
                 foreign = await call(hub, route, hub.as_role(role), theirs.of(role))

@@ -3,14 +3,13 @@
 import asyncio
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from support import forks
 
 from soundbox_server.audit import chain, service
 from soundbox_server.audit.chain import START, Break, Head, Stretch, Tail
@@ -187,12 +186,8 @@ async def test_the_command_sees_that_the_end_was_cut_off(database: Database, tmp
 
 
 async def verify(database: Database, home: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "soundbox_server.cli", "audit", "verify", "--json", *arguments,
-        env={"SOUNDBOX_HOME": str(home), "PATH": "/usr/bin:/bin",
-             "SOUNDBOX_DATABASE_URL": database.url.render_as_string(hide_password=False)},
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, json.loads(output)
+    environment = {
+        "SOUNDBOX_HOME": str(home), "SOUNDBOX_DATABASE_URL": database.url.render_as_string(hide_password=False),
+    }  # fmt: skip
+    ended = await asyncio.to_thread(forks.run, ["audit", "verify", "--json", *arguments], environment)
+    return ended.returncode, json.loads(ended.stdout)

@@ -1,7 +1,11 @@
-"""`soundbox` as its operators and their scripts meet it: a process, its output and its exit code."""
+"""`soundbox` as its operators and their scripts meet it: a process, its output and its exit code.
+
+Most are forked (support/forks.py); the first is the script that an installation has.
+"""
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -11,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import forks
 from support.ports import free_port
 
-SOUNDBOX = str(Path(sys.executable).with_name("soundbox"))
 VECTORS = json.loads((Path(__file__).parents[2] / "fixtures" / "qris_vectors.json").read_text())["vectors"]
 
 
@@ -23,9 +27,13 @@ def run(
     environment = {**os.environ, **{f"SOUNDBOX_{name.upper()}": value for name, value in settings.items()}}
     if home is not None:
         environment["SOUNDBOX_HOME"] = str(home)
-    return subprocess.run(
-        [SOUNDBOX, *arguments], capture_output=True, text=True, input=stdin, env=environment, timeout=60, check=False
-    )
+    return forks.run(arguments, environment, stdin=stdin)
+
+
+@pytest.fixture
+def migrated_home(migrated_sqlite: Path, tmp_path: Path) -> Path:
+    shutil.copy(migrated_sqlite, tmp_path / "soundbox.db")
+    return tmp_path
 
 
 def assert_refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -38,7 +46,11 @@ def assert_refused(answer: subprocess.CompletedProcess[str], *words: str) -> Non
 
 
 def test_the_version_is_the_distributions() -> None:
-    assert run("version").stdout.strip() == metadata.version("qris-soundbox")
+    soundbox = Path(sys.executable).with_name("soundbox")
+
+    answer = subprocess.run([soundbox, "version"], capture_output=True, text=True, check=True)
+
+    assert answer.stdout == run("version").stdout == metadata.version("qris-soundbox") + "\n"
 
 
 def test_the_version_answers_without_loading_the_server() -> None:
@@ -104,18 +116,18 @@ def test_migrate_seed_and_seed_again_give_the_same_world(tmp_path: Path) -> None
     assert first == second
 
 
-def test_revenue_is_compared_with_the_payments_and_mended(tmp_path: Path) -> None:
-    run("migrate", home=tmp_path)
-    run("seed", "--demo", home=tmp_path)
-    with sqlite3.connect(tmp_path / "soundbox.db") as database:
+def test_revenue_is_compared_with_the_payments_and_mended(migrated_home: Path) -> None:
+    run("seed", "--demo", home=migrated_home)
+    with sqlite3.connect(migrated_home / "soundbox.db") as database:
         database.execute(
-            "INSERT INTO daily_revenue SELECT '2026-05-23', id, 'sandbox', merchant_id, 1, 7, 0, 0, 0, 0, 0, 0 "
-            "FROM terminal LIMIT 1"
+            "INSERT INTO daily_revenue (day, terminal_id, provider, merchant_id, payments, gross_amount, fee_amount, "
+            "refunds, refunded_amount, reversals, reversed_amount, fee_returned) "
+            "SELECT '2026-05-23', id, 'sandbox', merchant_id, 1, 7, 0, 0, 0, 0, 0, 0 FROM terminal LIMIT 1"
         )
 
-    spoilt = run("revenue", "check", home=tmp_path)
-    rebuilt = run("revenue", "rebuild", home=tmp_path)
-    whole = run("revenue", "check", "--json", home=tmp_path)
+    spoilt = run("revenue", "check", home=migrated_home)
+    rebuilt = run("revenue", "rebuild", home=migrated_home)
+    whole = run("revenue", "check", "--json", home=migrated_home)
 
     assert (spoilt.returncode, spoilt.stderr) == (1, "")
     assert spoilt.stdout.startswith("2026-05-23 ")
@@ -124,15 +136,14 @@ def test_revenue_is_compared_with_the_payments_and_mended(tmp_path: Path) -> Non
     assert (whole.returncode, json.loads(whole.stdout)) == (0, [])
 
 
-def test_the_ledger_is_compared_with_the_payments(tmp_path: Path) -> None:
-    run("migrate", home=tmp_path)
-    right = run("ledger", "check", home=tmp_path)
-    with sqlite3.connect(tmp_path / "soundbox.db") as database:
+def test_the_ledger_is_compared_with_the_payments(migrated_home: Path) -> None:
+    right = run("ledger", "check", home=migrated_home)
+    with sqlite3.connect(migrated_home / "soundbox.db") as database:
         database.execute("INSERT INTO journal (id, kind, booked_at_ms) VALUES ('jrn_1', 'release', 7)")
         database.execute("INSERT INTO posting VALUES ('jrn_1', 0, 'fees:acme', 'manual_payout', 'IDR', 7)")
 
-    told = run("ledger", "check", home=tmp_path)
-    listed = run("ledger", "check", "--json", home=tmp_path)
+    told = run("ledger", "check", home=migrated_home)
+    listed = run("ledger", "check", "--json", home=migrated_home)
 
     assert (right.returncode, right.stdout) == (0, "The books are as the payments say.\n")
     assert (told.returncode, told.stderr) == (1, "")
@@ -142,10 +153,9 @@ def test_the_ledger_is_compared_with_the_payments(tmp_path: Path) -> None:
     assert [one["subject"] for one in json.loads(listed.stdout)] == ["fees:acme", "manual_payout"]
 
 
-def test_the_demo_seed_is_refused_in_production(tmp_path: Path) -> None:
-    run("migrate", home=tmp_path)
+def test_the_demo_seed_is_refused_in_production(migrated_home: Path) -> None:
 
-    answer = run("seed", "--demo", home=tmp_path, environment="production", provider="acme")
+    answer = run("seed", "--demo", home=migrated_home, environment="production", provider="acme")
 
     assert_refused(answer, "production")
 
@@ -165,14 +175,13 @@ def test_a_database_that_is_not_migrated_is_named_with_its_mend(command: str, tm
     ("command", "setting"),
     [("api", "http_port"), ("worker", "worker_port"), ("sandbox", "sandbox_port"), ("broker", "broker_port")],
 )
-def test_a_busy_port_is_named_with_its_setting(command: str, setting: str, tmp_path: Path) -> None:
-    run("migrate", home=tmp_path)
+def test_a_busy_port_is_named_with_its_setting(command: str, setting: str, migrated_home: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
 
-        answer = run(command, home=tmp_path, broker_engine="embedded", **{setting: port})
+        answer = run(command, home=migrated_home, broker_engine="embedded", **{setting: port})
 
     assert_refused(answer, port, f"SOUNDBOX_{setting.upper()}")
 
@@ -210,16 +219,15 @@ def test_the_settings_check_sees_a_table_that_is_old(tmp_path: Path) -> None:
     assert run("settings", "--check", str(page)).returncode == 0
 
 
-def test_the_doctor_finds_a_fresh_home_in_order_and_a_readable_key_not(tmp_path: Path) -> None:
+def test_the_doctor_finds_a_fresh_home_in_order_and_a_readable_key_not(migrated_home: Path) -> None:
     ports = {name: str(free_port()) for name in ("http_port", "worker_port", "sandbox_port", "broker_port")}
-    run("migrate", home=tmp_path)
-    run("seed", "--demo", home=tmp_path)
-    (tmp_path / "master.key").write_text("A" * 43)
-    (tmp_path / "master.key").chmod(0o600)
+    run("seed", "--demo", home=migrated_home)
+    (migrated_home / "master.key").write_text("A" * 43)
+    (migrated_home / "master.key").chmod(0o600)
 
-    well = run("doctor", "--json", home=tmp_path, **ports)
-    (tmp_path / "master.key").chmod(0o644)
-    ill = run("doctor", "--json", home=tmp_path, **ports)
+    well = run("doctor", "--json", home=migrated_home, **ports)
+    (migrated_home / "master.key").chmod(0o644)
+    ill = run("doctor", "--json", home=migrated_home, **ports)
 
     assert well.returncode == 0, well.stdout
     assert "broken" not in {finding["verdict"] for finding in json.loads(well.stdout)}
@@ -244,12 +252,11 @@ def create_admin(home: Path, *options: str, stdin: str | None = None) -> subproc
     return run("create-admin", "--name", "Ibu Sari", "--email", "sari@platform.test", *options, home=home, stdin=stdin)
 
 
-def test_the_first_administrator_is_let_in_with_a_password_or_a_link(tmp_path: Path) -> None:
-    run("migrate", home=tmp_path)
-    weak = create_admin(tmp_path, stdin="password1234\n")
-    made = create_admin(tmp_path, stdin="kuda putih tujuh awan\n")
-    again = create_admin(tmp_path, "--link")
-    other = run("create-admin", "--link", "--name", "B", "--email", "b@platform.test", home=tmp_path)
+def test_the_first_administrator_is_let_in_with_a_password_or_a_link(migrated_home: Path) -> None:
+    weak = create_admin(migrated_home, stdin="password1234\n")
+    made = create_admin(migrated_home, stdin="kuda putih tujuh awan\n")
+    again = create_admin(migrated_home, "--link")
+    other = run("create-admin", "--link", "--name", "B", "--email", "b@platform.test", home=migrated_home)
 
     assert_refused(weak, "guessed")
     assert (made.returncode, made.stdout) == (0, "sari@platform.test can log in now.\n")

@@ -27,7 +27,7 @@ FILE = (
     "SBX-1,native,sbx-1,sbx_001,Warung Sari\n"
     'SBX-2,,,,"=1+1, kasir"\n'
     "\n"
-    "SBX-3,qf,QF100,,\n"
+    "SBX-3,qf,QF200,,\n"
 )
 
 
@@ -43,7 +43,7 @@ def test_a_file_is_read_with_what_it_leaves_out() -> None:
     assert [(box.line, box.serial_number, box.vendor, box.model, box.device_id, box.label) for box in boxes] == [
         (2, "SBX-1", "native", "sbx-1", "sbx_001", "Warung Sari"),
         (3, "SBX-2", "native", "sbx-1", None, "=1+1, kasir"),
-        (5, "SBX-3", "qf", "QF100", None, None),
+        (5, "SBX-3", "qf", "QF200", None, None),
     ]
 
 

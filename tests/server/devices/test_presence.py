@@ -28,9 +28,11 @@ from soundbox_server.devices.presence import (
     GRACE_MS,
     HEARTBEAT_S,
     WINDOW_MS,
+    Clock,
     Reach,
     Session,
     can_speak,
+    clock_of,
     reach,
 )
 from soundbox_server.devices.service import Vitals
@@ -128,6 +130,17 @@ def test_a_box_speaks_when_it_is_loud_enough_and_whole(
     volume: int | None, state: str | None, speaks: bool | None
 ) -> None:
     assert can_speak(volume=volume, state=state) is speaks
+    assert can_speak(volume=volume, state=state, clock=Clock.NONE) is False  # it cannot tell what is too late
+
+
+@pytest.mark.parametrize(
+    ("has_clock", "asked_at_ms", "clock"),
+    [(True, None, Clock.OWN), (False, None, Clock.NONE), (False, NOW - 1, Clock.NONE), (False, NOW, Clock.HUB)],
+)
+def test_a_box_without_a_clock_has_the_time_once_it_asked_in_its_session(
+    has_clock: bool, asked_at_ms: int | None, clock: Clock
+) -> None:
+    assert clock_of(has_clock=has_clock, time_asked_at_ms=asked_at_ms, session_at_ms=NOW) is clock
 
 
 async def test_three_missing_heartbeats_are_an_end_and_the_next_one_a_beginning(database: Database, box: str) -> None:

@@ -274,7 +274,7 @@ async def plant_second_merchant(database: Database) -> None:
 
 def test_every_state_and_every_method_has_a_word_of_the_references() -> None:
     assert {state.value for state in PaymentState} <= STATUS.keys()
-    assert {*METHODS.values(), PaymentMethod.QRIS_STATIC} == set(PaymentMethod)
+    assert {*METHODS.values(), PaymentMethod.QRIS_STATIC, PaymentMethod.WALLET} == set(PaymentMethod)
 
 
 @pytest.mark.parametrize("method", ["qris", "cash"])

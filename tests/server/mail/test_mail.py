@@ -220,6 +220,22 @@ async def test_the_boxes_sweep_leaves_mail_alone_and_mail_leaves_boxes_alone(dat
     assert (claimed, sink.got) == (["evt_1"], [mail_id])
 
 
+async def test_mail_that_ended_a_month_ago_is_forgotten_and_what_waits_is_not(database: Database) -> None:
+    sent, waiting, young = await queue(database), await queue(database), await queue(database)
+    month_ms = 30 * 24 * 3_600_000
+    for mail_id, ended_at_ms in ((sent, clock.now_ms() - month_ms), (young, clock.now_ms() - month_ms + 60_000)):
+        await execute(
+            database,
+            "UPDATE outbox_message SET state = 'sent', finished_at_ms = $2 WHERE id = $1",
+            mail_id,
+            ended_at_ms,
+        )
+
+    await postman(database, Sinkhole()).forget()
+
+    assert set(await states(database)) == {waiting, young}
+
+
 async def test_finding_what_is_due_reads_an_index_of_letters_alone(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import json
 
 import pytest
+from support.hub import Hub
 from support.registry import WHOLE
 from support.shop import execute, row, rows
 from support.staff import Staff, audited
+from support.wallets import open_holder
 
 from soundbox_server import clock
 from soundbox_server.db import Database
@@ -42,6 +44,21 @@ async def test_a_merchant_never_approved_is_simply_changed(operator: Staff, data
 
     assert changed["settlement_account_reference"] == "bank:1111111111"
     assert changed["pending_account_change"] is None
+
+
+async def test_a_merchant_never_approved_whose_wallet_holds_money_takes_two_people_too(
+    hub: Hub, operator: Staff, finance: Staff, database: Database
+) -> None:
+    holder = await open_holder(hub, database, balance=50_000)
+    await holder.shop.set_status("pending")
+    await execute(database, "UPDATE merchant SET approved_at_ms = NULL WHERE id = $1", holder.shop.merchant_id)
+
+    changed = await operator.patch(f"/admin/merchants/{holder.shop.merchant_id}", NEW)
+
+    change = changed["pending_account_change"]
+    assert (changed["settlement_account_reference"], change["status"]) == (None, "requested")
+    approved = await finance.post(f"/admin/merchants/{holder.shop.merchant_id}/account-changes/{change['id']}/approve")
+    assert approved["status"] == "approved"
 
 
 async def test_it_takes_a_second_person_and_a_day(

@@ -50,6 +50,14 @@ async def ack(
     return await database.write(lambda tx: outbox.acknowledge(tx, [answer], now_ms=now_ms))
 
 
+async def ask_again(database: Database, device: str, now_ms: int) -> list[outbox.Message]:
+    async def work(tx: Statements) -> list[outbox.Message]:
+        await outbox.ask_again(tx, recipients=[device], now_ms=now_ms)
+        return tx.queued
+
+    return await database.write(work)
+
+
 async def message(database: Database, event_id: str) -> dict[str, Any]:
     return await row(database, "SELECT * FROM outbox_message WHERE id = $1", event_id)
 
@@ -242,6 +250,23 @@ async def test_a_box_that_comes_back_gets_what_is_still_alive_and_nothing_older(
     assert missed["state"] == "expired"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_birth_reads_what_waits_and_not_all_that_the_box_was_ever_sent(database: Database) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    async def listen(tx: Any) -> list[str]:
+        fetch = tx.fetch
+        tx.fetch = lambda sql, *args: asked.append((sql, args)) or fetch(sql, *args)
+        await outbox.make_due(tx, recipients=["sbx_001"], now_ms=NOW)
+        ((sql, args),) = asked
+        return [row["detail"] for row in await fetch("EXPLAIN QUERY PLAN " + sql, *args)]
+
+    plan = await database.write(listen)
+
+    assert any("outbox_due" in step for step in plan)
+    assert not any("outbox_recipient" in step for step in plan)
+
+
 async def test_an_offline_boxs_message_follows_the_schedule_from_its_birth_on(database: Database, shop: Shop) -> None:
     event_id, device = await announce(database, shop, online=False)
     assert await sweep(database, NOW + 20_000) == []
@@ -394,3 +419,20 @@ def test_no_walk_through_the_table_comes_back_to_where_it_was(wishes: list[Deliv
 def test_what_is_final_leads_nowhere_and_everything_else_leads_on() -> None:
     assert {state for state, then in TRANSITIONS.items() if not then} == LAST_WORDS
     assert set(TRANSITIONS) == set(Delivery)
+
+
+async def test_a_box_that_comes_back_is_asked_what_became_of_what_it_received(database: Database, shop: Shop) -> None:
+    event_id, device = await announce(database, shop)
+    await ack(database, event_id, device, "received")
+    before = await message(database, event_id)
+
+    asked = await ask_again(database, device, NOW + LIFE_MS + NO_PLAY_REPORT_MS - 1)
+    too_late = await ask_again(database, device, NOW + LIFE_MS + NO_PLAY_REPORT_MS)
+    unchanged = await message(database, event_id)
+    await ack(database, event_id, device, "duplicate", played_at_ms=NOW + 2_000)
+    answered = await ask_again(database, device, NOW + LIFE_MS)
+
+    assert [(one.id, one.body, one.address) for one in asked] == [(event_id, before["body"], before["address"])]
+    assert (too_late, answered) == ([], [])
+    assert unchanged == before
+    assert (await message(database, event_id))["state"] == "played"

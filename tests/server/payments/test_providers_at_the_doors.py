@@ -324,16 +324,24 @@ async def test_a_snap_partner_gets_a_token_of_ours_and_notifies_us_with_it(
         token = issued.json()["accessToken"]
         headers, _ = snap.signed_by_hmac(body, token, at=at)
 
-        taken = await hub.http.post(snap.NOTIFY_PATH, content=body, headers=headers)
+        taken = await hub.http.post(snap.NOTIFY_PATH, content=body, headers=headers | {"x-external-id": "41"})
+        again = await hub.http.post(snap.NOTIFY_PATH, content=body, headers=headers | {"x-external-id": "41"})
+        other = json.dumps(snap.told(Charge("ref_anothers", 25_000, "no2", "qris", "paid"))).encode()
+        signed, _ = snap.signed_by_hmac(other, token, at=at)
+        same_name = await hub.http.post(snap.NOTIFY_PATH, content=other, headers=signed | {"x-external-id": "41"})
         stranger, _ = snap.signed_by_hmac(body, token[:-4] + "AAAA", at=at)
         refused = await hub.http.post(snap.NOTIFY_PATH, content=body, headers=stranger)
 
         assert (wrong.status_code, wrong.json()["responseCode"]) == (401, "4017300")
         assert (issued.status_code, issued.json()["expiresIn"]) == (200, "900")
         assert (taken.status_code, taken.json()["responseCode"]) == (200, "2005200")
+        assert (again.status_code, again.json()["responseCode"]) == (200, "2005200")
+        assert (same_name.status_code, same_name.json()["responseCode"]) == (409, "4095200")
         assert (refused.status_code, refused.json()["responseCode"]) == (401, "4015201")
-        event = await row(database, "SELECT provider, outcome FROM provider_event")
-        assert event == {"provider": "acme", "outcome": "orphan"}
+        events = await rows(database, "SELECT provider, outcome, reference FROM provider_event ORDER BY id")
+        assert [(one["provider"], one["outcome"], one["reference"]) for one in events] == [
+            ("acme", "orphan", "ref_nobodys"), ("acme", "orphan", "ref_anothers"),
+        ]  # fmt: skip
 
 
 @ON_SQLITE

@@ -15,12 +15,12 @@ from support.staff import Staff, audited
 
 from soundbox_server.clock import now_ms
 from soundbox_server.db import Database
+from soundbox_server.exportable import EXPORTABLE
 from soundbox_server.exports.jobs import Exporter
 from soundbox_server.ids import new_id
 from soundbox_server.ledger.service import balance
 from soundbox_server.merchants import accounts
 from soundbox_server.merchants.accounts import HOLD_MS
-from soundbox_server.parts import EXPORTABLE
 from soundbox_server.payouts.jobs import Payer
 from soundbox_server.reconciliation import books
 

@@ -10,6 +10,7 @@ from support.acquirer import adjustment
 from support.hub import Hub
 from support.merchant import Merchant, a_stranger, give_to
 from support.shop import Shop, adjust, execute, open_shop, report, take
+from support.staff import audited
 
 from soundbox_server.clock import DAY_MS, jakarta_day, now_ms
 from soundbox_server.db import Database
@@ -29,6 +30,25 @@ async def another_shop(database: Database) -> Shop:
     other = await open_shop(database, brand_name="Toko Lain")
     await a_payment(other)
     return other
+
+
+async def test_an_owner_says_which_boxes_speak_and_nobody_else_does(
+    hub: Hub, owner: Merchant, shop: Shop, database: Database
+) -> None:
+    path, wanted = f"/merchant/merchants/{shop.merchant_id}", {"announcement_policy": "outlet"}
+    clerk, stranger = Merchant(hub, role="merchant_staff"), await a_stranger(hub)
+
+    refused = [(await who.call("PATCH", path, json=wanted)).status_code for who in (clerk, stranger)]
+    unknown = await owner.call("PATCH", path, json={"announcement_policy": "everybody"})
+    more = await owner.call("PATCH", path, json=wanted | {"brand_name": "Warung Lain"})
+    before = (await owner.get("/merchant/me"))["data"]["merchants"][0]["announcement_policy"]
+    changed = await owner.call("PATCH", path, json=wanted)
+    again = await owner.call("PATCH", path, json=wanted)
+
+    assert (refused, unknown.status_code, more.status_code, before) == ([403, 404], 400, 400, "terminal")
+    assert changed.json()["data"]["announcement_policy"] == again.json()["data"]["announcement_policy"] == "outlet"
+    (entry,) = await audited(database, "merchant.changed")
+    assert (entry["actor_id"], entry["subject_id"]) == ("per_test_merchant_owner", shop.merchant_id)
 
 
 async def test_who_asks_and_whose_merchants(owner: Merchant, shop: Shop, database: Database) -> None:
@@ -185,7 +205,7 @@ async def test_the_days_sums_are_those_of_the_wall_clock_in_jakarta(
     second = await shop.another_terminal()
     entries = [
         Entry(at_ms=now - DAY_MS, terminal_id=second.terminal_id, provider="acme", merchant_id=shop.merchant_id,
-              payments=2, gross_amount=40_000, fee_amount=280),
+              payments=2, gross_amount=40_000, fee_amount=280, wallet_amount=15_000),
         Entry(at_ms=now - DAY_MS, terminal_id=shop.terminal_id, provider="cash", merchant_id=shop.merchant_id,
               payments=1, gross_amount=5_000),
         Entry(at_ms=now - 3 * DAY_MS, terminal_id=shop.terminal_id, provider="acme", merchant_id=shop.merchant_id,
@@ -200,10 +220,12 @@ async def test_the_days_sums_are_those_of_the_wall_clock_in_jakarta(
     assert (said["timezone"], said["day"]) == ("Asia/Jakarta", today.isoformat())
     assert [day["day"] for day in said["days"]] == [(today - timedelta(days=n)).isoformat() for n in range(6, -1, -1)]
     assert said["today"] == {
-        "payments": 1, "gross_amount": 100_000, "cash_amount": 0, "fee_amount": 700, "fee_returned": 0, "refunds": 1,
-        "refunded_amount": 30_000, "reversals": 0, "reversed_amount": 0, "net_amount": 69_300,
+        "payments": 1, "gross_amount": 100_000, "cash_amount": 0, "wallet_amount": 0, "fee_amount": 700,
+        "fee_returned": 0, "refunds": 1, "refunded_amount": 30_000, "reversals": 0, "reversed_amount": 0,
+        "net_amount": 69_300,
     }  # fmt: skip
-    assert (said["yesterday"]["gross_amount"], said["yesterday"]["cash_amount"]) == (45_000, 5_000)
+    yesterday = said["yesterday"]
+    assert (yesterday["gross_amount"], yesterday["cash_amount"], yesterday["wallet_amount"]) == (45_000, 5_000, 15_000)
     assert said["days"][3]["net_amount"] == 70 - 10_000
     assert said["days"][4]["payments"] == 0
     assert (said["period"]["payments"], said["period"]["gross_amount"]) == (4, 145_000)

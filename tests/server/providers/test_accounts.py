@@ -193,12 +193,12 @@ async def test_a_route_holds_for_one_merchant_or_for_all_and_can_be_taken_back(
 
 async def test_what_nobody_offers_or_takes_is_refused(hub: Hub, admin: Staff, shop: Shop) -> None:
     await set_credentials(admin)
-    await admin.call("PUT", "/admin/providers/routes", json={"method": "ovo", "primary": "xendit"})
+    await admin.call("PUT", "/admin/providers/routes", json={"method": "dana", "primary": "xendit"})
 
     with pytest.raises(InvalidPaymentType):
-        gateways(hub).candidates(shop.merchant_id, Method.VA_BCA, 25_000)
+        gateways(hub).candidates(shop.merchant_id, Method.OVO, 25_000)
     with pytest.raises(InvalidAmount):
-        gateways(hub).candidates(shop.merchant_id, Method.OVO, 1_499)
+        gateways(hub).candidates(shop.merchant_id, Method.DANA, 1_499)
 
 
 @ON_SQLITE

@@ -109,7 +109,7 @@ async def test_a_caller_who_gives_up_leaves_no_mark(client: httpx.AsyncClient) -
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         calls = Calls("p", client, at_once=1, waiting=0, failures_to_open=1)
         call = asyncio.create_task(calls.send("GET", url, headers={}, idempotent=False))
-        await asyncio.wait_for(silent.wait(), 5)
+        await asyncio.wait_for(silent.wait(), 20)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

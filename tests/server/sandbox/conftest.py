@@ -40,7 +40,7 @@ def serving(app: Starlette) -> Iterator[str]:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
         thread.start()
         try:
-            assert ready.wait(10)
+            assert ready.wait(30)
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
@@ -104,10 +104,10 @@ async def acquirer(address: str) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], Any]], Awaitable[Any]]:
-    """Waits until something is true, ten seconds at most, and returns it."""
+    """Waits until something is true, half a minute at most, and returns it."""
 
     async def until(condition: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 value = condition()
                 if isinstance(value, Awaitable):

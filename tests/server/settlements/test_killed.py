@@ -1,49 +1,28 @@
 """A run that is killed between its lines leaves nothing half done, and whoever starts it again goes on."""
 
-import asyncio
 import os
 import random
-import sys
-from pathlib import Path
 
 import pytest
 from support.books import check_books
-from support.settling import settlements
+from support.forks import Forked, work
+from support.settling import settle_monday_in_pieces, settlements
 from support.shop import NOW, execute, open_shop, report, rows, take
 from support.stack import until
 
 from soundbox_server.db import Database
 
 pytestmark = pytest.mark.crash
-TESTS = Path(__file__).parents[2]
-
-# Two journals and one batch a transaction: what a large run does in many pieces, a small one does here too.
-SETTLE = """
-import asyncio, sys
-from soundbox_server.db import Database
-from soundbox_server.settlements import service
-from support.settling import settle
-
-async def main():
-    database = Database(sys.argv[1])
-    await settle(database, "2026-05-25")
-    await database.close()
-
-service.TOGETHER = {"sqlite": 2, "postgresql": 2}
-service.BATCHES = 1
-asyncio.run(main())
-"""
 
 
-async def begin(database_url: str, failpoint: str = "") -> asyncio.subprocess.Process:
+def begin(database_url: str, failpoint: str = "") -> Forked:
     """A process that settles Monday and dies at this point."""
-    environment = {**os.environ, "SOUNDBOX_FAILPOINT": failpoint, "PYTHONPATH": str(TESTS)}
-    return await asyncio.create_subprocess_exec(sys.executable, "-c", SETTLE, database_url, env=environment)
+    return work(settle_monday_in_pieces, database_url, environment={**os.environ, "SOUNDBOX_FAILPOINT": failpoint})
 
 
 async def start(database_url: str, failpoint: str) -> int:
     """Its exit code."""
-    return await (await begin(database_url, failpoint)).wait()
+    return await begin(database_url, failpoint).wait()
 
 
 async def items(database: Database) -> int:
@@ -80,9 +59,9 @@ async def test_killed_at_any_moment_while_another_runs_everything_is_settled_onc
     await take(database, *(report(payment) for payment in paid), now_ms=NOW)
 
     for _ in range(3):
-        two, enough = [await begin(database_url) for _ in range(2)], await items(database) + chance.randrange(1, 9)
+        two, enough = [begin(database_url) for _ in range(2)], await items(database) + chance.randrange(1, 9)
 
-        async def far_enough(two: list[asyncio.subprocess.Process] = two, enough: int = enough) -> bool:
+        async def far_enough(two: list[Forked] = two, enough: int = enough) -> bool:
             return await items(database) >= enough or all(one.returncode is not None for one in two)
 
         await until(far_enough, what="some of the day")

@@ -16,9 +16,9 @@ from support.settled import TUESDAY, plant_settlement, settled
 from support.shop import Shop, adjust, execute, open_shop, report, row, take
 from support.staff import Staff, audited
 
-from soundbox_server import parts
 from soundbox_server.clock import jakarta_ms
 from soundbox_server.db import Database
+from soundbox_server.exportable import EXPORTABLE
 from soundbox_server.exports import jobs
 from soundbox_server.exports.jobs import Exporter
 from soundbox_server.portal.scope import files_of
@@ -31,7 +31,7 @@ SPREADSHEETS_FORMULA = '=HYPERLINK("http://evil")'
 
 @pytest.fixture
 def exporter(database: Database, tmp_path: Path) -> Exporter:
-    return Exporter(database, parts.EXPORTABLE, theirs=files_of, folder=tmp_path / "home" / "exports", owner="test")
+    return Exporter(database, EXPORTABLE, theirs=files_of, folder=tmp_path / "home" / "exports", owner="test")
 
 
 @pytest.fixture

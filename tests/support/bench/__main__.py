@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from support.bench import grown
 from support.bench.measure import QUICK, SMOKE, Figures, Plan, Round, Summary, installation
+from support.bench.scoring import scoring
 from support.bench.settling import settling
 
 Ratio = Callable[[Round], float]
@@ -31,6 +32,12 @@ def main() -> None:
         settled = [asyncio.run(settling(kind, payments=options.settlement, rounds=rounds)) for kind in kinds]
         as_json = msgspec.json.format(msgspec.json.encode(settled)).decode()
         print(as_json if options.json else "\n\n".join(one.table() for one in settled))
+        return
+    if options.scoring:
+        rounds = options.rounds or 3
+        scored = [asyncio.run(scoring(kind, payments=options.scoring, rounds=rounds)) for kind in kinds]
+        as_json = msgspec.json.format(msgspec.json.encode(scored)).decode()
+        print(as_json if options.json else "\n\n".join(one.table() for one in scored))
         return
     found = [asyncio.run(measured(replace(plan, **given), kind)) for kind in kinds]
     if options.json:
@@ -134,6 +141,9 @@ def _options() -> Any:
     )  # fmt: skip
     parser.add_argument(
         "--settlement", type=int, metavar="PAYMENTS", help="instead: settle a day of so many, beside raw SQL"
+    )
+    parser.add_argument(
+        "--scoring", type=int, metavar="PAYMENTS", help="instead: score 10,000 merchants of so many, beside raw SQL"
     )
     parser.add_argument("--json", action="store_true", help="every round's figures as JSON")
     return parser.parse_args()

@@ -46,10 +46,13 @@ class Plan:
     alone: int = 150
     beats: int = 5_000
     creates: int = 600
+    forked: bool = False  # processes that start at once; not for measuring
 
 
 QUICK = Plan(rounds=3, payments=1_000, baseline_calls=3_000, alone=60, beats=2_000, creates=200)
-SMOKE = Plan(rounds=1, boxes=4, connections=4, payments=40, baseline_calls=40, alone=5, beats=40, creates=10)
+SMOKE = Plan(
+    rounds=1, boxes=4, connections=4, payments=40, baseline_calls=40, alone=5, beats=40, creates=10, forked=True
+)
 
 
 class Summary(msgspec.Struct):
@@ -219,7 +222,9 @@ async def installation(plan: Plan, kind: str) -> AsyncIterator[Bench]:
     try:
         async with contextlib.AsyncExitStack() as exits:
             url, baseline_url = await databases(kind, folder, exits)
-            stack = await exits.enter_async_context(running(Stack(home=folder / "home", database_url=url)))
+            stack = await exits.enter_async_context(
+                running(Stack(home=folder / "home", database_url=url, forked=plan.forked))
+            )
             stack.home.mkdir(exist_ok=True)
             database = Database(url)
             exits.push_async_callback(database.close)

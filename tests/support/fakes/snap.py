@@ -140,7 +140,8 @@ def told(charge: Charge) -> dict[str, Any]:
 
 def signed_by_rsa(body: bytes, *, at: str = NOW, path: str = NOTIFY_PATH) -> tuple[dict[str, str], bytes]:
     text = f"POST:{path}:{body_hash(body)}:{at}"
-    return {"x-timestamp": at, "x-signature": rsa_signed("partner", text), "x-external-id": "1234567890"}, body
+    name = str(int(body_hash(body)[:12], 16))  # its own for each notification, and the same when it is repeated
+    return {"x-timestamp": at, "x-signature": rsa_signed("partner", text), "x-external-id": name}, body
 
 
 def signed_by_hmac(body: bytes, token: str, *, at: str = NOW) -> tuple[dict[str, str], bytes]:

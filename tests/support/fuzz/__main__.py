@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ GENEROUS = {
 # cannot be done all the same, as a key that was used for another body. An operation that answers so has to declare it.
 CONFIG = """
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "429", "5xx"]
+expected-statuses = ["2xx", "3xx", "401", "402", "403", "404", "409", "422", "429", "5xx"]
 """
 
 
@@ -53,19 +54,24 @@ class Figures:
 
 
 async def run(
-    *, database: str, examples: int, seed: int | None, home: Path, only: str | None = None, phases: str = PHASES
+    *,
+    database: str,
+    examples: int,
+    seed: int | None,
+    home: Path,
+    audiences: Sequence[Audience] = AUDIENCES,
+    phases: str = PHASES,
 ) -> list[Figures]:
     """Ask as each audience; prints what schemathesis finds. `database`: sqlite or a PostgreSQL URL."""
     url = f"sqlite:///{home / 'soundbox.db'}" if database == "sqlite" else database
     async with running(Stack(home=home, database_url=url, extra=GENEROUS)) as stack:
         await stack.prepare()
         await stack.start_all("broker", "sandbox", "api")
-        chosen = [audience for audience in AUDIENCES if only in (None, audience.name)]
         box = await _activate(stack)  # before anybody changes its world
         await _described(stack)
         return [
             await _ask(stack, audience, box=box, examples=examples, seed=seed, home=home, phases=phases)
-            for audience in chosen
+            for audience in audiences
         ]
 
 
@@ -179,7 +185,8 @@ def main() -> None:
 
 
 async def _run(asked: argparse.Namespace, database: str, folder: Path) -> list[Figures]:
-    return await run(database=database, examples=asked.examples, seed=asked.seed, home=folder, only=asked.audience)
+    chosen = [audience for audience in AUDIENCES if asked.audience in (None, audience.name)]
+    return await run(database=database, examples=asked.examples, seed=asked.seed, home=folder, audiences=chosen)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from schemathesis.engine import observations
 from soundbox_server.fields import VISIBLE
 from soundbox_server.idempotency import HEADER, KEY
 from soundbox_server.providers.hmac_scheme import PRINTABLE
+from soundbox_server.webhooks.addresses import FORMAT
 
 AUDIENCE = os.environ["FUZZ_AUDIENCE"]
 TOKENS = Path(os.environ["FUZZ_TOKENS"]).read_text().split()
@@ -92,6 +93,7 @@ UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 TEXT = st.text(st.characters(exclude_categories=UNSEEN), max_size=60)
 schemathesis.openapi.format(VISIBLE, TEXT.filter(str.strip))
 schemathesis.openapi.format(PRINTABLE, TEXT.filter(str.isprintable))
+schemathesis.openapi.format(FORMAT, st.from_regex(r"https://[a-z]{1,20}\.example(:8443)?/[a-z]{0,30}", fullmatch=True))
 
 if TOKENS:
     schemathesis.auth(refresh_interval=None)(Bearer)

@@ -1,0 +1,3 @@
+from support.merchant import owner, shop
+
+__all__ = ["owner", "shop"]

@@ -1,0 +1,3 @@
+from support.partner import hub, partner, shop
+
+__all__ = ["hub", "partner", "shop"]

@@ -1,0 +1,3 @@
+from support.partner import hub, partner, platform, shop
+
+__all__ = ["hub", "partner", "platform", "shop"]
