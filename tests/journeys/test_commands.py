@@ -51,7 +51,7 @@ async def on_air(
             token=lambda: secrets.token_urlsafe(16), settings=BoxSettings(), keep=keep,
         ),
         broker=BrokerAddress(host="127.0.0.1", port=hub.broker_port, username=box.username, password=box.password),
-        voice=voice, watch=lambda box, told: None, now_ms=clock, random=Random(1),
+        voice=voice, watch=lambda box, told: print(box.device_id, told), now_ms=clock, random=Random(1),
         heartbeats=Heartbeats(every_s=3_600), backoff=Backoff(first_s=0.1, longest_s=0.5),
         keyring=keyring,
     )  # fmt: skip
@@ -175,10 +175,10 @@ async def test_an_operator_listens_to_the_log_reads_what_went_over_mqtt_and_gets
         async def whole() -> bool:
             return [file["status"] for file in await of("log-files")] == ["whole"]
 
-        async def written() -> bool:
-            return {"command", "command/ack", "log"} <= {
-                one["topic"].split("/", 3)[3] for one in await of("mqtt-messages?limit=100")
-            }
+        async def written(command_id: str) -> bool:  # by two processes, each when it has the time
+            messages = await of("mqtt-messages?limit=100")
+            topics = {one["topic"].split("/", 3)[3] for one in messages}
+            return {"command", "command/ack", "log"} <= topics and command_id in [one["message_id"] for one in messages]
 
         async with on_air(hub, idle, tmp_path, keyring=Held(hub, idle)) as voice:
             await until(lambda: online(hub, idle), what="the box online")
@@ -188,7 +188,8 @@ async def test_an_operator_listens_to_the_log_reads_what_went_over_mqtt_and_gets
             await until(lambda: live("code_spoken"), what="a live line of the log")
             asked = await ask(hub, idle, "commands", command_name="upload_log", payload={"whole": True})
             await until(whole, what="the whole log")
-            await until(written, what="the messages written down")
+            command_id = spoken.json()["data"]["command_id"]
+            await until(lambda: written(command_id), what="the messages written down")
 
         (file,) = await of("log-files")
         log = await operator.get(f"{path}/log-files/{file['id']}/file")
@@ -200,7 +201,6 @@ async def test_an_operator_listens_to_the_log_reads_what_went_over_mqtt_and_gets
     assert "47110815" not in log.text
     assert "47110815" not in str(messages)
     assert {one["outcome"] for one in messages} == {"read", "sent"}
-    assert spoken.json()["data"]["command_id"] in {one["message_id"] for one in messages}
     assert file["command_id"] == asked.json()["data"]["command_id"]
     assert now["cause"] in ("offline", "not_bound")
 
@@ -223,7 +223,8 @@ async def test_an_offline_box_does_once_what_was_given_before_the_hub_began_anew
             return {await state_of(hub, test_id), await state_of(hub, volume_id)} == {"succeeded"}
 
         await until(done, what="both done")
-        said = [(speech.event_id, speech.sentence) for speech in voice.said]
+        # Without the box's own word that its network was away, which a busy machine may bring about.
+        said = [(speech.event_id, speech.sentence) for speech in voice.said if speech.event_id is not None]
 
     assert before == ["queued", "cancelled", "queued"]
     assert said == [(test_id, "Tes suara: satu dua tiga")]
