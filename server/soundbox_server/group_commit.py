@@ -1,4 +1,6 @@
-"""What arrived while the last commit ran goes into the next one: no timers, and alone it costs nothing extra."""
+"""What arrived while the last commit ran, or while this one waits for its turn, goes into the next one: no timers, and
+alone it costs nothing extra.
+"""
 
 import asyncio
 import contextvars
@@ -13,6 +15,7 @@ from soundbox_server.errors import Overloaded
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+Waiting = tuple[Item, asyncio.Future[Outcome]]
 Apply = Callable[[Statements, Sequence[Item]], Coroutine[Any, Any, Sequence[Outcome]]]
 
 log = structlog.get_logger()
@@ -44,7 +47,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._committed = committed
         self._most = most
         self._waiting = waiting
-        self._queue: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
+        self._queue: deque[Waiting[Item, Outcome]] = deque()
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Outcome:
@@ -73,14 +76,18 @@ class GroupCommit(Generic[Item, Outcome]):
         finally:
             self._runner = None
 
-    async def _together(self, statements: Statements, items: Sequence[Item]) -> tuple[Sequence[Outcome], Sequence[Any]]:
-        return await self._apply(statements, items), statements.queued
+    async def _together(
+        self, statements: Statements, group: list[Waiting[Item, Outcome]], *, alone: bool
+    ) -> tuple[Sequence[Outcome], Sequence[Any]]:
+        """Whoever came while the group waited for its turn to write comes along."""
+        while self._queue and len(group) < self._most and not alone:
+            group.append(self._queue.popleft())
+        return await self._apply(statements, [item for item, _ in group]), statements.queued
 
-    async def _settle(self, group: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:
+    async def _settle(self, group: list[Waiting[Item, Outcome]], *, alone: bool = False) -> None:
         try:
-            items = [item for item, _ in group]
             outcomes, queued = await self._database.write(
-                lambda statements: self._together(statements, items), at_once=self._at_once
+                lambda statements: self._together(statements, group, alone=alone), at_once=self._at_once
             )
         except Exception as error:
             if len(group) == 1 or is_away(error):
@@ -89,7 +96,7 @@ class GroupCommit(Generic[Item, Outcome]):
                 return
             log.warning("group_commit.split", size=len(group), error=repr(error))
             for one in group:
-                await self._settle([one])
+                await self._settle([one], alone=True)
             return
         self._tell(queued)
         for (_, answer), outcome in zip(group, outcomes, strict=True):

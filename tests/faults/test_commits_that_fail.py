@@ -15,7 +15,7 @@ from support.hub import Hub, open_hub
 from support.shop import Shop, execute, open_shop, payment_row, report, rows
 
 from soundbox_server import clock
-from soundbox_server.db import Database, Statements
+from soundbox_server.db import HOT_CONNECTIONS, Database, Statements
 from soundbox_server.devices import service as devices
 from soundbox_server.errors import Overloaded
 from soundbox_server.group_commit import GroupCommit
@@ -212,6 +212,33 @@ async def test_whoever_gave_up_waiting_does_not_spoil_it_for_the_others(database
     assert await patient == "Y"
     await group.drain()
     assert sorted(row["name"] for row in await rows(database, "SELECT name FROM organisation")) == ["x", "y"]
+
+
+async def test_whoever_comes_while_a_group_waits_for_its_turn_to_write_goes_with_it(database: Database) -> None:
+    gate, groups = threading.Event(), []
+
+    async def hold_up(tx: Statements) -> None:
+        if database.dialect == "sqlite":
+            gate.wait(20)  # the writer's own thread
+        else:
+            await asyncio.to_thread(gate.wait, 20)
+
+    async def insert(tx: Statements, names: Sequence[str]) -> Sequence[str]:
+        groups.append(list(names))
+        return await _insert(tx, names)
+
+    others = [asyncio.create_task(database.write(hold_up)) for _ in range(HOT_CONNECTIONS)]
+    group: GroupCommit[str, str] = GroupCommit(database, insert, most=3)
+    first = asyncio.create_task(group.submit("first"))
+    while group._queue or group._runner is None:  # the first one has been taken up
+        await asyncio.sleep(0)
+    later = [asyncio.create_task(group.submit(name)) for name in ("second", "third", "too many for one")]
+    await asyncio.sleep(0)
+    gate.set()
+
+    assert await asyncio.gather(first, *later) == ["FIRST", "SECOND", "THIRD", "TOO MANY FOR ONE"]
+    assert groups == [["first", "second", "third"], ["too many for one"]]
+    await asyncio.gather(*others)
 
 
 async def test_a_queue_that_is_full_says_so_at_once(database: Database) -> None:
