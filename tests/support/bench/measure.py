@@ -33,6 +33,7 @@ PACED_S = 0.015  # between two calls without load: what the last one left to do 
 ALL_RECORDED_S = 60.0
 START_S = 60.0  # on a machine with other work
 STOP_S = 10.0
+POSTGRESQL = "postgresql"
 TESTS = Path(__file__).parents[2]  # where `support` lies, for our own child processes
 
 
@@ -237,7 +238,8 @@ async def installation(plan: Plan, kind: str) -> AsyncIterator[Bench]:
             generator = await exits.enter_async_context(_generator(stack, boxes))
             bench = Bench(
                 plan, stack, database, boxes, generator, baseline_port,
-                processes=_pids(stack, generator), secret=stack.settings().secrets_of("sandbox")[0],
+                processes=_pids(stack, generator, folder / "pg" / "postmaster.pid"),
+                secret=stack.settings().secrets_of("sandbox")[0],
             )  # fmt: skip
             await until(lambda: _all_online(bench), what="the birth of every box")
             yield bench
@@ -328,25 +330,38 @@ async def _all_online(bench: Bench) -> bool:
     return await bench._count("device_presence WHERE online") == len(bench.boxes)
 
 
-def _pids(stack: Stack, generator: asyncio.subprocess.Process) -> dict[str, int]:
+def _pids(stack: Stack, generator: asyncio.subprocess.Process, postmaster: Path) -> dict[str, int]:
     """The processes whose time is counted; Mosquitto is the child of its supervisor."""
     pids = {child.name: child.process.pid for child in stack.children} | {"generator": generator.pid}
     children = Path(f"/proc/{pids['broker']}/task/{pids['broker']}/children")
     if children.exists():
         (mosquitto,) = children.read_text().split()
         pids["mosquitto"] = int(mosquitto)
+    if postmaster.exists():
+        pids[POSTGRESQL] = int(postmaster.read_text().split()[0])
     return pids
 
 
 def _cpu_s(pids: dict[str, int]) -> dict[str, float]:
-    """User and system seconds of each process so far."""
+    """User and system seconds of each process so far; of PostgreSQL, those of all its processes."""
     used = {}
     for name, pid in pids.items():
-        stat = Path(f"/proc/{pid}/stat")
-        if stat.exists():
-            fields = stat.read_text().rpartition(")")[2].split()
-            used[name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if Path(f"/proc/{pid}/stat").exists():
+            its = _ticks(pid)
+            if name == POSTGRESQL:
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                its += sum(_ticks(int(child)) for child in children)
+            used[name] = its / os.sysconf("SC_CLK_TCK")
     return used
+
+
+def _ticks(pid: int) -> int:
+    """Of a process and of those of its children that have ended; none where it has ended itself."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(map(int, fields[11:15]))
 
 
 def _summary(measured: Measured, took_s: float, cpu_us: dict[str, int]) -> Summary:
