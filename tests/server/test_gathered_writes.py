@@ -1,5 +1,7 @@
 """Writes that travel together to PostgreSQL leave what they would have left one by one, on both databases."""
 
+from itertools import product
+
 import pytest
 
 from soundbox_server.db import Database, Statements, statements, transaction
@@ -79,3 +81,33 @@ async def test_many_locked_rows_are_each_updated_with_their_own_values(database:
     await database.write(work)
 
     assert await _versions(database) == {"fee_0": 21, "fee_1": 2, "fee_2": 43}
+
+
+async def test_whatever_is_written_together_comes_back_as_it_was(database: Database) -> None:
+    """Every mix of three of what an array in a text is made of, and of what it is not."""
+    pieces = ("", '"', "\\", ",", "{", "}", " ", "NULL", "'", "\n", "?", "$1", "é", "😀")
+    texts = ["".join(mix) for mix in product(pieces, repeat=3)]
+    rows = [
+        (n, text if n % 7 else None, n % 2 == 0, text.encode() if n % 5 else None, -n if n % 3 else None, n / 8)
+        for n, text in enumerate(texts)
+    ]
+    bytes_type = "BLOB" if database.dialect == "sqlite" else "BYTEA"
+
+    async def work(tx: Statements) -> list[tuple[object, ...]]:
+        await tx.execute(
+            f"CREATE TABLE shapes (id BIGINT, said TEXT, flag BOOLEAN, bytes {bytes_type}, number BIGINT, "
+            "part DOUBLE PRECISION)"
+        )
+        insert = "INSERT INTO shapes (id, said, flag, bytes, number, part) VALUES ($1, $2, $3, $4, $5, $6)"
+        await tx.many(insert, rows)
+        found = await tx.fetch("SELECT id, said, flag, bytes, number, part FROM shapes ORDER BY id")
+        return [(row[0], row[1], bool(row[2]), row[3], row[4], row[5]) for row in found]
+
+    assert await database.write(work) == rows
+
+
+async def test_what_no_column_takes_is_refused_and_not_written(database: Database) -> None:
+    with pytest.raises(Exception, match=r"no element of an array|type .object. is not supported|type"):
+        await database.write(lambda tx: tx.many(INSERT, [("fee_0", 1, 7), ("fee_1", object(), 7)]))
+
+    assert await _versions(database) == {}
