@@ -1,6 +1,8 @@
 """Bring a database to the newest form. The Alembic configuration is built here, so a wheel needs no ini file."""
 
+import re
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from alembic import command
@@ -10,6 +12,7 @@ from sqlalchemy import Connection, NullPool, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 import soundbox_server.access.models
+import soundbox_server.advice.models
 import soundbox_server.alerts.models
 import soundbox_server.announcements.models
 import soundbox_server.audit.models
@@ -70,6 +73,7 @@ async def upgrade(database: Database) -> None:
     async with patient.begin() as connection:
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
         await connection.run_sync(_upgrade)
+        await connection.run_sync(_shorten_lists)
 
 
 async def _upgrade_sqlite(connection: AsyncConnection) -> None:
@@ -90,6 +94,34 @@ async def _upgrade_sqlite(connection: AsyncConnection) -> None:
 
 def _upgrade(connection: Connection) -> None:
     command.upgrade(config(connection), "head")
+
+
+_LISTS = """
+SELECT conrelid::regclass::text AS its_table, quote_ident(conname) AS name, pg_get_constraintdef(oid) AS said
+FROM pg_constraint
+WHERE contype = 'c' AND connamespace = current_schema()::regnamespace AND pg_get_constraintdef(oid) LIKE '%ARRAY[%'
+ORDER BY conrelid, conname
+"""
+_LIST = re.compile(r"\(ARRAY\[((?:'[\w.:-]+'::character varying(?:, )?)+)\]\)::text\[\]")
+
+
+def _shorten_lists(connection: Connection) -> None:
+    """PostgreSQL keeps `state IN (…)` as a value and a cast for each word, and reads all of it anew for each statement
+    that writes the table. Written as one literal the list guards the same (decision 0015)."""
+    found = connection.execute(text(_LISTS)).all()
+    for table, lists in groupby(found, key=lambda row: row.its_table):
+        changes = [
+            f"DROP CONSTRAINT {row.name}, ADD CONSTRAINT {row.name} {shorter}"
+            for row in lists
+            if (shorter := _LIST.sub(_as_literal, row.said)) != row.said
+        ]
+        if changes:
+            connection.exec_driver_sql(f"ALTER TABLE {table} {', '.join(changes)}")
+
+
+def _as_literal(found: re.Match[str]) -> str:
+    words = re.findall(r"'([^']+)'::character varying", found[1])
+    return f"'{{{','.join(words)}}}'::text[]"
 
 
 async def current(database: Database) -> str | None:

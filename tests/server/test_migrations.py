@@ -29,6 +29,26 @@ async def test_migrating_again_changes_nothing(database: Database) -> None:
     assert await migrate.current(database) == migrate.newest()
 
 
+async def test_lists_of_words_are_one_literal_on_postgresql_and_guard_as_before(database: Database) -> None:
+    if database.dialect == "postgresql":
+        said = await rows(
+            database,
+            "SELECT conname AS name, pg_get_constraintdef(oid) AS said FROM pg_constraint "
+            "WHERE contype = 'c' AND connamespace = 'public'::regnamespace",
+        )
+        lists = {row["name"]: row["said"] for row in said if "ANY" in row["said"]}
+        assert not [name for name, text in lists.items() if "ARRAY['" in text]
+        assert lists["outbox_state_known"].startswith("CHECK (((state)::text = ANY ('{queued,published,")
+
+    insert = (
+        "INSERT INTO alert (id, kind, subject_kind, subject_id, severity, state, facts, times, raised_at_ms, "
+        "last_raised_at_ms) VALUES ($1, 'x', 'y', $1, $2, 'open', '{}', 1, 7, 7)"
+    )
+    await execute(database, insert, "alr_1", "warning")
+    with pytest.raises(Exception, match="severity"):
+        await execute(database, insert, "alr_2", "nonsense")
+
+
 async def test_a_shop_that_was_there_before_the_registry_keeps_its_rows(tmp_path: Path) -> None:
     """Outlets refer to merchants and terminals to outlets while their tables are made anew."""
     database = Database(f"sqlite:///{tmp_path / 'old.db'}")

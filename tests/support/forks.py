@@ -110,6 +110,7 @@ def _be_ready() -> None:
 def _server() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setattr(tempfile, "tempdir", None)  # its folder outlives the one that a test keeps its files in
         forkserver.ensure_running()
 
 
