@@ -19,6 +19,7 @@ from soundbox_sim.journal import Journal, JournalInUse
 from soundbox_sim.naming import credentials_over_mqtt, is_mqtt
 from soundbox_sim.radio import Backoff, Counter, Heartbeats, Radio
 from soundbox_sim.rotation import Keyring
+from soundbox_sim.tasks import end
 from soundbox_sim.voice import SilentVoice, Voice, WavVoice, find_player
 
 T = TypeVar("T")
@@ -151,9 +152,7 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> 
         await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else None
     finally:
-        task.cancel()
-        stopped.cancel()
-        await asyncio.gather(task, stopped, return_exceptions=True)
+        await end((task, stopped))
 
 
 def _power_on(plan: BoxPlan, credentials: Credentials, faults: Faults, now_ms: int, keyring: Keyring) -> Box:
@@ -203,9 +202,7 @@ async def _until_first_ends(*work: Any) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 def _plan(number: int, entry: dict[str, Any], folder: Path) -> BoxPlan:

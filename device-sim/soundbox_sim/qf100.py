@@ -20,6 +20,7 @@ import httpx
 from soundbox_protocol.speech import payment_sentence
 from soundbox_sim.box import Tell
 from soundbox_sim.radio import REFUSED_LOGIN, Backoff
+from soundbox_sim.tasks import end
 
 USUAL_QR_S = 60
 ANSWER_S = 10.0
@@ -198,9 +199,7 @@ async def _on_air(plan: Qf100Plan, settings: MqttSettings, stop: asyncio.Event, 
             for task in done:
                 task.result()  # raises what ended it
         finally:
-            for task in works:
-                task.cancel()
-            await asyncio.gather(*works, return_exceptions=True)
+            await end(works)
 
 
 async def _listen(plan: Qf100Plan, client: aiomqtt.Client, watch: Watch) -> None:

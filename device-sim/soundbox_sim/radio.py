@@ -26,6 +26,7 @@ from soundbox_sim.box import Action, Box, Listen, Publish, Restart, SendLog, Spe
 from soundbox_sim.faults import Faults, copies_in_ms
 from soundbox_sim.naming import is_mqtt
 from soundbox_sim.rotation import Keyring, RotationRefused, rotate
+from soundbox_sim.tasks import end
 from soundbox_sim.upload import send_log
 from soundbox_sim.voice import AudioFault, Voice
 
@@ -535,6 +536,4 @@ async def _running(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asynci
     try:
         yield tasks
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)

@@ -91,7 +91,8 @@ class Feed:
                 if left <= 0:
                     return
                 try:
-                    await asyncio.wait_for(looker.news.wait(), left)
+                    async with asyncio.timeout(left):  # wait_for would forget a cancellation that meets news
+                        await looker.news.wait()
                 except TimeoutError:
                     yield None
                     continue
