@@ -121,7 +121,8 @@ def _shorten_lists(connection: Connection) -> None:
 
 def _as_literal(found: re.Match[str]) -> str:
     words = re.findall(r"'([^']+)'::character varying", found[1])
-    return f"'{{{','.join(words)}}}'::text[]"
+    quoted = ",".join(f'"{word}"' for word in words)  # or a word `null` would stand for nothing
+    return f"'{{{quoted}}}'::text[]"
 
 
 async def current(database: Database) -> str | None:
