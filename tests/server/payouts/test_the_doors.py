@@ -63,7 +63,7 @@ async def test_a_signed_report_is_booked_before_it_is_answered(hub: Hub, shop: S
     assert first.json()["data"] | {"event_id": ""} == {"event_id": "", "payout_id": payout["id"], "outcome": "applied"}
     assert (await row(shop.database, "SELECT state FROM payout"))["state"] == "succeeded"
     assert len(await rows(shop.database, "SELECT id FROM journal WHERE kind = 'payout'")) == 1
-    assert await shop.database.read(books.check) == []
+    assert await shop.database.read_at_leisure(books.check) == []
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_what_somebody_paid_by_hand_is_booked_as_theirs(finance: Staff, sh
     )  # fmt: skip
     assert await state_of(shop.database, batch) == "paid"
     assert await shop.database.read(lambda tx: balance(tx, "manual_payout")) == paid["amount"] == 69_510
-    assert await shop.database.read(books.check) == []
+    assert await shop.database.read_at_leisure(books.check) == []
     (entry,) = await audited(shop.database, "payout.marked_paid")
     assert json.loads(entry["details"])["reference"] == "FT26143ABC"
 
@@ -176,7 +176,7 @@ async def test_what_came_back_by_hand_waits_to_be_paid_again(finance: Staff, sho
     assert (back["status"], back["note"]) == ("reversed", "Account closed.")
     assert (again["number"], await state_of(shop.database, batch)) == (2, "paid")
     assert await shop.database.read(lambda tx: balance(tx, "manual_payout")) == NET
-    assert await shop.database.read(books.check) == []
+    assert await shop.database.read_at_leisure(books.check) == []
 
 
 async def test_a_banks_payout_does_not_come_back_by_hand(finance: Staff, shop: Shop, bank: Bank) -> None:

@@ -34,7 +34,7 @@ async def busy_day(shop: Shop) -> None:
 
 
 async def found(database: Database) -> list[Finding]:
-    return await database.read(books.check)
+    return await database.read_at_leisure(books.check)
 
 
 async def test_books_of_a_busy_day_are_right(database: Database, shop: Shop) -> None:

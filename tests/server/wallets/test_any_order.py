@@ -182,7 +182,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
         @invariant()
         def the_books_are_right(self) -> None:
             wait(check_books(database))
-            assert wait(database.read(books.check)) == []
+            assert wait(database.read_at_leisure(books.check)) == []
 
         @invariant()
         def the_bank_paid_what_left_for_good(self) -> None:

@@ -23,7 +23,7 @@ from soundbox_server.wallets.sessions import Terms
 async def right(database: Database) -> bool:
     """By both of the sums that the ledger is held against."""
     await check_books(database)
-    return await database.read(books.check) == []
+    return await database.read_at_leisure(books.check) == []
 
 
 async def refused(payer: Holder, session: Any, **other: Any) -> tuple[int, str]:

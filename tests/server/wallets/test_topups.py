@@ -28,7 +28,7 @@ async def acquired(database_url: str, tmp_path: Path) -> AsyncIterator[Hub]:
 
 async def right(database: Database) -> bool:
     await check_books(database)
-    return await database.read(books.check) == []
+    return await database.read_at_leisure(books.check) == []
 
 
 async def test_what_is_paid_by_qris_is_in_the_wallet(acquired: Hub, database: Database) -> None:

@@ -64,7 +64,7 @@ async def says(database: Database, kind: str, amount: int = 60_000, **other: Any
 
 async def right(database: Database) -> bool:
     await check_books(database)
-    return await database.read(books.check) == []
+    return await database.read_at_leisure(books.check) == []
 
 
 async def test_it_leaves_the_wallet_at_once_and_reaches_the_account(saver: Holder, database: Database) -> None:
