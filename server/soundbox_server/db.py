@@ -49,6 +49,7 @@ STEPS_BETWEEN_LOOKS = 100_000  # SQLite: about a millisecond of reading, before 
 LOCK_TIMEOUT_MS = 2_000
 STATEMENT_TIMEOUT_MS = 5_000
 CLIENT_TIMEOUT_S = 10.0  # for a server that is frozen or unreachable, which enforces no timeout of its own
+LEAVE_TIMEOUT_S = 2.0
 HOT_CONNECTIONS = 4
 READING_CONNECTIONS = 4
 LOCKS_AFTER_A_RACE_S = 1.0  # where somebody else writes the same rows, locks cost less than trying again
@@ -500,13 +501,22 @@ class _HotConnections:
         )
 
     async def close(self) -> None:
-        while self._idle:
-            await self._idle.pop().close()
+        connections, self._idle = self._idle, []
+        await asyncio.gather(*map(_take_leave, connections))
 
     def drop(self) -> None:
         """Close what lies idle without a word to the server, which may be gone."""
         while self._idle:
             self._idle.pop().terminate()
+
+
+async def _take_leave(connection: Any) -> None:
+    """Close it; a server that does not answer to that in time is left without a word."""
+    try:
+        await connection.close(timeout=LEAVE_TIMEOUT_S)
+    except (TimeoutError, OSError, asyncpg.PostgresError) as error:
+        connection.terminate()
+        log.warning("database.left_without_a_word", error=repr(error))
 
 
 Work = Callable[[Statements], Coroutine[Any, Any, Result]]

@@ -13,9 +13,14 @@ from support import databases
         "DROP INDEX outbox_due",
         "ALTER TABLE merchant ADD COLUMN odd int",
         'ALTER DATABASE "{name}" SET synchronous_commit = off',
+        "VACUUM ANALYZE merchant",
+        "INSERT INTO organisation (id, kind, name, created_at_ms) "
+        "SELECT n::text, 'bank', repeat('o', 1500), 1 FROM generate_series(1, 15000) n",
     ],
 )
-async def test_what_was_rebuilt_is_given_to_nobody(postgres: str, migrated_postgres: str, meddled: str) -> None:
+async def test_what_was_rebuilt_counted_or_blown_up_is_given_to_nobody(
+    postgres: str, migrated_postgres: str, meddled: str
+) -> None:
     name = await databases._made(postgres, migrated_postgres)
     connection = await asyncpg.connect(databases.named(postgres, name))
     await connection.execute(meddled.format(name=name))

@@ -1,11 +1,13 @@
 """PostgreSQL's hot connections: a few for everybody, used again while they are whole, and never after they broke."""
 
 import asyncio
+import os
+import signal
 
 import asyncpg
 import pytest
 
-from soundbox_server.db import HOT_CONNECTIONS, Database, Statements, is_away
+from soundbox_server.db import HOT_CONNECTIONS, LEAVE_TIMEOUT_S, Database, Statements, is_away
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer's thread
 
@@ -84,6 +86,18 @@ async def test_a_write_that_need_not_last_waits_for_no_disk_and_the_others_do(da
 
     assert await database.write(waits, lasting=False) == "off"
     assert await database.write(waits) == "on"
+
+
+async def test_a_frozen_server_is_left_without_a_word(database: Database) -> None:
+    frozen = [await database.write(backend), await database.read(backend)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(LEAVE_TIMEOUT_S + 5):
+            await database.close()
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def test_reading_is_done_again_where_the_server_had_ended_the_connection(database: Database) -> None:
