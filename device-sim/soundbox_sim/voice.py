@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from soundbox_sim.box import Language, Speak
 
 ATTEMPTS = 3
 KEPT_WAVS = 500
+UNFINISHED_S = 60.0  # no recording takes so long to write
 SHORTEST_S = 0.3
 QUIETEST = 500  # Of 32,767: below this nobody hears anything.
 LONGEST_DATA_PATH = 130  # espeak-ng keeps its data's path in 160 bytes and cuts what is longer.
@@ -102,8 +104,11 @@ class WavVoice:
 
     def _record(self, speech: Speak, path: Path) -> None:
         write_wav(path, _at_volume(self._audible(speech), speech.volume))
-        for old in sorted(self._folder.glob("*.wav"), key=lambda wav: wav.stat().st_mtime)[: -self._kept]:
-            old.unlink()
+        forgotten = time.time() - UNFINISHED_S  # by a process that was killed
+        gone = [part for written_at, part in _by_age(self._folder, "*.part") if written_at < forgotten]
+        gone += [wav for _, wav in _by_age(self._folder, "*.wav")[: -self._kept]]
+        for old in gone:
+            old.unlink(missing_ok=True)
 
     def _audible(self, speech: Speak) -> Sound:
         """The engine now and then returns nothing at all; asking again helps."""
@@ -118,6 +123,15 @@ class WavVoice:
                 return sound
             problem = f"{sound.seconds:.2f} s of sound with a peak of {sound.peak}"
         raise AudioFault(f"{problem}, after {ATTEMPTS} attempts")
+
+
+def _by_age(folder: Path, pattern: str) -> list[tuple[float, Path]]:
+    """The oldest first, each with when it was written. Somebody else may take them away meanwhile."""
+    found = []
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return sorted(found)
 
 
 def _at_volume(sound: Sound, percent: int) -> Sound:
@@ -152,20 +166,25 @@ def synthesise_with_espeak(sentence: str, language: Language) -> Sound:
 
 
 def write_wav(path: Path, sound: Sound) -> None:
-    """Under another name first: whoever sees `path` sees a whole file."""
-    unfinished = path.with_suffix(".part")
+    """Under another name first, of this call alone: whoever sees `path` sees a whole file, however many write it.
+    Raises AudioFault."""
     samples = array.array("h", sound.samples)
     if sys.byteorder == "big":
         samples.byteswap()
+    unfinished = None
     try:
-        with unfinished.open("wb") as file, wave.open(file, "wb") as wav:
-            wav.setnchannels(1)
-            wav.setsampwidth(2)
-            wav.setframerate(sound.rate_hz)
-            wav.writeframes(samples.tobytes())
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            unfinished = Path(file.name)
+            with wave.open(file, "wb") as wav:
+                wav.setnchannels(1)
+                wav.setsampwidth(2)
+                wav.setframerate(sound.rate_hz)
+                wav.writeframes(samples.tobytes())
+        unfinished.chmod(0o644)
         unfinished.replace(path)
     except OSError as problem:
-        unfinished.unlink(missing_ok=True)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
         raise AudioFault(f"the recording could not be written: {problem}") from problem
 
 

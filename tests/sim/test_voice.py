@@ -103,6 +103,28 @@ async def test_only_the_newest_recordings_are_kept(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["000003-ann_3.wav", "000004-ann_4.wav"]
 
 
+async def test_a_sentence_said_by_many_at_once_is_whole_for_each(tmp_path: Path) -> None:
+    tones = {volume: Speak("ann_1", 1, "", (), "id", volume=volume) for volume in (50, 100)}
+    voices = [WavVoice(tmp_path, kept=1, synthesise=lambda _sentence, _language: TONE) for _ in range(4)]
+
+    await asyncio.gather(*(voice.say(tones[volume]) for voice in voices for volume in (50, 100) * 25))
+
+    assert [file.name for file in tmp_path.iterdir()] == ["000001-ann_1.wav"]
+    with wave.open(str(tmp_path / "000001-ann_1.wav")) as wav:
+        assert wav.getnframes() == 8_000
+
+
+async def test_what_a_killed_process_left_unfinished_goes(tmp_path: Path) -> None:
+    left, beside = tmp_path / "old.part", tmp_path / "new.part"
+    left.touch()
+    beside.touch()
+    os.utime(left, (1, 1))
+
+    await WavVoice(tmp_path, synthesise=lambda _sentence, _language: TONE).say(speech())
+
+    assert (left.exists(), beside.exists()) == (False, True)
+
+
 async def test_a_player_hears_the_file_and_its_failure_is_a_fault(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     player = (sys.executable, "-c", "import sys, shutil; shutil.copy(sys.argv[1], sys.argv[0] or '.')")
