@@ -158,6 +158,8 @@ class Stack:
             await self.start(name)
         if not names or "api" in names:
             await self.ready()
+        if ended := [child.name for child in self.children if child.process.returncode is not None]:
+            raise AssertionError(f"{', '.join(ended)} did not stay:\n{self.logs()}")
 
     def logs(self) -> str:
         return "\n".join(f"--- {child.log.name}\n{child.log.read_text()[-3000:]}" for child in self.children)
