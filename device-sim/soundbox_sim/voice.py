@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -171,20 +172,16 @@ def write_wav(path: Path, sound: Sound) -> None:
     samples = array.array("h", sound.samples)
     if sys.byteorder == "big":
         samples.byteswap()
-    unfinished = None
+    unfinished = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            unfinished = Path(file.name)
-            with wave.open(file, "wb") as wav:
-                wav.setnchannels(1)
-                wav.setsampwidth(2)
-                wav.setframerate(sound.rate_hz)
-                wav.writeframes(samples.tobytes())
-        unfinished.chmod(0o644)
+        with unfinished.open("wb") as file, wave.open(file, "wb") as wav:
+            wav.setnchannels(1)
+            wav.setsampwidth(2)
+            wav.setframerate(sound.rate_hz)
+            wav.writeframes(samples.tobytes())
         unfinished.replace(path)
     except OSError as problem:
-        if unfinished is not None:
-            unfinished.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise AudioFault(f"the recording could not be written: {problem}") from problem
 
 

@@ -511,11 +511,10 @@ class _HotConnections:
 
 
 async def _take_leave(connection: Any) -> None:
-    """Close it; a server that does not answer to that in time is left without a word."""
+    """Close it. Where a server does not answer to that in time, the driver has left it without a word."""
     try:
         await connection.close(timeout=LEAVE_TIMEOUT_S)
     except (TimeoutError, OSError, asyncpg.PostgresError) as error:
-        connection.terminate()
         log.warning("database.left_without_a_word", error=repr(error))
 
 
