@@ -259,7 +259,7 @@ def _without_mosquitto(settings: Settings) -> Finding:
         return Finding("Mosquitto", "broken", "not found", mend)
     if settings.broker_engine == "embedded":
         return Finding("Mosquitto", "note", "SOUNDBOX_BROKER_ENGINE asks for the embedded broker")
-    return Finding("Mosquitto", "note", embedded.HONEST_LINE, mend)
+    return Finding("Mosquitto", "note", embedded.honest_line(asked_for=False), mend)
 
 
 async def _broker(settings: Settings) -> Finding:

@@ -189,8 +189,10 @@ async def test_the_honest_line_is_true(embedded_broker, heard_until, is_admitted
     assert not await is_admitted(five)
 
     for fact in ("this machine only", "MQTT 3.1.1", "no passwords", "per-device topic rights", "forgets sessions"):
-        assert fact in embedded.HONEST_LINE
+        assert fact in embedded.honest_line(asked_for=True)
     assert "\n" not in embedded.HONEST_LINE
+    assert "not found" not in embedded.honest_line(asked_for=True)
+    assert "Mosquitto was not found" in embedded.honest_line(asked_for=False)
 
 
 async def _lose_power(client: aiomqtt.Client) -> None:

@@ -135,6 +135,8 @@ async def test_payments_are_heard_and_ctrl_c_leaves_nothing(engine: str, tmp_pat
         left = alive_in(home)
 
     assert code == 0, "\n".join(running.lines)
+    assert (engine == "embedded") == any("no passwords" in line for line in running.lines)
+    assert not any("was not found" in line for line in running.lines)  # nobody looked for what was not asked for
     assert paid == 0
     assert left == []
     assert [path for path in recordings(home) if path.suffix != ".wav"] == []

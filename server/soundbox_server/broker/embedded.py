@@ -34,11 +34,16 @@ from soundbox_server.broker.probe import login
 from soundbox_server.broker.users import SUPERVISOR_USER
 
 HONEST_LINE = (
-    "Mosquitto was not found: the embedded broker (this machine only, MQTT 3.1.1) checks no passwords and no "
-    "per-device topic rights, and forgets sessions and retained messages when it stops; install mosquitto for these."
+    "The embedded broker (this machine only, MQTT 3.1.1) checks no passwords and no per-device topic rights, and "
+    "forgets sessions and retained messages when it stops. Mosquitto checks and keeps them."
 )
 
 log: FilteringBoundLogger = structlog.get_logger()
+
+
+def honest_line(*, asked_for: bool) -> str:
+    """What it does not do, and why it runs all the same."""
+    return HONEST_LINE if asked_for else f"Mosquitto was not found; install it. {HONEST_LINE}"
 
 
 def is_available() -> bool:

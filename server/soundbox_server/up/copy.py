@@ -82,7 +82,7 @@ def _require_broker(settings: Settings, say: Callable[[str], None]) -> None:
         raise UpRefused("Mosquitto is not on PATH, and SOUNDBOX_BROKER_ENGINE asks for it. Install mosquitto.")
     if not embedded.is_available():
         raise UpRefused("Neither Mosquitto nor the package iotcore is installed: there is no broker to run.")
-    say(embedded.HONEST_LINE)
+    say(embedded.honest_line(asked_for=settings.broker_engine == "embedded"))
 
 
 def _has_mosquitto(settings: Settings) -> bool:
