@@ -25,7 +25,7 @@ from soundbox_server.outbox.views import NotificationView, notification
 from soundbox_server.paging import page
 from soundbox_server.payments.listings import TRANSACTIONS, TransactionFilters, TransactionView, transaction_view
 from soundbox_server.payments.models import Payment, PaymentAttempt, PaymentEvent, ProviderEvent, Refund
-from soundbox_server.payments.review_routes import RefundView, refund_view
+from soundbox_server.payments.review_routes import RefundView, SaidOfMoneyView, refund_view, said_of_money
 from soundbox_server.payments.state import AttemptState, Outcome, PaymentState
 
 router = APIRouter(tags=["operators"])
@@ -48,6 +48,7 @@ class ReportView(TypedDict):
     event_id: str
     outcome: Annotated[str, among(Outcome)]
     reason: str | None
+    said: SaidOfMoneyView | None
     request_id: str | None
     received_at: Time
 
@@ -208,6 +209,7 @@ def _report(report: ProviderEvent) -> ReportView:
         "event_id": report.event_key,
         "outcome": report.outcome,
         "reason": report.reason,
+        "said": said_of_money(report),
         "request_id": report.request_id,
         "received_at": rfc3339(report.received_at_ms),
     }

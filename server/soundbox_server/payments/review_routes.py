@@ -33,6 +33,7 @@ from soundbox_server.payments.asking import Question, questions_of
 from soundbox_server.payments.inquiry import Inquiry
 from soundbox_server.payments.listings import TransactionView, transaction_view
 from soundbox_server.payments.models import Payment, ProviderEvent, Refund
+from soundbox_server.payments.reports import read_kept
 from soundbox_server.payments.state import Outcome, RefundState
 from soundbox_server.providers.base import Capabilities
 
@@ -296,6 +297,19 @@ def _select_reports(asked: ReportFilters) -> Rows:
     )  # fmt: skip
 
 
+class SaidOfMoneyView(TypedDict):
+    """What a provider said: `status` of a payment, or what became of its money later. Rupiah where the currency is
+    IDR."""
+
+    status: str
+    amount: int | None
+    currency: str
+    paid_at: Time | None
+    issuer: str | None
+    rrn: str | None
+    provider_transaction_id: str | None
+
+
 class ProviderReportView(TypedDict):
     id: str
     provider: str
@@ -304,8 +318,28 @@ class ProviderReportView(TypedDict):
     outcome: Annotated[str, among(Outcome)]
     reason: str | None
     transaction_id: str | None
+    said: SaidOfMoneyView | None  # of what a person has to decide about
     request_id: str | None
     received_at: Time
+
+
+def said_of_money(report: ProviderEvent) -> SaidOfMoneyView | None:
+    """None where it was not kept: the transaction itself tells what was taken as it came."""
+    if report.report is None:
+        return None
+    kept = read_kept(report.report)
+    if (paid := kept.payment) is not None:
+        return {
+            "status": paid.status, "amount": paid.amount_idr, "currency": paid.currency,
+            "paid_at": rfc3339_or_none(paid.paid_at_ms), "issuer": paid.issuer, "rrn": paid.rrn,
+            "provider_transaction_id": paid.provider_transaction_id,
+        }  # fmt: skip
+    moved = kept.adjustment
+    assert moved is not None
+    return {
+        "status": moved.kind, "amount": moved.amount_idr, "currency": moved.currency, "paid_at": None, "issuer": None,
+        "rrn": None, "provider_transaction_id": moved.provider_transaction_id,
+    }  # fmt: skip
 
 
 def report_view(report: ProviderEvent) -> ProviderReportView:
@@ -317,6 +351,7 @@ def report_view(report: ProviderEvent) -> ProviderReportView:
         "outcome": report.outcome,
         "reason": report.reason,
         "transaction_id": report.payment_id,
+        "said": said_of_money(report),
         "request_id": report.request_id,
         "received_at": rfc3339(report.received_at_ms),
     }

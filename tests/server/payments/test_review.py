@@ -266,6 +266,21 @@ async def test_an_operator_says_whose_an_orphan_is(finance: Staff, database: Dat
     assert (await check_books(database)).suspense == 0
 
 
+async def test_whoever_decides_sees_what_came_beside_what_was_asked_for(
+    finance: Staff, database: Database, shop: Shop
+) -> None:
+    payment = await in_review(shop, 90_000, issuer="Bank Contoh", rrn="111111111111")
+    await take(database, money_for("ref-of-nobody", 70_000))
+
+    shown = await finance.get(f"/admin/transactions/{payment.payment_id}")
+    (orphan,) = await finance.get("/admin/provider-reports", outcome="orphan")
+
+    (said,) = [one["said"] for one in shown["reports"]]
+    assert (shown["amount"], said["amount"], said["currency"], said["status"]) == (50_000, 90_000, "IDR", "paid")
+    assert (said["issuer"], said["rrn"]) == ("Bank Contoh", "111111111111")
+    assert (orphan["said"]["amount"], orphan["said"]["status"]) == (70_000, "paid")
+
+
 async def test_an_orphan_that_belongs_to_nobody_is_let_go(finance: Staff, database: Database, shop: Shop) -> None:
     await take(database, money_for("ref-of-nobody", 70_000))
     (orphan,) = await finance.get("/admin/provider-reports", outcome="orphan")
