@@ -32,7 +32,8 @@ async def check_books(database: Database) -> Books:
     providers = {
         row["payment_id"]: row["provider"]
         for row in await rows(
-            database, "SELECT payment_id, provider FROM payment_attempt ORDER BY CASE state WHEN 'succeeded' THEN 1 END"
+            database,
+            "SELECT payment_id, provider FROM payment_attempt ORDER BY CASE state WHEN 'succeeded' THEN 1 ELSE 0 END",
         )
     }
     refunds = await rows(database, "SELECT * FROM refund")
@@ -274,17 +275,19 @@ async def _suspense_by_provider(database: Database) -> Counter[str]:
 
     A transfer is known by its retrieval reference, or else by its event, and counts once however often it is told.
     """
+    decided = await rows(database, "SELECT payment_id FROM payment_event WHERE kind = 'payment.accepted'")
+    accepted = {row["payment_id"] for row in decided}
     aside: dict[tuple[str, str], int] = {}
     for row in await rows(
         database,
-        "SELECT e.provider, e.body, e.outcome, p.rrn AS captured, p.resolution FROM provider_event e "
+        "SELECT e.provider, e.body, e.outcome, e.payment_id, p.rrn AS captured FROM provider_event e "
         "LEFT JOIN payment p ON p.id = e.payment_id WHERE e.report IS NOT NULL ORDER BY e.received_at_ms, e.id",
     ):
         said = json.loads(bytes(row["body"]))
         rrn = said.get("rrn")
         # Captured by itself, unless it was kept apart first: as an orphan, or until an operator accepted it.
         booked = rrn is not None and rrn == row["captured"] and row["outcome"] == "needs_review"
-        if said["status"] == "paid" and said["currency"] == "IDR" and (not booked or row["resolution"] == "accepted"):
+        if said["status"] == "paid" and said["currency"] == "IDR" and (not booked or row["payment_id"] in accepted):
             aside.setdefault((row["provider"], rrn or said["event_id"]), said["amount"])
     total: Counter[str] = Counter()
     for (provider, _), amount in aside.items():

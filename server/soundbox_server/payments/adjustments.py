@@ -150,13 +150,68 @@ async def _judge(tx: Statements, payment: Row, report: AdjustmentReport, *, even
         return Outcome.IGNORED, "to_be_confirmed_by_query"
     if report.currency != "IDR":
         return await _to_be_looked_at(tx, payment, report, "currency_mismatch", now_ms=now_ms)
+    if report.kind in ("refund_pending", "refund_failed"):
+        return await _refund_news(tx, payment, report, now_ms=now_ms)
+    if report.kind == "refunded":
+        wanted = await refund_by_reference(tx, payment["id"], report.refund_reference or report.event_id)
+        if wanted is not None:
+            return await _refunded(tx, payment, wanted, report, now_ms=now_ms)
+    if (besides := await _came_besides(tx, payment, report)) is not None:
+        return await _take_besides(tx, payment, report, besides, now_ms=now_ms)
+    if payment["state"] != PaymentState.NEEDS_REVIEW and await _is_of_another_charge(tx, payment, report):
+        return await _about_another_charge(tx, payment, report, now_ms=now_ms)
     if report.kind in _TAKEN_BACK:
         return await _take_back(tx, payment, report, event_id=event_id, now_ms=now_ms)
     if report.kind == "disputed":
         return await _dispute(tx, payment, report, now_ms=now_ms)
+    return await _refunded_unasked(tx, payment, report, now_ms=now_ms)
+
+
+async def _came_besides(tx: Statements, payment: Row, report: AdjustmentReport) -> int | None:
+    """How much this provider brought besides what was captured, where that is what goes away: its money came twice, and
+    the sum is that of what is kept apart. What the merchant has stays."""
+    if payment["paid_at_ms"] is None or report.kind == "disputed":
+        return None
+    kept = (await suspense.held(tx, payment["id"])).get(report.provider, 0)
+    return kept if kept and _sum_told(report) in (None, kept) else None
+
+
+def _sum_told(report: AdjustmentReport) -> int | None:
+    return report.amount_idr if report.amount_idr is not None else report.total_idr
+
+
+async def _take_besides(tx: Statements, payment: Row, report: AdjustmentReport, amount: int, *, now_ms: int) -> Judged:
+    if await pending_from_suspense(tx, payment["id"]):
+        return await _to_be_looked_at(tx, payment, report, f"{report.kind}_while_refunding", now_ms=now_ms)
     if report.kind == "refunded":
-        return await _refunded(tx, payment, report, now_ms=now_ms)
-    return await _refund_news(tx, payment, report, now_ms=now_ms)
+        await take_unasked(
+            tx, payment, amount=amount, named=report.refund_reference or report.event_id, source=report.provider,
+            from_suspense=True, now_ms=now_ms,
+        )  # fmt: skip
+    else:
+        await _release_taken_back(tx, payment, report, amount, state=PaymentState(payment["state"]), now_ms=now_ms)
+    return Outcome.APPLIED, None
+
+
+async def _is_of_another_charge(tx: Statements, payment: Row, report: AdjustmentReport) -> bool:
+    """Whether it speaks of a charge that is not its payment's: one that was given up, or whose money came twice."""
+    if payment["current_attempt_id"] is None:
+        return False
+    rows = await tx.fetch(
+        "SELECT id FROM payment_attempt WHERE payment_id = $1 AND provider = $2 "
+        "AND (reference = $3 OR provider_reference = $4)",
+        payment["id"], report.provider, report.partner_reference, report.provider_transaction_id,
+    )  # fmt: skip
+    return payment["current_attempt_id"] not in {row["id"] for row in rows}
+
+
+async def _about_another_charge(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
+    """Nothing of it was captured, and nothing is kept apart: it moves no money of ours, and ends nothing."""
+    if report.kind == "denied":
+        return Outcome.IGNORED, "attempt_superseded"
+    reason = f"{report.kind}_of_another_charge"
+    await _alert(tx, payment, f"payment.{report.kind}", {"reason": reason, "provider": report.provider}, now_ms=now_ms)
+    return Outcome.NEEDS_REVIEW, reason
 
 
 async def _to_be_looked_at(
@@ -183,6 +238,9 @@ async def _take_back(tx: Statements, payment: Row, report: AdjustmentReport, *, 
         return await _take_back_from_suspense(tx, payment, report, now_ms=now_ms)
     if PaymentState.REVERSED not in TRANSITIONS[state]:
         return Outcome.IGNORED, f"already_{state}"
+    left = payment["paid_amount"] - payment["refunded_amount"]
+    if report.amount_idr not in (None, left, payment["paid_amount"]):  # a part of it, or more than there is
+        return await _to_be_looked_at(tx, payment, report, f"{report.kind}_amount_mismatch", now_ms=now_ms)
     await reverse(tx, payment, event_id=event_id, source=report.provider, now_ms=now_ms)
     await _alert(tx, payment, "payment.reversed", {"provider": report.provider}, now_ms=now_ms)
     return Outcome.APPLIED, None
@@ -201,23 +259,28 @@ async def _deny(tx: Statements, payment: Row, report: AdjustmentReport, *, now_m
 async def _take_back_from_suspense(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
     """What it brought goes; whatever another provider brought is still for an operator."""
     kept = await suspense.held(tx, payment["id"])
-    if report.provider not in kept or len(kept) > 1:
+    if report.provider not in kept or len(kept) > 1 or report.amount_idr not in (None, kept[report.provider]):
         return await _to_be_looked_at(tx, payment, report, f"{report.kind}_in_review", now_ms=now_ms)
     if await pending_from_suspense(tx, payment["id"]):
         return await _to_be_looked_at(tx, payment, report, f"{report.kind}_while_refunding", now_ms=now_ms)
-    await suspense.release(
-        tx, payment["id"], provider=report.provider, amount=kept[report.provider], key=f"reversal:{payment['id']}:"
-        f"{report.event_id}", now_ms=now_ms,
-    )  # fmt: skip
+    amount = kept[report.provider]
+    await _release_taken_back(tx, payment, report, amount, state=PaymentState.FAILED, now_ms=now_ms)
+    return Outcome.APPLIED, None
+
+
+async def _release_taken_back(
+    tx: Statements, payment: Row, report: AdjustmentReport, amount: int, *, state: PaymentState, now_ms: int
+) -> None:
+    key = f"reversal:{payment['id']}:{report.event_id}"
+    await suspense.release(tx, payment["id"], provider=report.provider, amount=amount, key=key, now_ms=now_ms)
     await tx.execute(
-        "UPDATE payment SET state = 'failed', review_reason = NULL, resolution = 'rejected' WHERE id = $1",
+        "UPDATE payment SET state = $2, review_reason = NULL, resolution = 'rejected' WHERE id = $1",
         payment["id"],
+        state.value,
     )
     await step(
-        tx, payment["id"], "payment.taken_back", PaymentState.FAILED, source=report.provider, detail=report.kind,
-        now_ms=now_ms,
-    )  # fmt: skip
-    return Outcome.APPLIED, None
+        tx, payment["id"], "payment.taken_back", state, source=report.provider, detail=report.kind, now_ms=now_ms
+    )
 
 
 async def pending_from_suspense(tx: Statements, payment_id: str) -> bool:
@@ -283,16 +346,13 @@ async def _dispute(tx: Statements, payment: Row, report: AdjustmentReport, *, no
     return Outcome.APPLIED, None
 
 
-async def _refunded(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
-    refund = await refund_by_reference(tx, payment["id"], report.refund_reference or report.event_id)
-    if refund is None:
-        return await _refunded_unasked(tx, payment, report, now_ms=now_ms)
+async def _refunded(tx: Statements, payment: Row, refund: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
     if refund["state"] == RefundState.DONE:
         return Outcome.DUPLICATE, None
     if report.amount_idr not in (None, refund["amount"]):
         await more_than_paid(tx, payment, report.amount_idr or 0, now_ms=now_ms)
         return Outcome.NEEDS_REVIEW, "refund_amount_mismatch"
-    if not fits(payment, refund):
+    if not await fits(tx, payment, refund):
         await more_than_paid(tx, payment, refund["amount"], now_ms=now_ms)
         return Outcome.NEEDS_REVIEW, "refunded_more_than_paid"
     await take_done(tx, payment, refund, source=report.provider, now_ms=now_ms)
@@ -329,8 +389,7 @@ def _amount(payment: Row, report: AdjustmentReport) -> int | None:
 async def _refunded_from_suspense(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
     """The provider gave back by itself what we keep apart, if the sums agree; else an operator finds out."""
     kept = (await suspense.held(tx, payment["id"])).get(report.provider, 0)
-    told = report.amount_idr if report.amount_idr is not None else report.total_idr
-    if not kept or told not in (None, kept) or await pending_from_suspense(tx, payment["id"]):
+    if not kept or _sum_told(report) not in (None, kept) or await pending_from_suspense(tx, payment["id"]):
         return await _to_be_looked_at(tx, payment, report, "refunded_before_paid", now_ms=now_ms)
     await take_unasked(
         tx, payment, amount=kept, named=report.refund_reference or report.event_id, source=report.provider,

@@ -15,6 +15,7 @@ from soundbox_server.db import Row, Statements
 from soundbox_server.errors import Conflict, IllegalTransition, InvalidAmount, NotFound, SoundboxError
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
+from soundbox_server.payments import suspense
 from soundbox_server.payments.locked import charged_by, lock_payment
 from soundbox_server.payments.methods import PaymentMethod, at_provider
 from soundbox_server.payments.state import (
@@ -207,12 +208,15 @@ SELECT r.id, r.payment_id, r.provider, r.reference AS refund_reference, r.amount
        a.reference, a.provider_reference, p.paid_amount, p.amount AS asked_amount, p.rrn,
        coalesce(a.method, p.method) AS method
 FROM refund r JOIN payment_attempt a ON a.id = r.attempt_id JOIN payment p ON p.id = r.payment_id
-WHERE r.ask_at_ms <= $1 AND r.lease_until_ms <= $1 AND r.state IN ({_PENDING}) ORDER BY r.ask_at_ms, r.id LIMIT $2
+WHERE r.ask_at_ms <= $1 AND r.lease_until_ms <= $1 AND r.state IN ({_PENDING})
+  AND (p.state <> 'disputed' OR r.state <> 'requested' OR r.from_suspense)
+ORDER BY r.ask_at_ms, r.id LIMIT $2
 """
 
 
 async def claim_due(tx: Statements, *, now_ms: int, limit: int) -> list[Due]:
-    """Refunds that no process is asking a provider about right now. From this commit on they may have been sent."""
+    """Refunds that no process is asking a provider about right now. From this commit on they may have been sent. What
+    the bank is judging is not refunded beside it: it waits for the word."""
     rows = await tx.fetch(f"{_CLAIM} {tx.lock('r', skip=True)}", now_ms, limit)
     await tx.many(
         "UPDATE refund SET state = CASE WHEN state = 'requested' THEN 'submitted' ELSE state END, "
@@ -290,7 +294,7 @@ async def record_answer(tx: Statements, asked: Asked, *, now_ms: int) -> None:
     if RefundState(refund["state"]) not in PENDING:
         return
     state = asked.status.state if asked.status else None
-    if state == "succeeded" and not fits(payment, refund):
+    if state == "succeeded" and not await fits(tx, payment, refund):
         await more_than_paid(tx, payment, refund["amount"], now_ms=now_ms)
         await fail_refund(tx, payment, refund, code="MORE_THAN_PAID", source=asked.due.provider, now_ms=now_ms)
     elif state == "succeeded":
@@ -343,11 +347,12 @@ async def refund_by_reference(tx: Statements, payment_id: str, reference: str | 
     return rows[0] if rows else None
 
 
-def fits(payment: Row, refund: Row) -> bool:
-    """Whether so much can still go back. One that failed, and was done all the same, may have been asked for again."""
-    return bool(
-        refund["from_suspense"] or refund["amount"] <= (payment["paid_amount"] or 0) - payment["refunded_amount"]
-    )
+async def fits(tx: Statements, payment: Row, refund: Row) -> bool:
+    """Whether so much can still go back. One that failed, and was done all the same, may have been asked for again, or
+    its money decided about in another way."""
+    if refund["from_suspense"]:
+        return bool(refund["amount"] <= (await suspense.held(tx, payment["id"])).get(refund["provider"], 0))
+    return bool(refund["amount"] <= (payment["paid_amount"] or 0) - payment["refunded_amount"])
 
 
 async def more_than_paid(tx: Statements, payment: Row, amount: int, *, now_ms: int) -> None:

@@ -103,8 +103,9 @@ async def _accept(
     state = require(payment["state"], PaymentState.PAID)
     if payment["merchant_status"] != "approved":
         raise Conflict("This merchant is not approved to take payments.", status=payment["merchant_status"])
-    provider, gross = _only(kept)
+    provider, held = _only(kept)
     report = await _last_report(tx, payment["id"])
+    gross = _one_transfer(held, payment["amount"], report)
     at_ms = now_ms if report is None else paid_at(report, now_ms)[0]
     rate = await _rate(tx, payment, gross=gross, at_ms=at_ms)
     cost = fee(gross, rate.bps)
@@ -125,11 +126,11 @@ async def _accept(
         journals.append(ledger.promised(promised_of(payment["promised"]), payment_id=payment["id"]))
     await ledger.post(tx, journals, now_ms=now_ms)
     await tx.execute(
-        "UPDATE payment SET state = $2, review_reason = NULL, resolution = 'accepted', paid_amount = $3, "
-        "fee_amount = $4, fee_bps = $5, fee_version = $6, fee_rounding = $7, paid_at_ms = $8, captured_at_ms = $9, "
-        "rrn = coalesce($10, rrn), issuer = coalesce($11, issuer) WHERE id = $1",
-        payment["id"], state.value, gross, cost, rate.bps, rate.version, ROUNDING, at_ms, now_ms,
-        report.rrn if report else None, report.issuer if report else None,
+        "UPDATE payment SET state = $2, review_reason = $3, resolution = 'accepted', paid_amount = $4, "
+        "fee_amount = $5, fee_bps = $6, fee_version = $7, fee_rounding = $8, paid_at_ms = $9, captured_at_ms = $10, "
+        "rrn = coalesce($11, rrn), issuer = coalesce($12, issuer) WHERE id = $1",
+        payment["id"], state.value, "paid_twice" if held > gross else None, gross, cost, rate.bps, rate.version,
+        ROUNDING, at_ms, now_ms, report.rrn if report else None, report.issuer if report else None,
     )  # fmt: skip
     await _mark_attempt(tx, payment["id"], provider)
     await step(tx, payment["id"], "payment.accepted", state, source=by or "system", detail=reason, now_ms=now_ms)
@@ -155,6 +156,14 @@ async def _accept(
         wallet_amount=0 if payment["credit_account"] is None else gross,
     )
     await revenue.add(tx, [earned])
+
+
+def _one_transfer(held: int, asked: int, report: PaymentReport | None) -> int:
+    """What is taken for a sale where more is kept than was asked for: what came last, if that is less. Money that came
+    twice, or was told twice, is no larger sale; what is left stays apart, and is decided about by itself."""
+    if held <= asked or report is None or report.currency != "IDR" or not 0 < report.amount_idr < held:
+        return held
+    return report.amount_idr
 
 
 async def _rate(tx: Statements, payment: Row, *, gross: int, at_ms: int) -> Rate:

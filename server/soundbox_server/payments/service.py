@@ -77,6 +77,7 @@ class _Locked:
     merchant_id: str
     merchant_name: str
     merchant_approved: bool
+    returns_fee: bool  # with what is refunded
     terminal_id: str
     terms: Terms
     payee: Payee
@@ -114,6 +115,7 @@ class _Locked:
             merchant_id=row["merchant_id"],
             merchant_name=row["brand_name"],
             merchant_approved=row["merchant_status"] == "approved",
+            returns_fee=bool(row["refund_returns_fee"]),
             terminal_id=row["terminal_id"],
             terms=terms[row["version_id"]],
             payee=Payee(row["merchant_id"], row["fee_category"], row["criteria"]),
@@ -270,7 +272,7 @@ SELECT p.id, {{version}} AS row_version, p.state, p.amount, p.merchant_id, p.ter
            WHERE o.payment_id = p.id AND o.number < 0 AND o.state NOT IN ('succeeded', 'failed', 'expired')
        ) AS changing, a.method AS attempt_method, m.brand_name,
        m.status AS merchant_status, m.late_policy, m.announcement_policy, m.criteria, m.fee_category,
-       f.version_id, {PAYMENT_HEARD} AS heard
+       f.version_id, f.refund_returns_fee, {PAYMENT_HEARD} AS heard
 FROM payment_attempt a
 JOIN payment p ON p.id = a.payment_id
 JOIN merchant m ON m.id = p.merchant_id
@@ -341,15 +343,22 @@ async def take_found(
     group = _Group(now_ms=now_ms, payments={}, taken={}, heard=heard)
     attempt_id = rows[0]["attempt_id"]
     outcome, reason = _decide(payment, attempt_id, received.report, now_ms)
+    kept = (await suspense.held(tx, payment_id)).get(received.report.provider, 0)
+    if outcome is Outcome.DUPLICATE and received.report.status == "paid" and kept:
+        if payment.rrn is None or payment.rrn != received.report.rrn:
+            outcome, reason = Outcome.NEEDS_REVIEW, "paid_twice"
+        else:  # the transfer that was captured, told under two names
+            await suspense.release(
+                tx, payment_id, provider=received.report.provider, amount=min(kept, received.report.amount_idr),
+                key=f"told_twice:{event_id}", now_ms=now_ms,
+            )  # fmt: skip
     _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
     group.journals = [journal for journal in group.journals if journal.kind != "suspense"]
-    if group.journals:
-        kept = (await suspense.held(tx, payment_id)).get(received.report.provider, 0)
-        if amount := min(kept, payment.amount):
-            await suspense.release(
-                tx, payment_id, provider=received.report.provider, amount=amount, key=f"matched:{payment_id}",
-                now_ms=now_ms,
-            )  # fmt: skip
+    if group.journals and (amount := min(kept, payment.amount)):
+        await suspense.release(
+            tx, payment_id, provider=received.report.provider, amount=amount, key=f"matched:{payment_id}",
+            now_ms=now_ms,
+        )  # fmt: skip
     await _write(tx, group)
     await queue_payment_announcement(tx, group.announced, telling=telling, now_ms=now_ms)
     await revenue.add(tx, group.earned)
@@ -523,6 +532,7 @@ def _given_back(payment: _Locked, attempt_id: str, report: PaymentReport) -> New
         origin="late_policy",
         amount=payment.amount,
         reason="Paid after the QR had ended.",
+        returns_fee=payment.returns_fee,
     )
 
 

@@ -361,7 +361,8 @@ class MidtransProvider:
             raise ValidationFailed("A payment has an amount.")
         return PaymentReport(
             provider=self.name,
-            event_id=f"{reference}:{word if remark is None else remark}",
+            # A card is captured, then settled: one transfer, and there is no retrieval reference to know it by.
+            event_id=f"{reference}:{'settlement' if status == 'paid' else remark or word}",
             partner_reference=reference,
             provider_transaction_id=reference_or_none(said, "transaction_id"),
             status=status,

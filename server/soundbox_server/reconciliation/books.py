@@ -94,7 +94,8 @@ SELECT 'provider_receivable:' || bank, amount FROM wallet_withdrawal WHERE state
 # or else by its event, and counts once however often it is told; what its payment was captured by is not here, unless
 # it was kept apart before an operator accepted it.
 _TOLD = """
-SELECT e.provider, e.outcome, e.event_key, e.received_at_ms, e.id, p.rrn AS captured_rrn, p.resolution,
+SELECT e.provider, e.outcome, e.event_key, e.received_at_ms, e.id, p.rrn AS captured_rrn,
+       EXISTS (SELECT 1 FROM payment_event s WHERE s.payment_id = p.id AND s.kind = 'payment.accepted') AS accepted,
        {status} AS status, {currency} AS currency, {amount} AS amount, {rrn} AS rrn
 FROM provider_event e LEFT JOIN payment p ON p.id = e.payment_id WHERE e.report IS NOT NULL
 """
@@ -106,7 +107,7 @@ SELECT provider, amount FROM (
   FROM ({told}) t
   WHERE status = 'paid' AND currency = 'IDR' AND amount > 0
     AND (rrn IS NULL OR captured_rrn IS NULL OR rrn <> captured_rrn OR outcome <> 'needs_review'
-         OR coalesce(resolution, '') = 'accepted')
+         OR accepted)
 ) c WHERE telling = 1
 """
 # It leaves by a refund, or by a decision, of which the ledger's own journal is the only sum there is.
