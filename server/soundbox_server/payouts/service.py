@@ -44,14 +44,14 @@ _PAYABLE = (SettlementState.CALCULATED, SettlementState.FAILED)
 _WAITING = """
 SELECT s.id FROM settlement s JOIN merchant m ON m.id = s.merchant_id
 WHERE s.state = 'calculated' AND s.settles_on <= $1 AND s.id > $3
-  AND (s.payout_mode = 'manual' OR ($4 AND m.settlement_account_reference IS NOT NULL))
+  AND (s.payout_mode = 'manual' OR ($4 AND m.settlement_account_reference IS NOT NULL AND m.status = 'approved'))
 ORDER BY s.id LIMIT $2 {lock}
 """
 
 
 async def begin_due(tx: Statements, *, bank: str | None, after: str = "", now_ms: int, limit: int) -> list[str]:
     """Settlements whose day has come get their payouts; returns their ids, in order. Those of merchants whom nobody
-    can pay wait: without an account, or without a bank."""
+    can pay wait: without an account, or without a bank. So does the money of whoever was suspended since."""
     rows = await tx.fetch(
         _WAITING.format(lock=tx.lock("s", skip=True)), jakarta_day(now_ms), limit, after, bank is not None
     )
@@ -181,6 +181,7 @@ SELECT p.id, p.settlement_id, p.bank, p.reference, p.amount, p.state, p.rail, p.
        m.settlement_account_type AS type_now
 FROM payout p JOIN merchant m ON m.id = p.merchant_id
 WHERE p.ask_at_ms <= $1 AND p.lease_until_ms <= $1 AND p.state IN ({_PENDING}) AND p.mode = 'merchant_direct'
+  AND (p.state <> 'created' OR m.status = 'approved')
 ORDER BY p.ask_at_ms, p.id LIMIT $2
 """
 
@@ -189,7 +190,8 @@ async def claim_due(tx: Statements, *, is_open: IsOpen, now_ms: int, limit: int)
     """Payouts that no process is asking a bank about right now. From this commit on they may have been sent.
 
     One that was never sent goes to the account that the merchant has now: a change of account has taken effect only
-    after its hold, and what it was before is not paid any more. While no rail carries it, it waits for one.
+    after its hold, and what it was before is not paid any more. While no rail carries it, it waits for one, and while
+    the merchant is suspended, for whoever lifts that.
     """
     rows = await tx.fetch(f"{_CLAIM} {tx.lock('p', skip=True)}", now_ms, limit)
     claimed = []

@@ -45,6 +45,8 @@ async def on_day(
 ) -> list[Wanted]:  # fmt: skip
     """The windows of a day, or the one of that name. Raises SettlementNotEligible where there are none, or where one is
     not due yet."""
+    if day > (today := jakarta_day(now_ms)):
+        raise SettlementNotEligible("That day has not come yet.", today=today)
     found = [
         Wanted(fee_profile_id=row["id"], window=window, by=by)
         for row, terms in await _profiles(tx)
@@ -55,7 +57,7 @@ async def on_day(
     if not found:
         raise SettlementNotEligible("No window is settled of that day: banks are closed, or none has that name.")
     if waiting := [one.window.settles_on for one in found if not one.window.is_due(now_ms)]:
-        raise SettlementNotEligible("This window is not due yet.", settles_on=min(waiting), today=jakarta_day(now_ms))
+        raise SettlementNotEligible("This window is not due yet.", settles_on=min(waiting), today=today)
     return found
 
 

@@ -10,10 +10,11 @@ from sqlalchemy import select
 from soundbox_server import clock, db
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.answers import TypedDict, answers, pages
-from soundbox_server.audit.service import record
-from soundbox_server.errors import MerchantPayoutNotConfigured, NotFound, SettlementNotEligible
+from soundbox_server.audit.service import Actor, record
+from soundbox_server.errors import MerchantPayoutNotConfigured, NotFound, SettlementNotEligible, SoundboxError
 from soundbox_server.fields import Body, Code, Day, Id
 from soundbox_server.http import Reader, envelope, problems
+from soundbox_server.idempotency import Once, begin, keep, release
 from soundbox_server.paging import Listing, Page, Rows, page
 from soundbox_server.settlements import planning, running, service
 from soundbox_server.settlements.calendar import Calendar
@@ -32,6 +33,7 @@ from soundbox_server.settlements.service import Wanted
 from soundbox_server.settlements.state import ItemKind
 
 router = APIRouter(tags=["operators"])
+LEASE_MS = 10 * 60_000  # a run of a large day; whoever repeats it meanwhile is told that it is under way
 
 
 class Run(Body):
@@ -78,24 +80,38 @@ async def run_settlements(request: Request, asked: Run, actor: Acting, once: Ask
     merchant without an account to be paid at. Others without one are passed over, and taken along once they have one.
     """
     database: db.Database = request.app.state.database
-    windows = await database.read(lambda tx: _wanted(tx, request.app.state.calendar, asked, by=actor.id))
     if asked.dry_run:
+        windows = await database.read(lambda tx: _wanted(tx, request.app.state.calendar, asked, by=actor.id))
         return envelope(request, {"dry_run": True, "windows": await _previewed(database, windows, asked.merchant_id)})
+    async with db.transaction(database) as session:
+        tx = await db.statements(session)
+        if (stored := await begin(tx, once, now_ms=clock.now_ms(), lease_ms=LEASE_MS)) is not None:
+            return stored
+    try:
+        return await _run(request, asked, actor, once)
+    except SoundboxError:  # anything else leaves it to the lease: it may have settled some
+        async with db.transaction(database) as session:
+            await release(await db.statements(session), once)
+        raise
+
+
+async def _run(request: Request, asked: Run, actor: Actor, once: Once) -> Response:
+    """A run is many transactions. What it leaves is told, and kept under its key, in the last one."""
+    database: db.Database = request.app.state.database
+    windows = await database.read(lambda tx: _wanted(tx, request.app.state.calendar, asked, by=actor.id))
     for wanted in windows:
         if asked.merchant_id:
             await running.settle_merchant(database, wanted, asked.merchant_id)
         else:
             await running.settle_window(database, wanted)
-
-    async def tell() -> Response:
+    async with db.transaction(database) as session:
+        tx = await db.statements(session)
         settled = [await _settled(tx, wanted, asked.merchant_id) for wanted in windows]
         found = _require_some([one for one in settled if one["settlements"]])
         await record(tx, actor, "settlement.run", ("settlement_run", found[-1]["date"]), details={"windows": found})
-        return envelope(request, {"dry_run": False, "windows": found})
-
-    async with db.transaction(database) as session:
-        tx = await db.statements(session)
-        return await once.answer(tx, tell)
+        response = envelope(request, {"dry_run": False, "windows": found})
+        await keep(tx, once, response)
+    return response
 
 
 async def _wanted(tx: db.Statements, calendar: Calendar, asked: Run, *, by: str | None) -> list[Wanted]:

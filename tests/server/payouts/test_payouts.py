@@ -100,6 +100,24 @@ async def test_only_what_is_due_is_begun(database: Database, shop: Shop, bank: B
     assert await state_of(database, tomorrow) == "paid"
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_money_of_a_suspended_merchant_waits(
+    begun: bool, database: Database, shop: Shop, bank: Bank, clock: Clock
+) -> None:
+    await settlement(shop, 50_000)
+    if begun:
+        await database.write(lambda tx: service.begin_due(tx, bank="sandbox", now_ms=clock.ms, limit=10))
+    await shop.set_status("suspended")
+    await payer(database, bank).tick()
+    sent = len(bank.sent)
+
+    await shop.set_status("approved")
+    await payer(database, bank).tick()
+
+    assert (sent, len(bank.sent)) == (0, 1)
+    assert await right(database)
+
+
 async def test_twenty_jobs_at_once_pay_once(database: Database, shop: Shop, bank: Bank, clock: Clock) -> None:
     batches = [await settlement(shop, 10_000 * n) for n in range(1, 4)]
     nets = [await clearing(database, batch) for batch in batches]

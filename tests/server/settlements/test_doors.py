@@ -83,11 +83,37 @@ async def test_the_same_key_gets_the_same_answer(finance: Staff, database: Datab
     assert len(await audited(database, "settlement.run")) == 1
 
 
+async def test_a_key_that_was_used_for_another_run_settles_nothing(
+    finance: Staff, database: Database, shop: Shop
+) -> None:
+    other = await open_shop(database)
+    await take(database, report(await other.payment(await other.box(), 70_000)))
+    await finance.call("POST", RUN, json={"date": MONDAY, "merchant_id": shop.merchant_id}, key="run-1")
+
+    refused = await finance.call("POST", RUN, json={"date": MONDAY}, key="run-1")
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert [batch["merchant_id"] for batch in await settlements(database)] == [shop.merchant_id]
+
+
+async def test_a_run_that_was_refused_leaves_its_key_free(finance: Staff, database: Database, shop: Shop) -> None:
+    body = {"merchant_id": shop.merchant_id, "date": MONDAY}
+    await shop.set_status("suspended")
+    refused = await finance.call("POST", RUN, json=body, key="run-1")
+    await shop.set_status("approved")
+
+    settled = await finance.call("POST", RUN, json=body, key="run-1")
+
+    assert (refused.status_code, settled.status_code) == (409, 200)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
         ({"date": "2026-05-24"}, 409, "SETTLEMENT_NOT_ELIGIBLE"),  # a Sunday
         ({"date": "2099-06-02"}, 409, "SETTLEMENT_NOT_ELIGIBLE"),
+        ({"date": "9999-12-31"}, 409, "SETTLEMENT_NOT_ELIGIBLE"),
+        ({"date": "9999-12-31", "dry_run": True}, 409, "SETTLEMENT_NOT_ELIGIBLE"),
         ({"date": MONDAY, "window": "noon"}, 409, "SETTLEMENT_NOT_ELIGIBLE"),
         ({"date": "2026-05-22"}, 409, "SETTLEMENT_NOT_ELIGIBLE"),  # nothing was paid by then
         ({"date": "2026-05-22", "dry_run": True}, 409, "SETTLEMENT_NOT_ELIGIBLE"),
