@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from soundbox_server.access import limits, login, sessions, totp
+from soundbox_server.access import limits, login, one_time, sessions, totp
 from soundbox_server.access.limits import Limits, Standing
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import Row, Statements
@@ -39,6 +39,7 @@ async def change_password(tx: Statements, proved: Proved, hashed: str, *, actor:
     """Set another password and end every other session. Returns how many."""
     await _still(tx, proved)
     await tx.execute("UPDATE person SET password_hash = $2 WHERE id = $1", proved.person_id, hashed)
+    await one_time.void_tokens(tx, proved.person_id, now_ms)
     ended = await sessions.end_all_of(
         tx, proved.person_id, reason="password_changed", now_ms=now_ms, but=proved.session_id
     )
@@ -46,8 +47,9 @@ async def change_password(tx: Statements, proved: Proved, hashed: str, *, actor:
     return ended
 
 
-async def change_email(tx: Statements, proved: Proved, email: str, *, actor: Actor) -> None:
-    """Log in with another address from now on, in lower case. Raises Conflict for one that is known."""
+async def change_email(tx: Statements, proved: Proved, email: str, *, actor: Actor, now_ms: int) -> None:
+    """Log in with another address from now on, in lower case; links that went to the old one are over. Raises Conflict
+    for one that is known."""
     person = await _still(tx, proved)
     if email == person["email"]:
         return
@@ -55,6 +57,7 @@ async def change_email(tx: Statements, proved: Proved, email: str, *, actor: Act
     if taken:
         raise Conflict("Somebody with this e-mail address exists already.")
     await tx.execute("UPDATE person SET email = $2 WHERE id = $1", proved.person_id, email)
+    await one_time.void_tokens(tx, proved.person_id, now_ms)
     details = {"email": {"from": login.masked(person["email"]), "to": login.masked(email)}}
     await record(tx, actor, "person.email_changed", ("person", proved.person_id), details=details)
 

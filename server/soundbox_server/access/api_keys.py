@@ -102,3 +102,9 @@ async def note_use(tx: Statements, key_id: str, *, now_ms: int) -> None:
         now_ms,
         now_ms - USED_EVERY_MS,
     )
+
+
+async def person_behind(tx: Statements, actor_id: str) -> str:
+    """Who made the key, when it is one that acts."""
+    rows = await tx.fetch("SELECT created_by FROM api_key WHERE id = $1", actor_id)
+    return str(rows[0]["created_by"]) if rows else actor_id

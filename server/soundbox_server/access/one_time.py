@@ -17,7 +17,7 @@ LIFE_MS: dict[Purpose, int] = {"invitation": 24 * 3_600_000, "password_reset": 3
 
 async def issue_token(tx: Statements, person_id: str, *, purpose: Purpose, now_ms: int) -> str:
     """A token that sets this person's password once. Earlier ones stop working."""
-    await _void_tokens(tx, person_id, now_ms)
+    await void_tokens(tx, person_id, now_ms)
     token = new_secret()
     await tx.execute(
         "INSERT INTO one_time_token (token_sha256, person_id, purpose, created_at_ms, expires_at_ms) "
@@ -27,7 +27,7 @@ async def issue_token(tx: Statements, person_id: str, *, purpose: Purpose, now_m
     return token
 
 
-async def _void_tokens(tx: Statements, person_id: str, now_ms: int) -> None:
+async def void_tokens(tx: Statements, person_id: str, now_ms: int) -> None:
     await tx.execute(
         "UPDATE one_time_token SET used_at_ms = $2 WHERE person_id = $1 AND used_at_ms IS NULL", person_id, now_ms
     )
@@ -90,7 +90,7 @@ async def set_password(tx: Statements, token: str, hashed: str, *, actor: Actor,
     if not used or person is None or person["state"] == PersonState.DISABLED:
         raise LinkExpired(LINK_IS_OVER)
     await tx.execute("UPDATE person SET password_hash = $2, state = 'active' WHERE id = $1", person["id"], hashed)
-    await _void_tokens(tx, person["id"], now_ms)
+    await void_tokens(tx, person["id"], now_ms)
     ended = await sessions.end_all_of(tx, person["id"], reason="password_set", now_ms=now_ms)
     action = "person.activated" if person["state"] == PersonState.INVITED else "password.reset"
     await record(tx, _as(person, actor), action, ("person", person["id"]), details={"sessions_ended": ended})

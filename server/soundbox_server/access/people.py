@@ -157,6 +157,7 @@ async def change(tx: Statements, person_id: str, wanted: Change, *, actor: Actor
         name: {"from": before[name], "to": after[name]} for name in before if before[name] != after[name]
     }
     if state is PersonState.DISABLED:
+        await one_time.void_tokens(tx, person_id, now_ms)
         ended = await sessions.end_all_of(tx, person_id, reason="person_disabled", now_ms=now_ms)
         details["sessions_ended"] = ended
     if state is PersonState.DISABLED or before["role"] != role:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock
+from soundbox_server.access.api_keys import person_behind
 from soundbox_server.access.auth import Acting, AskedOnce
 from soundbox_server.answers import AnyJson, Time, TypedDict, among, answers, pages
 from soundbox_server.audit.service import record
@@ -109,7 +110,7 @@ async def ask_for_batch(
     async def ask() -> Response:
         asked = batches.Asked(
             kind=kind, payload=payload, filter=wanted.filter.model_dump(exclude_none=True), count=wanted.count,
-            by=str(actor.id), person=await batches.person_behind(tx, str(actor.id)), trace_id=request_id(request),
+            by=str(actor.id), person=await person_behind(tx, str(actor.id)), trace_id=request_id(request),
         )  # fmt: skip
         batch_id = await batches.ask(tx, asked, now_ms=clock.now_ms())
         shown = await _whole(session, tx, batch_id)

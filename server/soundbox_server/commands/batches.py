@@ -100,12 +100,6 @@ def _found(wanted: Mapping[str, str], *, first: int) -> tuple[str, list[str]]:
     return _FOUND.format(matches=" AND ".join([f"d.state IN ({_IN_SERVICE})", *matches])), list(wanted.values())
 
 
-async def person_behind(tx: Statements, actor_id: str) -> str:
-    """Who made the key, when it is one that acts."""
-    rows = await tx.fetch("SELECT created_by FROM api_key WHERE id = $1", actor_id)
-    return str(rows[0]["created_by"]) if rows else actor_id
-
-
 async def approve(tx: Statements, batch_id: str, *, by: str, now_ms: int) -> None:
     """The second person agrees, and it begins. Raises Forbidden for whoever asked for it."""
     batch = await _lock(tx, batch_id)

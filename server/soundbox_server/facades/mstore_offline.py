@@ -322,7 +322,7 @@ async def list_conflicts(session: Reader, caller: Caller, asked: Annotated[Confl
 
 def _select(asked: ConflictFilters, *, organisation_id: str) -> Rows:
     query: Rows = select(OfflineConflict).join(Merchant, Merchant.id == OfflineConflict.merchant_id)
-    query = query.where(Merchant.organisation_id == organisation_id)
+    query = query.where(Merchant.organisation_id == organisation_id, Merchant.erased_at_ms.is_(None))
     if asked.status is not None:
         resolved = OfflineConflict.resolved_at_ms.is_not(None)
         query = query.where(resolved if asked.status == "resolved" else ~resolved)

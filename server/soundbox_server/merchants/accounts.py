@@ -4,7 +4,8 @@ an operator's login, or sends a convincing letter, is seen before the first rupi
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from soundbox_server.db import KEY_STAYS, Statements
+from soundbox_server.access.api_keys import person_behind
+from soundbox_server.db import KEY_STAYS, Statements, statements
 from soundbox_server.errors import Conflict, Forbidden, NotFound
 from soundbox_server.ids import new_id
 from soundbox_server.ledger import service as ledger
@@ -63,7 +64,8 @@ async def approve(session: AsyncSession, merchant_id: str, change_id: str, *, by
     """The second person agrees; it takes effect a day later. Raises Forbidden for whoever asked for it."""
     change = await _lock(session, merchant_id, change_id)
     state = require_account_change(change.state, AccountChangeState.APPROVED)
-    if change.requested_by == by:
+    tx = await statements(session)
+    if await person_behind(tx, by) == await person_behind(tx, change.requested_by):
         raise Forbidden("Somebody other than who asked for it must approve a change of account.")
     change.state, change.decided_by, change.decided_at_ms = state, by, now_ms
     change.effective_at_ms = now_ms + HOLD_MS

@@ -15,7 +15,7 @@ class Till:
 
 _TILLS = """
 SELECT t.id, t.outlet_id, t.merchant_id, t.is_default FROM terminal t JOIN merchant m ON m.id = t.merchant_id
-WHERE m.organisation_id = $1
+WHERE m.organisation_id = $1 AND m.erased_at_ms IS NULL
 """
 
 
