@@ -68,6 +68,8 @@ Reference = Annotated[_Visible, Field(max_length=128, examples=["bank:9876543210
 # ASCII: what every mail server takes, and nothing that looks like another letter.
 Email = Annotated[str, StringConstraints(pattern=r"^[!-?A-~]{1,64}@[!-?A-~]{1,180}\.[!-\-/-?A-~]{2,}$", max_length=254)]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+# A merchant's own name for a payment: printed on its receipts, whatever it looks like.
+OrderCode = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 Search = Annotated[_Visible, Field(max_length=64, description="beginning of a code, number or name"), _STRIPPED]
 # On the calendar in Jakarta. The text itself: as such it is stored, and as such it is in order.

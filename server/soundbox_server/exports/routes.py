@@ -259,6 +259,8 @@ async def send(request: Request, session: AsyncSession, job: ExportJob, actor: A
     """The file of a job that is done. Raises Conflict, or NotFound where the file is another machine's."""
     if job.state != ExportState.DONE:
         raise Conflict("There is no file to fetch.", status=job.state)
+    if job.expires_at_ms is None or job.expires_at_ms <= clock.now_ms():  # the round that removes it is still to come
+        raise Conflict("There is no file to fetch.", status=ExportState.EXPIRED)
     path = request.app.state.exports_folder / service.file_name(job.id, job.attempt, job.format)
     if not await asyncio.to_thread(path.is_file):
         raise NotFound("The file is not on this machine.", export_id=job.id)

@@ -25,7 +25,7 @@ from soundbox_server.errors import (
     PartnerTimeout,
     TransactionNotFound,
 )
-from soundbox_server.fields import Email, Id, Name
+from soundbox_server.fields import Email, Id, Name, OrderCode
 from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.merchants.tills import till_of
 from soundbox_server.payments.cash import take_cash
@@ -102,7 +102,7 @@ class NewPayment(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True, json_schema_extra=_bounds_of_methods)
 
-    order_code: Annotated[str, Field(pattern=r"^[!-~]{1,100}$", examples=["TRX-MC01-BRN-251013-5UJW"])]
+    order_code: Annotated[OrderCode, Field(examples=["TRX-MC01-BRN-251013-5UJW"])]
     method: Annotated[
         Literal[
             "qris", "gopay", "ovo", "dana", "shopeepay", "linkaja", "va_bca", "va_bni", "va_bri", "va_mandiri",

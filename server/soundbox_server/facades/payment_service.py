@@ -322,7 +322,7 @@ async def _change_profile(request: Request, asked: ProfileChange, caller: Princi
         if "pin" in hashed:
             await pins.set_pin(tx, caller.organisation_id, hashed["pin"], actor=actor, now_ms=now_ms)
         if proved is not None and email is not None:
-            await ones_own.change_email(tx, proved, email, actor=actor, now_ms=clock.now_ms())
+            await ones_own.change_email(tx, proved, email, actor=actor, now_ms=now_ms)
         if proved is not None and "password" in hashed:
             await ones_own.change_password(tx, proved, hashed["password"], actor=actor, now_ms=now_ms)
 

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from soundbox_server.answers import Time, TypedDict, among
 from soundbox_server.clock import rfc3339, rfc3339_or_none
-from soundbox_server.fields import Id, Moment
+from soundbox_server.fields import Id, Moment, OrderCode
 from soundbox_server.paging import Listing, Page, Rows, between, matching
 from soundbox_server.payments.methods import PaymentMethod
 from soundbox_server.payments.models import Payment, PaymentAttempt
@@ -21,7 +21,7 @@ class TransactionFilters(Page):
     terminal_id: Id | None = None
     device_id: Id | None = None
     request_id: Id | None = None
-    order_code: Id | None = None
+    order_code: OrderCode | None = None
     method: PaymentMethod | None = None
     reference: Id | None = Field(None, description="ours at the provider, of any attempt")
     late: bool | None = None

@@ -162,7 +162,7 @@ async def _conflict(tx: Statements, conflict_id: str, organisation_id: str) -> R
     rows = await tx.fetch(
         "SELECT c.merchant_id, c.terminal_id, t.outlet_id, c.local_data FROM offline_conflict c "
         "JOIN merchant m ON m.id = c.merchant_id JOIN terminal t ON t.id = c.terminal_id "
-        "WHERE c.id = $1 AND m.organisation_id = $2",
+        "WHERE c.id = $1 AND m.organisation_id = $2 AND m.erased_at_ms IS NULL",
         conflict_id,
         organisation_id,
     )

@@ -38,6 +38,9 @@ _AT_ONCE = (
     "UPDATE offline_item SET facts = '{}' WHERE merchant_id = $1",
     "UPDATE offline_conflict SET local_data = '{}', server_data = NULL WHERE merchant_id = $1",
     f"UPDATE wallet_invoice SET email = '{ADDRESS}', description = NULL WHERE merchant_id = $1",
+    f"UPDATE outbox_message SET address = '{ADDRESS}', body = $2 WHERE transport = 'mail' "
+    "AND recipient_id IN (SELECT id FROM wallet_invoice WHERE merchant_id = $1)",
+    f"UPDATE merchant_erasure SET reason = '{NAME}' WHERE merchant_id = $1",
     "UPDATE loan_application SET purpose = NULL WHERE merchant_id = $1",
     "DELETE FROM advice_wish WHERE merchant_id = $1",  # with the names of its products; the texts name nothing
     "DELETE FROM provider_credential WHERE merchant_id = $1",
@@ -256,7 +259,8 @@ async def _forget(
         merchant_id, now_ms,
     )  # fmt: skip
     for statement in _AT_ONCE:
-        await tx.execute(statement, merchant_id)
+        await tx.execute(statement, merchant_id, *([b""] if "$2" in statement else []))
+    await _end_files_about(tx, merchant_id, now_ms=now_ms)
     others = await _others(tx, merchant_id, organisation_id)
     return done | ({} if others else await _forget_people(tx, organisation_id, now_ms=now_ms))
 
@@ -301,6 +305,20 @@ async def _silence_webhooks(tx: Statements, organisation_id: str, *, now_ms: int
             hook["id"],
         )
         await tx.execute("DELETE FROM webhook_secret WHERE endpoint_id = $1", hook["id"])
+
+
+async def _end_files_about(tx: Statements, merchant_id: str, *, now_ms: int) -> None:
+    """Whoever asked for all that is kept of it: nobody fetches it any more."""
+    named = f'%"{merchant_id}"%'  # ids have no wildcards but the underscore, which finds one more at worst
+    await tx.execute(
+        "UPDATE export_job SET expires_at_ms = $2 WHERE kind = 'personal_data' AND state = 'done' AND filters LIKE $1",
+        named, now_ms,
+    )  # fmt: skip
+    await tx.execute(
+        "UPDATE export_job SET state = 'cancelled', finished_at_ms = $2 "
+        "WHERE kind = 'personal_data' AND state IN ('queued', 'running') AND filters LIKE $1",
+        named, now_ms,
+    )  # fmt: skip
 
 
 async def _end_files(tx: Statements, organisation_id: str, *, now_ms: int) -> None:

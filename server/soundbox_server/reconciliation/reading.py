@@ -184,7 +184,7 @@ def _line(number: int, said: Mapping[str, str], columns: Columns) -> Iterator[Li
     if reference is None and provider_reference is None and not found:
         column = columns.reference or columns.provider_reference
         found.append(mistake(number, column, "MISSING", "A line names the payment it is about."))
-    amount = _amount(number, columns.amount, said, columns, found)
+    amount = _amount(number, kind, said, columns, found)
     fee = _fee(number, said, columns, found)
     at_ms = _time(number, said, columns, found)
     if found or kind is None or amount is None:
@@ -225,10 +225,16 @@ def _reference(number: int, name: str | None, said: Mapping[str, str], found: li
     return text
 
 
-def _amount(number: int, name: str, said: Mapping[str, str], columns: Columns, found: list[LineError]) -> int | None:
-    amount = _rupiah(said[name], columns)
+def _amount(
+    number: int, kind: LineKind | None, said: Mapping[str, str], columns: Columns, found: list[LineError]
+) -> int | None:
+    name, text = columns.amount, said[columns.amount]
+    amount = _rupiah(text, columns)
     if amount is None or not 0 < amount <= MOST_AMOUNT_IDR:
         found.append(mistake(number, name, "INVALID_AMOUNT", _whole(columns)))
+        return None
+    if kind is LineKind.PAYMENT and text.startswith("-"):  # money that was taken back is no payment
+        found.append(mistake(number, name, "INVALID_AMOUNT", "A payment is more than nothing."))
         return None
     return amount
 

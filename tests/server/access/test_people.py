@@ -270,6 +270,46 @@ async def test_reset_mails_are_limited_for_one_address_known_or_not(hub: Hub) ->
         assert answers == [202] * 5 + [429]
 
 
+async def reset_link(hub: Hub, folder: Path, email: str = "operator@shop.test") -> str:
+    await forget(hub, email)
+    *_, mail = await post_mail(hub, folder)
+    return link_in(mail)[1]
+
+
+async def test_a_link_is_over_once_the_password_was_changed(hub: Hub, tmp_path: Path) -> None:
+    token = await reset_link(hub, tmp_path / "mail")
+    body = {"password": PASSWORD, "new_password": NEW_PASSWORD}
+    changed = await hub.http.post("/admin/password", json=body, headers=bearer(await tokens(hub)))
+
+    late = await set_password(hub, token, "an other password of theirs")
+
+    assert (changed.status_code, late.status_code) == (200, 404)
+    assert (await log_in(hub, password=NEW_PASSWORD)).status_code == 200
+
+
+async def test_a_link_that_went_to_an_address_is_over_with_that_address(hub: Hub, tmp_path: Path) -> None:
+    token = await reset_link(hub, tmp_path / "mail", "merchant_owner@shop.test")
+    pair = await tokens(hub, "merchant_owner", door="merchant")
+    change = {"email": "baru@shop.test", "password": PASSWORD}
+    changed = await hub.http.put("/api/v1/org/profile", json=change, headers=bearer(pair))
+
+    late = await set_password(hub, token, door="merchant")
+
+    assert (changed.status_code, late.status_code) == (200, 404)
+
+
+async def test_disabled_and_enabled_again_nobody_comes_in_by_an_earlier_link(hub: Hub, tmp_path: Path) -> None:
+    invited = (await invite(hub)).json()["data"]["id"]
+    *_, mail = await post_mail(hub, tmp_path / "mail")
+    for disabled in (True, False):
+        answered = await hub.http.patch(f"/admin/people/{invited}", json={"disabled": disabled}, headers=hub.operator())
+        assert answered.status_code == 200, answered.text
+
+    late = await set_password(hub, link_in(mail)[1], door="merchant")
+
+    assert late.status_code == 404
+
+
 async def test_of_twenty_resets_with_one_token_one_succeeds(database_url: str, tmp_path: Path) -> None:
     async with two_hubs(database_url, tmp_path / "home", logins_per_minute=100) as hubs:
         await forget(hubs[0], "operator@shop.test")

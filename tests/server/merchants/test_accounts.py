@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from support.hub import Hub
+from support.hub import Hub, person_of
 from support.registry import WHOLE
 from support.shop import execute, row, rows
 from support.staff import Staff, audited
@@ -83,6 +83,25 @@ async def test_it_takes_a_second_person_and_a_day(
     (asked,) = await audited(database, "merchant.account_change_requested")
     assert json.loads(asked["details"])["before"]["settlement_account_reference"] == "bank:9876543210"
     assert len(await audited(database, "merchant.account_change_approved")) == 1
+
+
+async def test_nobody_is_two_people_with_a_key_of_their_own(
+    operator: Staff, finance: Staff, database: Database, merchant: str
+) -> None:
+    change_id = await asked_for(operator, merchant)
+    await execute(
+        database,
+        "INSERT INTO api_key (id, organisation_id, organisation_kind, name, role, scopes, key_sha256, created_by, "
+        "created_at_ms) SELECT 'key_1', organisation_id, organisation_kind, 'script', 'operator', 'merchants:write', "
+        "'x', id, 1 FROM person WHERE role = 'finance'",
+    )
+    await execute(database, "UPDATE merchant_account_change SET requested_by = 'key_1'")
+    path = f"/admin/merchants/{merchant}/account-changes/{change_id}/approve"
+
+    alone = await finance.another(person_of("finance")).refused("POST", path, status=403)
+    colleague = await finance.post(path)
+
+    assert (alone["code"], colleague["status"]) == ("FORBIDDEN", "approved")
 
 
 async def test_the_job_applies_what_is_due_once_and_writes_it_down(

@@ -18,7 +18,9 @@ from support.staff import Staff, audited
 from soundbox_server import clock
 from soundbox_server.access.service import sha256
 from soundbox_server.db import Base, Database, Statements
+from soundbox_server.errors import Conflict, NotFound
 from soundbox_server.merchants.documents import store_file
+from soundbox_server.merchants.tills import till_of
 from soundbox_server.payouts.service import mark_paid
 from soundbox_server.privacy import erasing
 from soundbox_server.privacy.jobs import finish_erasures
@@ -81,6 +83,9 @@ async def lived_in(hub: Hub, owner: Merchant, shop: Shop) -> dict[str, str]:
          "otp_tries, state, charges, created_by, created_at_ms, expires_at_ms) "
          "VALUES ('inv-1', $1, $2, $3, $4, 1, $5, 'x', 0, 'open', 1, 'per_x', 1, 1)",
          shop.merchant_id, shop.outlet_id, shop.terminal_id, MAIL, NOTE),
+        ("INSERT INTO outbox_message (id, transport, kind, recipient_id, address, body, state, attempt, created_at_ms, "
+         "finished_at_ms, trace_id) VALUES ('mail_2', 'mail', 'invoice', 'inv-1', $1, $2, 'sent', 1, 1, 1, 't')",
+         MAIL, BUYER.encode()),
         ("INSERT INTO webhook_endpoint (id, organisation_id, profile, url, description, events, state, last_seq, "
          "created_at_ms) VALUES ('whk_1', 'org_test_merchant', 'standard', $1, $2, '*', 'active', 1, 1)", HOOK, NOTE),
         ("INSERT INTO outbox_message (id, transport, kind, recipient_id, address, body, state, attempt, created_at_ms, "
@@ -301,6 +306,31 @@ async def test_refused_it_can_be_asked_for_again_and_erased_it_is_nobodys_any_mo
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_file_of_all_that_is_kept_is_over_with_it_whoever_asked(
+    operator: Staff, admin: Staff, shop: Shop, database: Database
+) -> None:
+    for number, (state, merchant_id) in enumerate(
+        [("done", shop.merchant_id), ("queued", shop.merchant_id), ("done", "mer_of_another")]
+    ):
+        await execute(
+            database,
+            "INSERT INTO export_job (id, kind, format, with_bom, filters, state, requested_by, requested_at_ms, "
+            "attempt, lease_until_ms, rows_done, sha256, expires_at_ms) VALUES ($1, 'personal_data', 'jsonl', $2, $3, "
+            "$4, 'per_operator', 1, 0, 0, 0, 'x', $5)",
+            f"exp_{number}", False, f'{{"merchant_id":"{merchant_id}"}}', state, clock.now_ms() + 1_000_000,
+        )  # fmt: skip
+    erasure = await asked_by(operator, shop)
+
+    await admin.post(f"/admin/erasures/{erasure}/approve", {"merchant_id": shop.merchant_id})
+
+    jobs = await rows(database, "SELECT state, expires_at_ms FROM export_job ORDER BY id")
+    assert [(job["state"], job["expires_at_ms"] <= clock.now_ms()) for job in jobs] == [
+        ("done", True), ("cancelled", False), ("done", False),
+    ]  # fmt: skip
+    assert (await row(database, "SELECT reason FROM merchant_erasure"))["reason"] == erasing.NAME
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_stranger_forgets_nobody(hub: Hub, owner: Merchant, shop: Shop, database: Database) -> None:
     stranger = await a_stranger(hub)
     wanted = {"merchant_id": shop.merchant_id, "reason": "not mine"}
@@ -325,6 +355,30 @@ async def test_an_organisation_with_another_merchant_keeps_its_people(
     assert {one["brand_name"] for one in merchants} == {"Toko Dua", erasing.NAME}
     assert (await owner.get("/merchant/erasures"))["data"][0]["status"] == "held"
     await owner.get("/api/merchant/profile", {"merchantId": shop.merchant_id}, status=404)
+
+
+async def test_the_merchant_that_stays_is_the_only_one_that_sells(
+    owner: Merchant, operator: Staff, admin: Staff, shop: Shop, database: Database
+) -> None:
+    second = await open_shop(database)
+    await give_to(database, second)
+    await execute(
+        database,
+        "INSERT INTO offline_conflict (id, merchant_id, terminal_id, kind, offline_reference, offline_id, "
+        "conflict_type, reason, local_data, local_sha256, created_at_ms) VALUES ('cfl_1', $1, $2, 'transaction', 'r', "
+        "'o', 'data_mismatch', 'x', '{}', 'x', 1)",
+        shop.merchant_id, shop.terminal_id,
+    )  # fmt: skip
+    with pytest.raises(Conflict):  # two of them: which one must be said
+        await database.read(lambda tx: till_of(tx, "org_test_merchant"))
+    erasure = await asked_by(operator, shop)
+
+    await admin.post(f"/admin/erasures/{erasure}/approve", {"merchant_id": shop.merchant_id})
+
+    assert (await database.read(lambda tx: till_of(tx, "org_test_merchant"))).merchant_id == second.merchant_id
+    with pytest.raises(NotFound):
+        await database.read(lambda tx: till_of(tx, "org_test_merchant", terminal_id=shop.terminal_id))
+    assert (await owner.get("/api/v1/pos/offline/conflicts"))["data"] == []
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -59,6 +59,7 @@ def test_a_statement_as_a_spreadsheet_in_indonesian_writes_it() -> None:
         ("Gross,Order\n1,two words\n", [(2, "Order", "INVALID")]),
         ("Gross,Order\n0,a\n", [(2, "Gross", "INVALID_AMOUNT")]),
         ("Gross,Order\n1.5,a\n", [(2, "Gross", "INVALID_AMOUNT")]),
+        ("Gross,Order\n-50000,a\n", [(2, "Gross", "INVALID_AMOUNT")]),
         ("Gross,Order\n50.00,a\n1e5,a\n", [(3, "Gross", "INVALID_AMOUNT")]),
         ('Gross,Order\n"1\n', [(2, None, "NOT_CSV")]),
         (b"Gross,Order\n1,a\n1,\xff\n", [(3, None, "NOT_UTF8")]),
