@@ -94,7 +94,7 @@ TIME_EVERY_MS = 3_600_000  # and drifts by seconds a day
 CLOCK_IS_GOOD_MS = 2_000  # The hub sends whole seconds: a clock nearer than this is better left alone.
 QR_ANSWER_MS = 30_000
 PAID_SCREEN_MS = 10_000
-EVENT_EVERY_MS = 1_000  # A forger must not turn the box into a flood of events.
+EVENT_EVERY_MS = 60_000  # of one kind: a forger must not turn the box into a flood of events
 LOG_LINES, LOG_LINE, LOG_BYTES = 40, 80, 3_000  # In an ack: lines, how long each is, and what of them fits.
 HISTORY_LINES = 2_000  # Kept, for whoever wants all of it.
 TAIL_LINES, TAIL_EVERY_MS = 20, 1_000  # As many live lines in so long, and no more.
@@ -280,7 +280,7 @@ class Box:
         self._booted_ms = now_ms
         self._births = 0
         self._audio_fault = False
-        self._last_event_ms: int | None = None
+        self._last_events_ms: dict[str, int] = {}
 
         self._utc_offset_ms: int | None = 0 if self.settings.has_clock else None
         self._clock_confirmed = False
@@ -1096,9 +1096,10 @@ class Box:
 
     def _complain(self, code: str, detail: str, now_ms: int) -> list[Action]:
         told = Tell(code, {"detail": detail})
-        if self._last_event_ms is not None and now_ms - self._last_event_ms < EVENT_EVERY_MS:
+        last_ms = self._last_events_ms.get(code)
+        if last_ms is not None and now_ms - last_ms < EVENT_EVERY_MS:
             return [told]
-        self._last_event_ms = now_ms
+        self._last_events_ms[code] = now_ms
         message = Event(**self._common(now_ms), code=code, level="warning", detail=detail)
         return [Publish(uplink(self.device_id, Uplink.EVENT), encode(message)), told]
 

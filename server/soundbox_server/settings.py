@@ -256,7 +256,9 @@ class Settings(BaseSettings):
         2, "and so many payments: a single one may have come in the moment the plug was pulled"
     )
     keep_heartbeats_days: Annotated[int, Field(ge=1)] = _setting(30, "how long boxes' heartbeats are kept")
-    keep_mqtt_log_days: Annotated[int, Field(ge=1)] = _setting(7, "how long messages over MQTT are kept at most")
+    keep_mqtt_log_days: Annotated[int, Field(ge=1)] = _setting(
+        7, "how long messages over MQTT, and answers that no box acknowledges, are kept"
+    )
     keep_device_logs_days: Annotated[int, Field(ge=1)] = _setting(14, "how long lines and files of boxes' logs stay")
     keep_device_events_days: Annotated[int, Field(ge=1)] = _setting(90, "how long boxes' events are kept")
     keep_presence_days: Annotated[int, Field(ge=31)] = _setting(

@@ -92,7 +92,7 @@ def test_a_payment_signed_for_another_box_is_forged(bench, hub) -> None:
 def test_a_flood_of_forgeries_does_not_become_a_flood_of_events(bench, hub) -> None:
     for _ in range(100):
         bench.hear(hub.payment(1, key=bytes(32)))
-    bench.now += 1_000
+    bench.now += 60_000
     bench.hear(hub.payment(1, key=bytes(32)))
 
     assert len(bench.payloads("event")) == 2

@@ -93,6 +93,7 @@ class _Old:
     only: str = "received_at_ms < $1"
 
 
+_ANSWERED = "state = 'sent' AND created_at_ms < $1"
 _OLD = (
     _Old(table="device_heartbeat", prefix="hbt", days=lambda days: days.heartbeats),
     _Old(table="mqtt_message", prefix="mqm", days=lambda days: days.mqtt_messages, only="at_ms < $1"),
@@ -100,6 +101,11 @@ _OLD = (
     _Old(table="device_event", prefix="dve", days=lambda days: days.events),
     # A time online that began long ago and goes on is what tells of today.
     _Old(table="device_online", prefix="onl", days=lambda days: days.presence, only="ended_at_ms < $1"),
+    # Answers that no box acknowledges: the time, a QR, a credential, what it need not wait for.
+    *(
+        _Old(table="outbox_message", prefix=prefix, days=lambda days: days.mqtt_messages, only=_ANSWERED)
+        for prefix in ("tim", "qrr", "crr", "skp")
+    ),
 )
 
 
@@ -130,11 +136,12 @@ async def _in_groups(database: Database, kind: str, work: Work[int], lease: Leas
 
 async def _delete(tx: Statements, *, old: _Old, before_ms: int) -> int:
     rows = await tx.fetch(
-        f"DELETE FROM {old.table} WHERE id IN (SELECT id FROM {old.table} WHERE id < $2 AND {old.only} "
+        f"DELETE FROM {old.table} WHERE id IN (SELECT id FROM {old.table} WHERE id >= $4 AND id < $2 AND {old.only} "
         f"ORDER BY id LIMIT $3 {tx.lock(old.table, skip=True)}) RETURNING id",
         before_ms,
         lowest_id(old.prefix, before_ms),
         TOGETHER,
+        lowest_id(old.prefix, 0),
     )
     return len(rows)
 

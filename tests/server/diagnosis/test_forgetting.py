@@ -47,6 +47,27 @@ async def test_rows_older_than_their_days_go_in_groups_and_younger_ones_stay(
     assert [one["id"] for one in kept] == sorted(row[0] for row in young)
 
 
+async def test_answers_that_no_box_acknowledges_go_and_what_has_an_end_of_its_own_stays(
+    database: Database, shop: Shop
+) -> None:
+    box, long_ago = await shop.box(), now_ms() - 3 * DAY_MS - 60_000
+    kinds = {"tim": "sent", "qrr": "sent", "crr": "sent", "skp": "sent", "ann": "sent", "cmd": "sent", "tiw": "queued"}
+    old = [(aged(prefix, long_ago), box, state, long_ago) for prefix, state in kinds.items()]
+    fresh = (aged("tim", now_ms()), box, "sent", now_ms())
+    await database.write(
+        lambda tx: tx.many(
+            "INSERT INTO outbox_message (id, transport, kind, recipient_id, address, body, state, attempt, "
+            "created_at_ms, trace_id) VALUES ($1, 'mqtt', 'time', $2, 't', $5, $3, 1, $4, 't')",
+            [(*row, b"") for row in (*old, fresh)],
+        )
+    )
+
+    await jobs.forget(database, Days(mqtt_messages=3))
+
+    kept = {one["id"] for one in await rows(database, "SELECT id FROM outbox_message WHERE transport = 'mqtt'")}
+    assert kept == {fresh[0], *(row[0] for row in old if row[0][:3] in ("ann", "cmd", "tiw"))}
+
+
 async def test_times_online_go_when_they_ended_long_ago_and_one_that_goes_on_stays(
     database: Database, shop: Shop
 ) -> None:
