@@ -173,11 +173,7 @@ async def _came_besides(tx: Statements, payment: Row, report: AdjustmentReport) 
     if payment["paid_at_ms"] is None or report.kind == "disputed":
         return None
     kept = (await suspense.held(tx, payment["id"])).get(report.provider, 0)
-    return kept if kept and _sum_told(report) in (None, kept) else None
-
-
-def _sum_told(report: AdjustmentReport) -> int | None:
-    return report.amount_idr if report.amount_idr is not None else report.total_idr
+    return kept if kept and _amount(payment, report) in (None, kept) else None
 
 
 async def _take_besides(tx: Statements, payment: Row, report: AdjustmentReport, amount: int, *, now_ms: int) -> Judged:
@@ -194,7 +190,8 @@ async def _take_besides(tx: Statements, payment: Row, report: AdjustmentReport, 
 
 
 async def _is_of_another_charge(tx: Statements, payment: Row, report: AdjustmentReport) -> bool:
-    """Whether it speaks of a charge that is not its payment's: one that was given up, or whose money came twice."""
+    """Whether it speaks of a charge that is not its payment's: one that was given up, or whose money came twice. What
+    names no charge at all was given to this payment by a person."""
     if payment["current_attempt_id"] is None:
         return False
     rows = await tx.fetch(
@@ -202,7 +199,7 @@ async def _is_of_another_charge(tx: Statements, payment: Row, report: Adjustment
         "AND (reference = $3 OR provider_reference = $4)",
         payment["id"], report.provider, report.partner_reference, report.provider_transaction_id,
     )  # fmt: skip
-    return payment["current_attempt_id"] not in {row["id"] for row in rows}
+    return bool(rows) and payment["current_attempt_id"] not in {row["id"] for row in rows}
 
 
 async def _about_another_charge(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
@@ -389,7 +386,7 @@ def _amount(payment: Row, report: AdjustmentReport) -> int | None:
 async def _refunded_from_suspense(tx: Statements, payment: Row, report: AdjustmentReport, *, now_ms: int) -> Judged:
     """The provider gave back by itself what we keep apart, if the sums agree; else an operator finds out."""
     kept = (await suspense.held(tx, payment["id"])).get(report.provider, 0)
-    if not kept or _sum_told(report) not in (None, kept) or await pending_from_suspense(tx, payment["id"]):
+    if not kept or _amount(payment, report) not in (None, kept) or await pending_from_suspense(tx, payment["id"]):
         return await _to_be_looked_at(tx, payment, report, "refunded_before_paid", now_ms=now_ms)
     await take_unasked(
         tx, payment, amount=kept, named=report.refund_reference or report.event_id, source=report.provider,

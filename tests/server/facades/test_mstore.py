@@ -91,6 +91,15 @@ async def test_a_method_that_no_provider_offers_here_is_named(owner: Merchant, d
     assert await rows(database, "SELECT id FROM payment") == []
 
 
+@pytest.mark.parametrize("code", ["INV/2026/11#001", "TRX@toko", "K" * 100])
+async def test_a_payment_is_found_by_the_order_code_it_was_made_with(owner: Merchant, code: str) -> None:
+    made = (await owner.post(PAYMENTS, order(order_code=code)))["data"]
+
+    found = (await owner.get("/merchant/transactions", {"order_code": code}))["data"]
+
+    assert [one["id"] for one in found] == [made["reference_id"]]
+
+
 async def test_an_order_code_stands_for_one_payment(owner: Merchant, database: Database) -> None:
     first = await owner.call("POST", PAYMENTS, json=order())
     again = await owner.call("POST", PAYMENTS, json=order())

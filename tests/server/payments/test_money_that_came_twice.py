@@ -118,6 +118,21 @@ async def test_what_came_twice_is_not_taken_back_while_it_is_being_refunded(data
     assert await checked(database) == 50_000
 
 
+async def test_news_that_a_person_gave_to_a_payment_is_about_its_charge(database: Database, shop: Shop) -> None:
+    first = await shop.payment(await shop.box())
+    second = await charged_anew(database, first)
+    await take(database, report(second))
+    (orphan,) = await adjust(database, adjustment(second, "reversed", partner_reference="unheard-of"))
+    assert orphan.outcome is Outcome.ORPHAN
+    event_id = (await row(database, "SELECT id FROM provider_event WHERE outcome = 'orphan'"))["id"]
+
+    outcome = await assign(database, event_id, first)
+
+    assert outcome is Outcome.APPLIED
+    assert (await payment_row(database, first.payment_id))["state"] == "reversed"
+    assert await checked(database) == 0
+
+
 @pytest.mark.parametrize("kind", ["reversed", "refunded", "disputed"])
 async def test_news_of_a_charge_that_brought_nothing_moves_nothing(kind: Any, database: Database, shop: Shop) -> None:
     first = await shop.payment(await shop.box())
