@@ -13,7 +13,7 @@ from typing import Any, Literal
 import structlog
 
 from soundbox_protocol.configuration import sha256_of
-from soundbox_protocol.messages import MAX_COUNT, ConfigAck, ConfigPush, encode
+from soundbox_protocol.messages import ConfigAck, ConfigPush, encode
 from soundbox_protocol.signing import sign
 from soundbox_protocol.topics import Downlink, downlink
 from soundbox_server.alerts.service import clear, raise_alert
@@ -29,6 +29,7 @@ from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
+from soundbox_server.uplinks import HIGHEST_BELIEVED
 
 log = structlog.get_logger()
 
@@ -193,15 +194,35 @@ async def push(
     ids = sorted(set(device_ids))
     await _end_earlier(tx, ids, now_ms=now_ms)
     await _lock_configs(tx, ids)
-    rows = await tx.fetch(_PUSHED.format(among=tx.among(1)), ids)
-    messages = [_message(row, key_of, trace_id, now_ms) for row in rows]
+    messages: list[outbox.Message] = []
+    pushed: list[tuple[object, ...]] = []
+    for row in await tx.fetch(_PUSHED.format(among=tx.among(1)), ids):
+        try:
+            message = _message(row, key_of, trace_id, now_ms)
+        except ValueError as error:
+            await _give_up(tx, row, error, now_ms)
+            continue
+        messages.append(message)
+        pushed.append((row["device_id"], message.id, now_ms, row["key_version"]))
     await outbox.queue(tx, messages, owner=owner)
     await tx.many(
         "UPDATE device_config SET state = 'pushed', message_id = $2, pushed_at_ms = $3, key_version = $4 "
         "WHERE device_id = $1",
-        [(row["device_id"], one.id, now_ms, row["key_version"]) for row, one in zip(rows, messages, strict=True)],
+        pushed,
     )
-    return [row["device_id"] for row in rows]
+    return [message.recipient_id for message in messages]
+
+
+async def _give_up(tx: Statements, row: Row, error: ValueError, now_ms: int) -> None:
+    """What cannot be written is not tried again with each round, and holds up no other box."""
+    await tx.execute("UPDATE device_config SET state = 'rejected' WHERE device_id = $1", row["device_id"])
+    facts = {"config_version": row["version"], "errors": ["it cannot be written as a message"]}
+    await raise_alert(
+        tx, "device.config_rejected", ("device", row["device_id"]), severity=Severity.WARNING, facts=facts,
+        now_ms=now_ms,
+    )  # fmt: skip
+    told = {"device_id": row["device_id"], "version": row["version"], "error": str(error)}
+    tx.after_commit.append(partial(log.error, "config.cannot_be_sent", **told))
 
 
 async def _end_earlier(tx: Statements, device_ids: Sequence[str], *, now_ms: int) -> None:
@@ -351,9 +372,11 @@ def _wanted(row: Row, said: Said) -> ConfigState | None:
 
 async def _take_word(tx: Statements, row: Row, said: Said, now_ms: int) -> None:
     version, state, wanted = row["version"], S(row["state"]), _wanted(row, said)
-    if said.version is not None and said.version > version:
+    if said.version is not None and said.version > HIGHEST_BELIEVED:
+        _doubt(tx, row, said)
+    elif said.version is not None and said.version > version:
         # A box never goes back to a lower version, and ours may come from a backup.
-        version, wanted = min(said.version + 1, MAX_COUNT), S.PENDING
+        version, wanted = said.version + 1, S.PENDING
     moves = wanted is not None and may_follow(state, wanted)
     await tx.execute(
         "UPDATE device_config SET version = $2, state = $3, reported_version = coalesce($4, reported_version), "
@@ -368,6 +391,13 @@ async def _take_word(tx: Statements, row: Row, said: Said, now_ms: int) -> None:
         )  # fmt: skip
     if said.sha256 == row["sha256"]:
         await _is_in_force(tx, row, now_ms=now_ms)
+
+
+def _doubt(tx: Statements, row: Row, said: Said) -> None:
+    """Nobody changes a box so often: whoever counted on from there would soon have no version left."""
+    if said.version != row["reported_version"]:
+        facts = {"device_id": row["device_id"], "version": row["version"], "reported_version": said.version}
+        tx.after_commit.append(partial(log.warning, "config.version_not_believed", **facts))
 
 
 async def _is_in_force(tx: Statements, row: Row, *, now_ms: int) -> None:

@@ -10,7 +10,7 @@ from support.shop import MASTER, NOW, Shop, execute, row, rows
 from support.staff import Staff, audited
 
 from soundbox_protocol.configuration import pushed_config, sha256_of
-from soundbox_protocol.messages import ConfigAck
+from soundbox_protocol.messages import MAX_COUNT, ConfigAck
 from soundbox_protocol.signing import verify
 from soundbox_server import seal
 from soundbox_server.clock import now_ms
@@ -23,6 +23,7 @@ from soundbox_server.device_config.state import TRANSITIONS, ConfigState
 from soundbox_server.devices import lifecycle
 from soundbox_server.devices import service as devices
 from soundbox_server.outbox import service as outbox
+from soundbox_server.uplinks import HIGHEST_BELIEVED
 
 S = ConfigState
 
@@ -321,6 +322,38 @@ async def test_a_hub_from_a_backup_goes_on_above_its_boxes_version(database: Dat
     (sent,) = await follow_up(database)
 
     assert read(sent) == (42, {"volume": 10})
+
+
+@pytest.mark.parametrize(("said", "then"), [(HIGHEST_BELIEVED, HIGHEST_BELIEVED + 2), (HIGHEST_BELIEVED + 1, 2)])
+async def test_a_version_that_no_box_comes_to_is_not_gone_on_from(
+    database: Database, pushed: str, said: int, then: int
+) -> None:
+    for _ in range(2):
+        await say(database, pushed, OTHER, version=said, birth=True)
+        await follow_up(database)
+    await configure(database, "device", pushed, volume=11)
+
+    (sent,) = await follow_up(database)
+
+    assert read(sent) == (then, {"volume": 11})
+    assert (await standing(database, pushed))["reported_version"] == said
+
+
+async def test_a_box_whose_configuration_cannot_be_written_holds_up_no_other(
+    database: Database, shop: Shop, pushed: str
+) -> None:
+    other = await shop.box()
+    await configure(database, "fleet", "fleet", language="en")
+    await execute(database, "UPDATE device_config SET version = $2 WHERE device_id = $1", pushed, MAX_COUNT)
+
+    sent = await follow_up(database)
+
+    assert [one.recipient_id for one in sent] == [other]
+    assert (await standing(database, pushed))["state"] == "rejected"
+    assert (await row(database, "SELECT kind, subject_id FROM alert")) == {
+        "kind": "device.config_rejected", "subject_id": pushed,
+    }  # fmt: skip
+    assert await follow_up(database) == []
 
 
 # --- doors --------------------------------------------------------------------------------------------------------
