@@ -4,13 +4,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from soundbox_protocol.messages import PaymentMissing, Status
-from soundbox_server.announcements import digest, gaps
+from soundbox_server.announcements import digest, gaps, numbers
 from soundbox_server.announcements.service import Telling
 from soundbox_server.db import Statements
 from soundbox_server.outbox import service as outbox
 from soundbox_server.uplinks import Allowance, Uplink
 
 QUESTIONS_A_MINUTE = 20
+
+
+async def before_birth(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
+    """A box says the highest number it took in. It comes before its session is recorded, for whoever numbers locks the
+    box first and its presence after it."""
+    born = [
+        numbers.Word(
+            device_id=uplink.device_id,
+            session_epoch=uplink.message.session_epoch,
+            last_seq=uplink.message.last_announcement_seq,
+        )
+        for uplink in uplinks
+        if uplink.message.state == "online" and uplink.message.last_announcement_seq is not None
+    ]
+    if born:
+        await numbers.go_on_above(tx, born, now_ms=max(uplink.received_at_ms for uplink in uplinks))
 
 
 async def on_birth(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:

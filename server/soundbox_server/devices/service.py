@@ -165,7 +165,8 @@ async def hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[s
         device_id,
     )
     await tx.execute("DELETE FROM device_credential WHERE device_id = $1 AND state = 'issued'", device_id)
-    await clear(tx, "device.credential_overdue", ("device", device_id), now_ms=now_ms)
+    for kind in ("device.credential_overdue", "device.ahead_of_hub"):
+        await clear(tx, kind, ("device", device_id), now_ms=now_ms)
     await tx.execute(
         "INSERT INTO device_credential (id, device_id, token_sha256, broker_hash, state, created_at_ms) "
         "VALUES ($1, $2, $3, $4, 'active', $5)",

@@ -12,7 +12,7 @@ from soundbox_protocol.signing import verify
 from soundbox_protocol.times import to_rfc3339
 from soundbox_server import seal
 from soundbox_server.announcements import digest
-from soundbox_server.announcements.mqtt import on_birth
+from soundbox_server.announcements.mqtt import before_birth, on_birth
 from soundbox_server.announcements.service import Announced, queue_payment_announcement
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices import mqtt as devices
@@ -60,6 +60,7 @@ class Silence:
         uplink = Uplink(device_id=self.device, message=status, payload=b"", received_at_ms=at_ms)
 
         async def work(tx: Statements) -> list[str]:
+            await before_birth(tx, [uplink])
             await devices.on_status(tx, [uplink])
             await on_birth(tx, [uplink])
             return [message.id for message in tx.queued]
