@@ -110,12 +110,13 @@ _OUT_OF_DATE = f"""
 SELECT d.id {_LAYERS}
 WHERE d.state IN ({_IN_SERVICE}) AND d.codec IN ({_CONFIGURED}) AND (
   (c.device_id IS NULL AND (f.revision > 0 OR m.revision > 0 OR o.revision > 0))
-  OR c.built_from <> {_SOURCE} OR (c.version > 0 AND c.key_version <> d.key_version))
+  OR c.built_from <> {_SOURCE}
+  OR (c.message_id IS NOT NULL AND c.key_version <> d.key_version AND c.state <> 'pending'))
 ORDER BY d.id LIMIT $1
 """
 _BUILT = f"""
 SELECT d.id, d.key_version, f.settings AS fleet, m.settings AS merchant, o.settings AS own, {_SOURCE} AS source,
-       c.version, c.config, c.state, c.key_version AS signed_with {_LAYERS}
+       c.version, c.config, c.state, c.message_id, c.key_version AS signed_with {_LAYERS}
 WHERE d.id {{among}} ORDER BY d.id
 """
 
@@ -146,14 +147,14 @@ async def _build_one(tx: Statements, row: Row, now_ms: int) -> None:
     if raw != row["config"]:
         await tx.execute(
             "UPDATE device_config SET version = version + 1, config = $2, sha256 = $3, built_from = $4, "
-            "state = 'pending', changed_at_ms = $5, key_version = $6 WHERE device_id = $1",
-            row["id"], raw, sha256_of(raw.encode()), row["source"], now_ms, row["key_version"],
+            "state = 'pending', changed_at_ms = $5 WHERE device_id = $1",
+            row["id"], raw, sha256_of(raw.encode()), row["source"], now_ms,
         )  # fmt: skip
         return
-    resign = row["version"] > 0 and row["signed_with"] != row["key_version"]
+    resign = row["message_id"] is not None and row["signed_with"] != row["key_version"]
     await tx.execute(
-        "UPDATE device_config SET built_from = $2, key_version = $3, state = $4 WHERE device_id = $1",
-        row["id"], row["source"], row["key_version"], S.PENDING.value if resign else row["state"],
+        "UPDATE device_config SET built_from = $2, state = $3 WHERE device_id = $1",
+        row["id"], row["source"], S.PENDING.value if resign else row["state"],
     )  # fmt: skip
 
 
@@ -167,30 +168,34 @@ async def _lock_configs(tx: Statements, device_ids: Sequence[str]) -> None:
 
 # --- sending ------------------------------------------------------------------------------------------------------
 
+# The broker keeps what was signed with an earlier key, and hands it to a box that comes with its new one.
+_HEARS_IT = "(p.online OR (c.message_id IS NOT NULL AND c.key_version <> d.key_version))"
 _TO_PUSH = f"""
 SELECT c.device_id FROM device_config c JOIN device d ON d.id = c.device_id
 JOIN device_presence p ON p.device_id = c.device_id
-WHERE c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND p.online
+WHERE c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND {_HEARS_IT}
   AND (c.state = 'pending' OR c.pushed_at_ms <= $1)
 ORDER BY c.device_id LIMIT $2
 """
 _PUSHED = f"""
 SELECT c.device_id, c.version, c.config, c.sha256, c.state, d.key_version
 FROM device_config c JOIN device d ON d.id = c.device_id JOIN device_presence p ON p.device_id = c.device_id
-WHERE c.device_id {{among}} AND c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND p.online
+WHERE c.device_id {{among}} AND c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND {_HEARS_IT}
 ORDER BY c.device_id
 """
 
 
 async def to_push(tx: Statements, *, now_ms: int, limit: int) -> list[str]:
-    """Boxes that are online and have something to be told."""
+    """Boxes that are online and have something to be told, and those for which the broker keeps what an earlier key
+    signed."""
     return [row["device_id"] for row in await tx.fetch(_TO_PUSH, now_ms - DRIFT_AGAIN_MS, limit)]
 
 
 async def push(
     tx: Statements, device_ids: Sequence[str], *, key_of: KeyOf, owner: str, trace_id: str, now_ms: int
 ) -> list[str]:
-    """Send these boxes what waits for them, and return whom it was sent to. Whoever is offline gets it at its birth."""
+    """Send these boxes what waits for them, and return whom it was sent to. Whoever is offline gets it at its birth,
+    but for what takes the place of something signed with an earlier key: that is retained at once."""
     ids = sorted(set(device_ids))
     await _end_earlier(tx, ids, now_ms=now_ms)
     await _lock_configs(tx, ids)
@@ -215,7 +220,11 @@ async def push(
 
 async def _give_up(tx: Statements, row: Row, error: ValueError, now_ms: int) -> None:
     """What cannot be written is not tried again with each round, and holds up no other box."""
-    await tx.execute("UPDATE device_config SET state = 'rejected' WHERE device_id = $1", row["device_id"])
+    await tx.execute(
+        "UPDATE device_config SET state = 'rejected', key_version = $2 WHERE device_id = $1",
+        row["device_id"],
+        row["key_version"],
+    )
     facts = {"config_version": row["version"], "errors": ["it cannot be written as a message"]}
     await raise_alert(
         tx, "device.config_rejected", ("device", row["device_id"]), severity=Severity.WARNING, facts=facts,

@@ -22,6 +22,7 @@ from soundbox_server.devices.state import IN_SERVICE, MAY_ACTIVATE, DeviceState,
 from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Terminal
+from soundbox_server.outbox import service as outbox
 from soundbox_server.uplinks import Uplink
 
 CODE_LENGTH = 10
@@ -180,6 +181,7 @@ async def hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[s
     # Presence before messages, as births lock them.
     await presence.begin_anew(tx, device_id, at_ms=now_ms)
     await end_what_waits(tx, device_id, reason="activated_again", now_ms=now_ms)
+    await outbox.ask_no_more(tx, device_id, reason="activated_again", now_ms=now_ms)
     await credentials_changed(tx, now_ms=now_ms)
     return Activated(device_id=device_id, device_token=token, broker_password=password, key_version=key_version)
 

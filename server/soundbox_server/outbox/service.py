@@ -169,6 +169,18 @@ async def ask_again(tx: Statements, *, recipients: Sequence[str], now_ms: int) -
     tx.queued.extend(_message(row) for row in found)
 
 
+async def ask_no_more(tx: Statements, recipient_id: str, *, reason: str, now_ms: int) -> None:
+    """What this box received and never reported played has failed: it would not know the question again."""
+    await tx.execute(
+        "UPDATE outbox_message SET state = 'failed', reason = $3, finished_at_ms = $2 "
+        f"WHERE {_UNFINISHED} AND state = 'received' AND recipient_id || '' = $1 "
+        "AND kind IN ('payment_success', 'payment_digest')",
+        recipient_id,
+        now_ms,
+        reason,
+    )
+
+
 async def waiting_for_birth(tx: Statements, *, now_ms: int) -> list[str]:
     """Recipients of messages that wait for a birth and are still alive."""
     rows = await tx.fetch(

@@ -60,6 +60,17 @@ async def standing(database: Database, device_id: str) -> dict[str, Any]:
     return await row(database, "SELECT * FROM device_config WHERE device_id = $1", device_id)
 
 
+async def activate_again(database: Database, device_id: str) -> None:
+    async def activate(tx: Statements) -> None:
+        code = await devices.issue_new_code(tx, device_id, now_ms=NOW)
+        serial = (await tx.fetch("SELECT serial_number FROM device WHERE id = $1", device_id))[0]["serial_number"]
+        assert await devices.activate(
+            tx, code=code, serial_number=serial, hash_password=lambda _: "$7$unused", now_ms=NOW
+        )
+
+    await database.write(activate)
+
+
 async def go(database: Database, device_id: str, *, online: bool, epoch: int = 2) -> None:
     session = devices.Session(device_id=device_id, online=online, epoch=epoch, at_ms=NOW)
     await database.write(lambda tx: devices.take_sessions(tx, [session]))
@@ -199,18 +210,57 @@ async def test_an_activation_publishes_it_under_the_new_key(database: Database, 
     await follow_up(database)
     await ack(database, box, 1)
 
-    async def activate_again(tx: Statements) -> None:
-        code = await devices.issue_new_code(tx, box, now_ms=NOW)
-        serial = (await tx.fetch("SELECT serial_number FROM device WHERE id = $1", box))[0]["serial_number"]
-        assert await devices.activate(
-            tx, code=code, serial_number=serial, hash_password=lambda _: "$7$unused", now_ms=NOW
-        )
-
-    await database.write(activate_again)
+    await activate_again(database, box)
     await go(database, box, online=True)
     (sent,) = await follow_up(database)
 
     assert read(sent, key_version=2) == (1, {"volume": 10})
+
+
+async def test_what_an_earlier_key_signed_is_not_left_with_the_broker_until_the_box_comes(
+    database: Database, shop: Shop
+) -> None:
+    """It would hear the retained one before it can be born, and complain of a wrong signature."""
+    box, never_sent = await shop.box(), await shop.box(online=False)
+    await configure(database, "device", box, volume=10)
+    await configure(database, "device", never_sent, volume=10)
+    await follow_up(database)
+    await ack(database, box, 1)
+    await activate_again(database, box)
+    await activate_again(database, never_sent)
+
+    (sent,) = await follow_up(database)
+    await configure(database, "device", box, volume=20)
+    later = await follow_up(database)
+
+    assert (sent.recipient_id, read(sent, key_version=2)) == (box, (1, {"volume": 10}))
+    assert later == []
+    assert (await standing(database, box))["state"] == "pending"
+
+
+async def test_what_changed_with_the_key_goes_out_in_its_place(database: Database, shop: Shop) -> None:
+    box = await shop.box()
+    await configure(database, "device", box, volume=10)
+    await follow_up(database)
+    await activate_again(database, box)
+    await configure(database, "device", box, volume=20)
+
+    (sent,) = await follow_up(database)
+
+    assert read(sent, key_version=2) == (2, {"volume": 20})
+    assert await follow_up(database) == []
+
+
+async def test_a_box_that_fetched_what_was_never_pushed_is_not_built_over_and_over(
+    database: Database, shop: Shop
+) -> None:
+    box = await shop.box(online=False)
+    await configure(database, "device", box, volume=10)
+    await follow_up(database)
+    await ack(database, box, 1, sha256=DIGEST)
+
+    assert await follow_up(database) == []
+    assert (await standing(database, box))["state"] == "applied"
 
 
 async def test_a_box_that_leaves_for_good_leaves_nothing_at_the_broker(database: Database, shop: Shop) -> None:
@@ -347,13 +397,15 @@ async def test_a_box_whose_configuration_cannot_be_written_holds_up_no_other(
     await execute(database, "UPDATE device_config SET version = $2 WHERE device_id = $1", pushed, MAX_COUNT)
 
     sent = await follow_up(database)
+    await activate_again(database, pushed)
+    for _ in range(3):
+        assert await follow_up(database) == []
 
     assert [one.recipient_id for one in sent] == [other]
     assert (await standing(database, pushed))["state"] == "rejected"
-    assert (await row(database, "SELECT kind, subject_id FROM alert")) == {
-        "kind": "device.config_rejected", "subject_id": pushed,
+    assert (await row(database, "SELECT kind, subject_id, times FROM alert")) == {
+        "kind": "device.config_rejected", "subject_id": pushed, "times": 2,
     }  # fmt: skip
-    assert await follow_up(database) == []
 
 
 # --- doors --------------------------------------------------------------------------------------------------------

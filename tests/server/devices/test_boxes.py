@@ -12,6 +12,7 @@ from soundbox_server.devices import service as devices
 from soundbox_server.devices.service import CODE_FAILURES, CODE_LIFE_MS, Activated, Session, Vitals, code_sha256
 from soundbox_server.devices.state import TRANSITIONS, DeviceState, require
 from soundbox_server.errors import Conflict, IllegalTransition, NotFound, ValidationFailed
+from soundbox_server.outbox import service as outbox
 
 
 async def register(database: Database, serial: str = "SBX-1", device_id: str | None = None) -> tuple[str, str]:
@@ -124,8 +125,11 @@ async def test_activated_again_the_old_credentials_and_messages_are_worth_nothin
     database: Database, shop: Shop
 ) -> None:
     device = await shop.box()
-    payment = await shop.payment(device)
-    await take(database, report(payment))
+    payment, received = await shop.payment(device), await shop.payment(device)
+    await take(database, report(payment), report(received))
+    (heard,) = await told(database, received.payment_id)
+    answer = outbox.Answer(message_id=heard["id"], recipient_id=device, status="received")
+    await database.write(lambda tx: outbox.acknowledge(tx, [answer], now_ms=NOW + 500))
     serial = (await row(database, "SELECT serial_number FROM device WHERE id = $1", device))["serial_number"]
     code = await database.write(lambda tx: devices.issue_code(tx, device, now_ms=NOW))
 
@@ -137,6 +141,8 @@ async def test_activated_again_the_old_credentials_and_messages_are_worth_nothin
     assert [one["state"] for one in states] == ["active", "superseded"]
     (unheard,) = await told(database, payment.payment_id)
     assert (unheard["state"], unheard["reason"]) == ("expired", "activated_again")
+    (heard,) = await told(database, received.payment_id)  # nobody asks a journal that begins anew what became of it
+    assert (heard["state"], heard["reason"], heard["finished_at_ms"]) == ("failed", "activated_again", NOW + 1_000)
     box = await row(database, "SELECT state, last_seq FROM device WHERE id = $1", device)
     assert box == {"state": "bound", "last_seq": 0}
     presence = await row(database, "SELECT online, session_epoch FROM device_presence WHERE device_id = $1", device)
