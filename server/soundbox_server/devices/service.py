@@ -13,7 +13,7 @@ from soundbox_protocol.provisioning import code_secret
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.alerts.service import clear
 from soundbox_server.codecs import choice
-from soundbox_server.db import Statements
+from soundbox_server.db import Statements, statements
 from soundbox_server.devices import presence
 from soundbox_server.devices.models import Device, DeviceBinding
 from soundbox_server.devices.presence import Session as Session
@@ -232,7 +232,8 @@ async def bind(session: AsyncSession, *, device_id: str, terminal_id: str, now_m
 
 
 async def unbind(session: AsyncSession, *, device_id: str, now_ms: int) -> None:
-    """Take a box away from its terminal. Raises Conflict when it stands nowhere."""
+    """Take a box away from its terminal: no other shop shall hear this one's payments. Raises Conflict when it stands
+    nowhere."""
     device = await session.get(Device, device_id, with_for_update=True)
     if device is None:
         raise NotFound("No such device.", device_id=device_id)
@@ -242,6 +243,7 @@ async def unbind(session: AsyncSession, *, device_id: str, now_ms: int) -> None:
     standing.unbound_at_ms = now_ms
     if device.state != DeviceState.SUSPENDED:  # taken from its terminal, it is no less suspended
         device.state = require(device.state, DeviceState.ACTIVATED)
+    await outbox.end_announcements(await statements(session), device_id, reason="device_moved", now_ms=now_ms)
 
 
 async def _binding_in_force(session: AsyncSession, device_id: str) -> DeviceBinding | None:

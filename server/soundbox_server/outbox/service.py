@@ -169,6 +169,20 @@ async def ask_again(tx: Statements, *, recipients: Sequence[str], now_ms: int) -
     tx.queued.extend(_message(row) for row in found)
 
 
+async def end_announcements(tx: Statements, recipient_id: str, *, reason: str, now_ms: int) -> None:
+    """What this box was still to say of payments will never be sent. Commands and its configuration are its own,
+    wherever it stands."""
+    waiting = await tx.fetch(
+        f"SELECT id FROM outbox_message WHERE {_UNFINISHED} AND state <> 'received' AND recipient_id || '' = $1 "
+        f"AND kind IN ('payment_success', 'payment_digest') ORDER BY id {tx.lock('outbox_message')}",
+        recipient_id,
+    )
+    await tx.many(
+        "UPDATE outbox_message SET state = 'expired', reason = $3, due_at_ms = NULL, finished_at_ms = $2 WHERE id = $1",
+        [(row["id"], now_ms, reason) for row in waiting],
+    )
+
+
 async def ask_no_more(tx: Statements, recipient_id: str, *, reason: str, now_ms: int) -> None:
     """What this box received and never reported played has failed: it would not know the question again."""
     await tx.execute(

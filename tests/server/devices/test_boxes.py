@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from support.shop import NOW, Shop, execute, report, row, rows, take, told
 
@@ -13,6 +14,7 @@ from soundbox_server.devices.service import CODE_FAILURES, CODE_LIFE_MS, Activat
 from soundbox_server.devices.state import TRANSITIONS, DeviceState, require
 from soundbox_server.errors import Conflict, IllegalTransition, NotFound, ValidationFailed
 from soundbox_server.outbox import service as outbox
+from soundbox_server.outbox.state import Delivery
 
 
 async def register(database: Database, serial: str = "SBX-1", device_id: str | None = None) -> tuple[str, str]:
@@ -206,6 +208,34 @@ async def test_a_box_that_was_never_activated_cannot_be_bound(database: Database
         await bind(database, "dev_of_nobody", shop.terminal_id)
     with pytest.raises(NotFound):
         await bind(database, device_id, "term_of_nobody")
+
+
+async def test_a_box_that_is_taken_away_says_no_more_of_what_was_paid_where_it_stood(
+    database: Database, shop: Shop
+) -> None:
+    device, neighbour = await shop.box(online=False), await (await shop.another_terminal()).box(online=False)
+    payments = [await shop.payment(device) for _ in range(2)]
+    await take(database, *(report(payment) for payment in payments))
+    elsewhere = outbox.Message(
+        id="ann_of_the_neighbour", kind="payment_success", recipient_id=neighbour, address="a", body=b"{}",
+        created_at_ms=NOW, expires_at_ms=NOW + 60_000, trace_id="trc", state=Delivery.QUEUED,
+    )  # fmt: skip
+    others = {
+        kind: msgspec.structs.replace(elsewhere, id=f"{kind}_1", kind=kind, recipient_id=device)
+        for kind in ("payment_digest", "command", "config")
+    }
+    await database.write(lambda tx: outbox.queue(tx, [elsewhere, *others.values()], owner="test"))
+    (received,) = await told(database, payments[0].payment_id)
+    answer = outbox.Answer(message_id=received["id"], recipient_id=device, status="received")
+    await database.write(lambda tx: outbox.acknowledge(tx, [answer], now_ms=NOW))
+
+    await shop.unbind(device)
+
+    found = await rows(database, "SELECT id, kind, state, reason FROM outbox_message ORDER BY id")
+    (ended,) = await told(database, payments[1].payment_id)
+    over = {one["id"] for one in found if (one["state"], one["reason"]) == ("expired", "device_moved")}
+    assert over == {ended["id"], others["payment_digest"].id}
+    assert {one["state"] for one in found if one["id"] not in {*over, received["id"]}} == {"queued"}
 
 
 async def say(database: Database, *sessions: Session) -> dict[str, object]:
