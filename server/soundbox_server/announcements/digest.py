@@ -125,11 +125,14 @@ def _takes_digests(box: Row) -> bool:
 
 
 async def _missed(tx: Statements, box: Row, digest: Row) -> list[Row]:
-    """What was never heard since the box stands where it stands and has the key it has, oldest first."""
+    """What was never heard since the box stands where it stands and has the key it has, oldest first. Money that was
+    given back is no news, as it is none for a replay."""
     expired, above = _unheard_when_expired(digest)
     rows = await tx.fetch(
         f"SELECT m.id, m.kind, m.address, m.body, m.state, m.attempt, m.expires_at_ms FROM outbox_message m "
+        "LEFT JOIN payment p ON p.id = m.subject_id "
         f"WHERE m.recipient_id = $1 AND {_UNTOLD} AND m.created_at_ms >= $2 "
+        "AND (m.kind = 'payment_digest' OR p.state = 'paid') "
         f"AND (m.state = 'stale_skipped' OR m.reason = 'reported_late' OR {expired}) "
         f"ORDER BY m.id LIMIT $3 {tx.lock('m')}",
         box["id"],

@@ -335,6 +335,23 @@ async def test_what_was_heard_as_a_replay_is_not_told(away: Silence) -> None:
     assert await away.state(missed) == "expired"
 
 
+@pytest.mark.parametrize("state", ["refunded", "partially_refunded"])
+async def test_money_that_was_given_back_is_not_told(away: Silence, state: str) -> None:
+    given_back, kept = await away.pay(10_000), await away.pay(20_000)
+    await away.sweep(NOW + LIFE_MS)
+    await execute(
+        away.database,
+        "UPDATE payment SET state = $2 WHERE id = (SELECT subject_id FROM outbox_message WHERE id = $1)",
+        given_back, state,
+    )  # fmt: skip
+
+    await away.is_born()
+    await away.look()
+
+    assert [(one.count, one.amount) for one in await away.digests()] == [(1, 20_000)]
+    assert (await away.state(given_back), await away.state(kept)) == ("expired", "digested")
+
+
 async def test_what_was_reported_late_goes_to_the_digest_of_a_box_that_was_there_all_the_time(shop: Shop) -> None:
     silence = Silence(shop, await shop.box())
     late = await silence.pay(10_000, at_ms=BACK, paid_at_ms=BACK - 700_000)
