@@ -15,6 +15,7 @@ from soundbox_server.outbox.state import WAITING, Delivery, may_follow
 
 RESEND_AFTER_S = (5, 5, 10, 10, 10, 10)  # after each attempt; the last one repeats until the message expires
 NO_PLAY_REPORT_MS = 60_000
+SKEW_MS = 30_000  # so long after its end a box may still speak what it is handed: protocol
 CONFIG = "config"
 RETAINED = frozenset({CONFIG})  # kinds that the broker keeps for whoever subscribes later
 
@@ -335,7 +336,7 @@ def _says_too_late(record: _Record, answer: Answer, wanted: Delivery) -> bool:
     """What has expired is turned into played only by proof that it was spoken in time."""
     if record.state is not Delivery.EXPIRED or wanted is not Delivery.PLAYED or record.expires_at_ms is None:
         return False
-    return answer.played_at_ms is None or answer.played_at_ms > record.expires_at_ms
+    return answer.played_at_ms is None or answer.played_at_ms > record.expires_at_ms + SKEW_MS
 
 
 def _proved(answer: Answer) -> Delivery:

@@ -260,6 +260,19 @@ async def test_a_copy_spoken_at_the_last_moment_is_not_told_again(shop: Shop) ->
     assert (await silence.digests(), await silence.state(event_id)) == ([], "played")
 
 
+async def test_a_copy_spoken_within_the_skew_is_not_told_again_though_only_its_last_ack_came(shop: Shop) -> None:
+    silence = Silence(shop, await shop.box())
+    event_id = await silence.pay(10_000)
+    birth = NOW + LIFE_MS
+    await silence.sweep(birth)
+    await silence.is_born(at_ms=birth)
+
+    await silence.ack(event_id, "played", at_ms=birth + 9_000, played_at_ms=birth + 8_000)
+    await silence.look(at_ms=birth + 40_000)
+
+    assert (await silence.digests(), await silence.state(event_id)) == ([], "played")
+
+
 async def test_what_the_box_skipped_as_stale_is_told(away: Silence) -> None:
     skipped = await away.pay(10_000)
     await away.sweep(NOW + LIFE_MS)
