@@ -55,11 +55,10 @@ class Gaps:
     allowance: Allowance = field(default_factory=lambda: Allowance(QUESTIONS_A_MINUTE))
 
     async def __call__(self, tx: Statements, uplinks: Sequence[Uplink[PaymentMissing]]) -> None:
-        last = {uplink.device_id: uplink for uplink in uplinks}
         asked = [
-            gaps.Gap(device_id=device_id, from_seq=uplink.message.from_seq, to_seq=uplink.message.to_seq)
-            for device_id, uplink in last.items()
-            if self.allowance.takes(device_id, at_ms=uplink.received_at_ms)
+            gaps.Gap(device_id=uplink.device_id, from_seq=uplink.message.from_seq, to_seq=uplink.message.to_seq)
+            for uplink in uplinks
+            if self.allowance.takes(uplink.device_id, at_ms=uplink.received_at_ms)
         ]
         if asked:
             now_ms = max(uplink.received_at_ms for uplink in uplinks)
