@@ -301,7 +301,8 @@ async def ask_again(tx: Statements, device_id: str) -> None:
 
 
 async def end_unanswered(tx: Statements) -> None:
-    """What was sent for ten minutes in vain waits for the next birth, or for somebody who asks."""
+    """What was sent for ten minutes in vain waits for the next birth, for a heartbeat that says another hash, or for
+    somebody who asks."""
     lock = tx.lock("c", skip=True)
     await tx.execute(
         f"UPDATE device_config SET state = 'unanswered' WHERE device_id IN ({_UNANSWERED} {lock})",
@@ -344,7 +345,7 @@ async def take_vitals(tx: Statements, beats: Sequence[Vitals]) -> None:
 
 
 _STANDING = """
-SELECT device_id, version, config, sha256, state, reported_version, reported_sha256, acked_sha256
+SELECT device_id, version, config, sha256, state, pushed_at_ms, reported_version, reported_sha256, acked_sha256
 FROM device_config WHERE device_id {among} AND version > 0 AND state <> 'cleared' ORDER BY device_id
 """
 
@@ -353,7 +354,7 @@ async def take_words(tx: Statements, words: Sequence[Said], *, now_ms: int) -> N
     """Compare what boxes say with what they should. A heartbeat that says nothing new costs one look."""
     latest = {said.device_id: said for said in words}
     rows = await tx.fetch(_STANDING.format(among=tx.among(1)), sorted(latest))
-    news = [row["device_id"] for row in rows if _is_news(row, latest[row["device_id"]])]
+    news = [row["device_id"] for row in rows if _is_news(row, latest[row["device_id"]], now_ms)]
     if not news:
         return
     await _lock_configs(tx, news)
@@ -361,13 +362,13 @@ async def take_words(tx: Statements, words: Sequence[Said], *, now_ms: int) -> N
         await _take_word(tx, row, latest[row["device_id"]], now_ms)
 
 
-def _is_news(row: Row, said: Said) -> bool:
+def _is_news(row: Row, said: Said, now_ms: int) -> bool:
     if (said.sha256, said.version or row["reported_version"]) != (row["reported_sha256"], row["reported_version"]):
         return True
-    return _wanted(row, said) is not None
+    return _wanted(row, said, now_ms) is not None
 
 
-def _wanted(row: Row, said: Said) -> ConfigState | None:
+def _wanted(row: Row, said: Said, now_ms: int) -> ConfigState | None:
     """The state that follows from a box's word; None: it stays."""
     state = S(row["state"])
     if said.sha256 == row["sha256"]:
@@ -376,11 +377,14 @@ def _wanted(row: Row, said: Said) -> ConfigState | None:
         # It may have forgotten, or got another firmware that can have it; one that never tells is believed its ack.
         never_tells = said.sha256 is None and row["reported_sha256"] is None and row["acked_sha256"] is None
         return None if state is S.PENDING or (state is S.APPLIED and never_tells) else S.PENDING
+    if state is S.UNANSWERED and said.sha256 is not None:
+        # It lives, and has something else in force: what it could not take then it may take now.
+        return S.PENDING if now_ms - (row["pushed_at_ms"] or 0) >= DRIFT_AGAIN_MS else None
     return S.DRIFTED if state is S.APPLIED else None
 
 
 async def _take_word(tx: Statements, row: Row, said: Said, now_ms: int) -> None:
-    version, state, wanted = row["version"], S(row["state"]), _wanted(row, said)
+    version, state, wanted = row["version"], S(row["state"]), _wanted(row, said, now_ms)
     if said.version is not None and said.version > HIGHEST_BELIEVED:
         _doubt(tx, row, said)
     elif said.version is not None and said.version > version:

@@ -44,10 +44,16 @@ async def follow_up(database: Database) -> list[outbox.Message]:
 
 
 async def say(
-    database: Database, device_id: str, digest: str | None, *, version: int | None = None, birth: bool = False
+    database: Database,
+    device_id: str,
+    digest: str | None,
+    *,
+    version: int | None = None,
+    birth: bool = False,
+    at_ms: int = NOW + 1_000,
 ) -> None:
     said = Said(device_id=device_id, version=version, sha256=digest, at_birth=birth)
-    await database.write(lambda tx: service.take_words(tx, [said], now_ms=NOW + 1_000))
+    await database.write(lambda tx: service.take_words(tx, [said], now_ms=at_ms))
 
 
 async def ack(database: Database, device_id: str, version: int, status: Any = "applied", **other: Any) -> Any:
@@ -333,6 +339,24 @@ async def test_a_box_that_forgets_is_noticed_and_sent_it_again_but_not_all_day(d
     assert (drifted, [one["kind"] for one in alerts], too_soon) == ("drifted", ["device.config_drifted"], [])
     assert read(sent) == (1, {"volume": 10})
     assert await rows(database, "SELECT kind FROM alert WHERE state = 'open'") == []
+
+
+async def test_what_nobody_answered_is_sent_again_to_a_box_that_says_another_hash(
+    database: Database, pushed: str
+) -> None:
+    sent_ms = (await standing(database, pushed))["pushed_at_ms"]
+    await say(database, pushed, OTHER, at_ms=sent_ms + PUSH_LIFE_MS)
+    still_sent = await follow_up(database)
+    await database.write(lambda tx: outbox.expire(tx, now_ms=sent_ms + PUSH_LIFE_MS))
+    await follow_up(database)
+
+    await say(database, pushed, OTHER, at_ms=sent_ms + service.DRIFT_AGAIN_MS - 1)
+    too_soon = await follow_up(database)
+    await say(database, pushed, OTHER, at_ms=sent_ms + service.DRIFT_AGAIN_MS)
+    (sent,) = await follow_up(database)
+
+    assert (still_sent, too_soon) == ([], [])
+    assert read(sent) == (1, {"volume": 10})
 
 
 async def test_a_heartbeat_that_says_the_right_hash_makes_up_for_a_lost_ack(database: Database, pushed: str) -> None:
