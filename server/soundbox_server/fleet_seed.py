@@ -19,6 +19,7 @@ from soundbox_server.devices import presence
 from soundbox_server.devices import service as devices
 from soundbox_server.errors import Forbidden, ValidationFailed
 from soundbox_server.ids import new_id
+from soundbox_server.outbox import service as outbox
 from soundbox_server.seal import base64url
 from soundbox_server.settings import Settings
 
@@ -206,6 +207,7 @@ async def _end_earlier_life(tx: Statements, ids: Sequence[str], now_ms: int) -> 
     )
     for row in known:
         await devices.end_what_waits(tx, row["device_id"], reason="activated_again", now_ms=now_ms)
+        await outbox.ask_no_more(tx, row["device_id"], reason="activated_again", now_ms=now_ms)
         await presence.begin_anew(tx, row["device_id"], at_ms=now_ms)
     await tx.execute(f"DELETE FROM device_credential WHERE state = 'issued' AND device_id {tx.among(1)}", list(ids))
     await tx.execute(

@@ -5,10 +5,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from soundbox_protocol.messages import Message
+from soundbox_protocol.messages import MAX_COUNT, Message
 from soundbox_server.db import Statements
 
 M = TypeVar("M", bound=Message)
+
+HIGHEST_BELIEVED = MAX_COUNT // 2  # of a box's own counts: whoever goes on above it has as much room again
 
 
 class Uplink(msgspec.Struct, Generic[M], frozen=True, kw_only=True):

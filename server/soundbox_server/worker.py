@@ -327,6 +327,7 @@ class Worker:
         settings, telling = self._settings, self._telling
         return {
             Channel.STATUS: [
+                announcements.before_birth,
                 devices.on_status,
                 configuration.Births(key_of=telling.key_of, owner=self._owner),
                 announcements.on_birth,

@@ -23,7 +23,6 @@ from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 
 AFTER_BIRTH_MS = 5_000  # until the acks that the box kept are in
-SKEW_MS = 30_000  # so long after its end a box may still speak what it is handed
 PATIENCE_MS = 60_000  # no copy is waited for longer than this after the birth
 # In one transaction: acks lock messages of many boxes by id, and box after box would be another order.
 MOST_BOXES = 1
@@ -125,11 +124,14 @@ def _takes_digests(box: Row) -> bool:
 
 
 async def _missed(tx: Statements, box: Row, digest: Row) -> list[Row]:
-    """What was never heard since the box stands where it stands and has the key it has, oldest first."""
+    """What was never heard since the box stands where it stands and has the key it has, oldest first. Money that was
+    given back is no news, as it is none for a replay."""
     expired, above = _unheard_when_expired(digest)
     rows = await tx.fetch(
         f"SELECT m.id, m.kind, m.address, m.body, m.state, m.attempt, m.expires_at_ms FROM outbox_message m "
+        "LEFT JOIN payment p ON p.id = m.subject_id "
         f"WHERE m.recipient_id = $1 AND {_UNTOLD} AND m.created_at_ms >= $2 "
+        "AND (m.kind = 'payment_digest' OR p.state = 'paid') "
         f"AND (m.state = 'stale_skipped' OR m.reason = 'reported_late' OR {expired}) "
         f"ORDER BY m.id LIMIT $3 {tx.lock('m')}",
         box["id"],
@@ -168,7 +170,7 @@ async def _replayed(tx: Statements, device_id: str, rows: Sequence[Row]) -> set[
 def _settled_at_ms(row: Row) -> int:
     """From when on no copy of it can be spoken any more."""
     was_sent = row["attempt"] > 0 and row["state"] == "expired"
-    return int(row["expires_at_ms"]) + SKEW_MS if was_sent else 0
+    return int(row["expires_at_ms"]) + outbox.SKEW_MS if was_sent else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from soundbox_protocol.messages import PaymentMissing, Status
-from soundbox_server.announcements import digest, gaps
+from soundbox_server.announcements import digest, gaps, numbers
 from soundbox_server.announcements.service import Telling
 from soundbox_server.db import Statements
 from soundbox_server.outbox import service as outbox
 from soundbox_server.uplinks import Allowance, Uplink
 
 QUESTIONS_A_MINUTE = 20
+
+
+async def before_birth(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
+    """A box says the highest number it took in. It comes before its session is recorded, for whoever numbers locks the
+    box first and its presence after it."""
+    born = [
+        numbers.Word(
+            device_id=uplink.device_id,
+            session_epoch=uplink.message.session_epoch,
+            last_seq=uplink.message.last_announcement_seq,
+        )
+        for uplink in uplinks
+        if uplink.message.state == "online" and uplink.message.last_announcement_seq is not None
+    ]
+    if born:
+        await numbers.go_on_above(tx, born, now_ms=max(uplink.received_at_ms for uplink in uplinks))
 
 
 async def on_birth(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> None:
@@ -39,11 +55,10 @@ class Gaps:
     allowance: Allowance = field(default_factory=lambda: Allowance(QUESTIONS_A_MINUTE))
 
     async def __call__(self, tx: Statements, uplinks: Sequence[Uplink[PaymentMissing]]) -> None:
-        last = {uplink.device_id: uplink for uplink in uplinks}
         asked = [
-            gaps.Gap(device_id=device_id, from_seq=uplink.message.from_seq, to_seq=uplink.message.to_seq)
-            for device_id, uplink in last.items()
-            if self.allowance.takes(device_id, at_ms=uplink.received_at_ms)
+            gaps.Gap(device_id=uplink.device_id, from_seq=uplink.message.from_seq, to_seq=uplink.message.to_seq)
+            for uplink in uplinks
+            if self.allowance.takes(uplink.device_id, at_ms=uplink.received_at_ms)
         ]
         if asked:
             now_ms = max(uplink.received_at_ms for uplink in uplinks)

@@ -200,7 +200,7 @@ async def refuse_batch(request: Request, batch_id: Id, refusal: Refusal, actor: 
 
 @router.post("/admin/command-batches/{batch_id}/stop", responses=answers(WholeBatchView) | problems(Conflict))
 async def stop_batch(request: Request, batch_id: Id, refusal: Refusal, actor: Acting, session: Session) -> Response:
-    """Whoever has not got it yet will not. What was given already goes on."""
+    """Whoever has not got it yet will not. What was sent already goes on."""
     tx = await statements(session)
     await batches.stop(tx, batch_id, reason=refusal.reason, now_ms=clock.now_ms())
     await record(tx, actor, "command_batch.stopped", ("command_batch", batch_id), details={"reason": refusal.reason})

@@ -119,7 +119,8 @@ async def refuse(tx: Statements, batch_id: str, *, by: str, reason: str, now_ms:
 
 
 async def stop(tx: Statements, batch_id: str, *, reason: str | None, now_ms: int) -> None:
-    """Whoever has not got it yet will not. What was given already goes on, each command to its own end."""
+    """Whoever has not got it yet will not, whether it was to be given or waits for a box that is away. What was sent
+    goes on, each command to its own end."""
     batch = await _lock(tx, batch_id)
     state = require_batch(batch["state"], B.STOPPED)
     await tx.execute(
@@ -127,6 +128,12 @@ async def stop(tx: Statements, batch_id: str, *, reason: str | None, now_ms: int
         batch_id, state.value, reason, now_ms,
     )  # fmt: skip
     await _stop_waiting(tx, batch_id)
+    given = await tx.fetch(
+        "SELECT t.command_id FROM command_batch_target t JOIN device_command c ON c.id = t.command_id "
+        "WHERE t.batch_id = $1 AND c.state = 'queued' ORDER BY t.command_id",
+        batch_id,
+    )
+    await service.cancel_unsent(tx, [row["command_id"] for row in given], now_ms=now_ms)
 
 
 async def _lock(tx: Statements, batch_id: str) -> Row:

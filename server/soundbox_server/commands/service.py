@@ -230,19 +230,36 @@ async def cancel(tx: Statements, *, device_id: str, command_id: str, now_ms: int
         return False
     if rows[0]["state"] != S.QUEUED:
         raise Conflict("Only a command that was not sent yet can be cancelled.", state=rows[0]["state"])
-    # The sweep may have sent it a moment ago: the message's attempt says so, and its row's lock decides.
+    if not await _take_back(tx, [command_id], now_ms=now_ms):
+        raise Conflict("The command has just been sent.", state=S.SENT.value)
+    return True
+
+
+async def cancel_unsent(tx: Statements, command_ids: Sequence[str], *, now_ms: int) -> None:
+    """Take back those of these that were never sent; the others go on, each to its own end."""
+    await _lock_messages(tx, command_ids)
+    queued = await tx.fetch(
+        f"SELECT id FROM device_command WHERE id {tx.among(1)} AND state = 'queued' "
+        f"ORDER BY id {tx.lock('device_command')}",
+        list(command_ids),
+    )
+    await _take_back(tx, [row["id"] for row in queued], now_ms=now_ms)
+
+
+async def _take_back(tx: Statements, command_ids: Sequence[str], *, now_ms: int) -> bool:
+    """End those of these queued commands that were not sent; whether there was one. The sweep may have sent one a
+    moment ago: the message's attempt says so, and its row's lock decides."""
     unsent = await tx.fetch(
         "UPDATE outbox_message SET state = 'expired', reason = 'cancelled', due_at_ms = NULL, finished_at_ms = $2 "
-        "WHERE id = $1 AND state = 'queued' AND attempt = 0 RETURNING id",
-        command_id,
+        f"WHERE id {tx.among(1)} AND state = 'queued' AND attempt = 0 RETURNING id",
+        list(command_ids),
         now_ms,
     )
-    if not unsent:
-        raise Conflict("The command has just been sent.", state=S.SENT.value)
-    await tx.execute(
-        "UPDATE device_command SET state = 'cancelled', finished_at_ms = $2 WHERE id = $1", command_id, now_ms
+    await tx.many(
+        "UPDATE device_command SET state = 'cancelled', finished_at_ms = $2 WHERE id = $1",
+        [(row["id"], now_ms) for row in unsent],
     )
-    return True
+    return bool(unsent)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import structlog
 
 from soundbox_protocol.configuration import sha256_of
-from soundbox_protocol.messages import MAX_COUNT, ConfigAck, ConfigPush, encode
+from soundbox_protocol.messages import ConfigAck, ConfigPush, encode
 from soundbox_protocol.signing import sign
 from soundbox_protocol.topics import Downlink, downlink
 from soundbox_server.alerts.service import clear, raise_alert
@@ -29,6 +29,7 @@ from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound
 from soundbox_server.ids import new_id
 from soundbox_server.outbox import service as outbox
 from soundbox_server.outbox.state import Delivery
+from soundbox_server.uplinks import HIGHEST_BELIEVED
 
 log = structlog.get_logger()
 
@@ -109,12 +110,13 @@ _OUT_OF_DATE = f"""
 SELECT d.id {_LAYERS}
 WHERE d.state IN ({_IN_SERVICE}) AND d.codec IN ({_CONFIGURED}) AND (
   (c.device_id IS NULL AND (f.revision > 0 OR m.revision > 0 OR o.revision > 0))
-  OR c.built_from <> {_SOURCE} OR (c.version > 0 AND c.key_version <> d.key_version))
+  OR c.built_from <> {_SOURCE}
+  OR (c.message_id IS NOT NULL AND c.key_version <> d.key_version AND c.state <> 'pending'))
 ORDER BY d.id LIMIT $1
 """
 _BUILT = f"""
 SELECT d.id, d.key_version, f.settings AS fleet, m.settings AS merchant, o.settings AS own, {_SOURCE} AS source,
-       c.version, c.config, c.state, c.key_version AS signed_with {_LAYERS}
+       c.version, c.config, c.state, c.message_id, c.key_version AS signed_with {_LAYERS}
 WHERE d.id {{among}} ORDER BY d.id
 """
 
@@ -145,14 +147,14 @@ async def _build_one(tx: Statements, row: Row, now_ms: int) -> None:
     if raw != row["config"]:
         await tx.execute(
             "UPDATE device_config SET version = version + 1, config = $2, sha256 = $3, built_from = $4, "
-            "state = 'pending', changed_at_ms = $5, key_version = $6 WHERE device_id = $1",
-            row["id"], raw, sha256_of(raw.encode()), row["source"], now_ms, row["key_version"],
+            "state = 'pending', changed_at_ms = $5 WHERE device_id = $1",
+            row["id"], raw, sha256_of(raw.encode()), row["source"], now_ms,
         )  # fmt: skip
         return
-    resign = row["version"] > 0 and row["signed_with"] != row["key_version"]
+    resign = row["message_id"] is not None and row["signed_with"] != row["key_version"]
     await tx.execute(
-        "UPDATE device_config SET built_from = $2, key_version = $3, state = $4 WHERE device_id = $1",
-        row["id"], row["source"], row["key_version"], S.PENDING.value if resign else row["state"],
+        "UPDATE device_config SET built_from = $2, state = $3 WHERE device_id = $1",
+        row["id"], row["source"], S.PENDING.value if resign else row["state"],
     )  # fmt: skip
 
 
@@ -166,42 +168,70 @@ async def _lock_configs(tx: Statements, device_ids: Sequence[str]) -> None:
 
 # --- sending ------------------------------------------------------------------------------------------------------
 
+# The broker keeps what was signed with an earlier key, and hands it to a box that comes with its new one.
+_HEARS_IT = "(p.online OR (c.message_id IS NOT NULL AND c.key_version <> d.key_version))"
 _TO_PUSH = f"""
 SELECT c.device_id FROM device_config c JOIN device d ON d.id = c.device_id
 JOIN device_presence p ON p.device_id = c.device_id
-WHERE c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND p.online
+WHERE c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND {_HEARS_IT}
   AND (c.state = 'pending' OR c.pushed_at_ms <= $1)
 ORDER BY c.device_id LIMIT $2
 """
 _PUSHED = f"""
 SELECT c.device_id, c.version, c.config, c.sha256, c.state, d.key_version
 FROM device_config c JOIN device d ON d.id = c.device_id JOIN device_presence p ON p.device_id = c.device_id
-WHERE c.device_id {{among}} AND c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND p.online
+WHERE c.device_id {{among}} AND c.state IN ('pending', 'drifted') AND d.state IN ({_IN_SERVICE}) AND {_HEARS_IT}
 ORDER BY c.device_id
 """
 
 
 async def to_push(tx: Statements, *, now_ms: int, limit: int) -> list[str]:
-    """Boxes that are online and have something to be told."""
+    """Boxes that are online and have something to be told, and those for which the broker keeps what an earlier key
+    signed."""
     return [row["device_id"] for row in await tx.fetch(_TO_PUSH, now_ms - DRIFT_AGAIN_MS, limit)]
 
 
 async def push(
     tx: Statements, device_ids: Sequence[str], *, key_of: KeyOf, owner: str, trace_id: str, now_ms: int
 ) -> list[str]:
-    """Send these boxes what waits for them, and return whom it was sent to. Whoever is offline gets it at its birth."""
+    """Send these boxes what waits for them, and return whom it was sent to. Whoever is offline gets it at its birth,
+    but for what takes the place of something signed with an earlier key: that is retained at once."""
     ids = sorted(set(device_ids))
     await _end_earlier(tx, ids, now_ms=now_ms)
     await _lock_configs(tx, ids)
-    rows = await tx.fetch(_PUSHED.format(among=tx.among(1)), ids)
-    messages = [_message(row, key_of, trace_id, now_ms) for row in rows]
+    messages: list[outbox.Message] = []
+    pushed: list[tuple[object, ...]] = []
+    for row in await tx.fetch(_PUSHED.format(among=tx.among(1)), ids):
+        try:
+            message = _message(row, key_of, trace_id, now_ms)
+        except ValueError as error:
+            await _give_up(tx, row, error, now_ms)
+            continue
+        messages.append(message)
+        pushed.append((row["device_id"], message.id, now_ms, row["key_version"]))
     await outbox.queue(tx, messages, owner=owner)
     await tx.many(
         "UPDATE device_config SET state = 'pushed', message_id = $2, pushed_at_ms = $3, key_version = $4 "
         "WHERE device_id = $1",
-        [(row["device_id"], one.id, now_ms, row["key_version"]) for row, one in zip(rows, messages, strict=True)],
+        pushed,
     )
-    return [row["device_id"] for row in rows]
+    return [message.recipient_id for message in messages]
+
+
+async def _give_up(tx: Statements, row: Row, error: ValueError, now_ms: int) -> None:
+    """What cannot be written is not tried again with each round, and holds up no other box."""
+    await tx.execute(
+        "UPDATE device_config SET state = 'rejected', key_version = $2 WHERE device_id = $1",
+        row["device_id"],
+        row["key_version"],
+    )
+    facts = {"config_version": row["version"], "errors": ["it cannot be written as a message"]}
+    await raise_alert(
+        tx, "device.config_rejected", ("device", row["device_id"]), severity=Severity.WARNING, facts=facts,
+        now_ms=now_ms,
+    )  # fmt: skip
+    told = {"device_id": row["device_id"], "version": row["version"], "error": str(error)}
+    tx.after_commit.append(partial(log.error, "config.cannot_be_sent", **told))
 
 
 async def _end_earlier(tx: Statements, device_ids: Sequence[str], *, now_ms: int) -> None:
@@ -271,7 +301,8 @@ async def ask_again(tx: Statements, device_id: str) -> None:
 
 
 async def end_unanswered(tx: Statements) -> None:
-    """What was sent for ten minutes in vain waits for the next birth, or for somebody who asks."""
+    """What was sent for ten minutes in vain waits for the next birth, for a heartbeat that says another hash, or for
+    somebody who asks."""
     lock = tx.lock("c", skip=True)
     await tx.execute(
         f"UPDATE device_config SET state = 'unanswered' WHERE device_id IN ({_UNANSWERED} {lock})",
@@ -314,7 +345,7 @@ async def take_vitals(tx: Statements, beats: Sequence[Vitals]) -> None:
 
 
 _STANDING = """
-SELECT device_id, version, config, sha256, state, reported_version, reported_sha256, acked_sha256
+SELECT device_id, version, config, sha256, state, pushed_at_ms, reported_version, reported_sha256, acked_sha256
 FROM device_config WHERE device_id {among} AND version > 0 AND state <> 'cleared' ORDER BY device_id
 """
 
@@ -323,7 +354,7 @@ async def take_words(tx: Statements, words: Sequence[Said], *, now_ms: int) -> N
     """Compare what boxes say with what they should. A heartbeat that says nothing new costs one look."""
     latest = {said.device_id: said for said in words}
     rows = await tx.fetch(_STANDING.format(among=tx.among(1)), sorted(latest))
-    news = [row["device_id"] for row in rows if _is_news(row, latest[row["device_id"]])]
+    news = [row["device_id"] for row in rows if _is_news(row, latest[row["device_id"]], now_ms)]
     if not news:
         return
     await _lock_configs(tx, news)
@@ -331,13 +362,13 @@ async def take_words(tx: Statements, words: Sequence[Said], *, now_ms: int) -> N
         await _take_word(tx, row, latest[row["device_id"]], now_ms)
 
 
-def _is_news(row: Row, said: Said) -> bool:
+def _is_news(row: Row, said: Said, now_ms: int) -> bool:
     if (said.sha256, said.version or row["reported_version"]) != (row["reported_sha256"], row["reported_version"]):
         return True
-    return _wanted(row, said) is not None
+    return _wanted(row, said, now_ms) is not None
 
 
-def _wanted(row: Row, said: Said) -> ConfigState | None:
+def _wanted(row: Row, said: Said, now_ms: int) -> ConfigState | None:
     """The state that follows from a box's word; None: it stays."""
     state = S(row["state"])
     if said.sha256 == row["sha256"]:
@@ -346,14 +377,19 @@ def _wanted(row: Row, said: Said) -> ConfigState | None:
         # It may have forgotten, or got another firmware that can have it; one that never tells is believed its ack.
         never_tells = said.sha256 is None and row["reported_sha256"] is None and row["acked_sha256"] is None
         return None if state is S.PENDING or (state is S.APPLIED and never_tells) else S.PENDING
+    if state is S.UNANSWERED and said.sha256 is not None:
+        # It lives, and has something else in force: what it could not take then it may take now.
+        return S.PENDING if now_ms - (row["pushed_at_ms"] or 0) >= DRIFT_AGAIN_MS else None
     return S.DRIFTED if state is S.APPLIED else None
 
 
 async def _take_word(tx: Statements, row: Row, said: Said, now_ms: int) -> None:
-    version, state, wanted = row["version"], S(row["state"]), _wanted(row, said)
-    if said.version is not None and said.version > version:
+    version, state, wanted = row["version"], S(row["state"]), _wanted(row, said, now_ms)
+    if said.version is not None and said.version > HIGHEST_BELIEVED:
+        _doubt(tx, row, said)
+    elif said.version is not None and said.version > version:
         # A box never goes back to a lower version, and ours may come from a backup.
-        version, wanted = min(said.version + 1, MAX_COUNT), S.PENDING
+        version, wanted = said.version + 1, S.PENDING
     moves = wanted is not None and may_follow(state, wanted)
     await tx.execute(
         "UPDATE device_config SET version = $2, state = $3, reported_version = coalesce($4, reported_version), "
@@ -368,6 +404,13 @@ async def _take_word(tx: Statements, row: Row, said: Said, now_ms: int) -> None:
         )  # fmt: skip
     if said.sha256 == row["sha256"]:
         await _is_in_force(tx, row, now_ms=now_ms)
+
+
+def _doubt(tx: Statements, row: Row, said: Said) -> None:
+    """Nobody changes a box so often: whoever counted on from there would soon have no version left."""
+    if said.version != row["reported_version"]:
+        facts = {"device_id": row["device_id"], "version": row["version"], "reported_version": said.version}
+        tx.after_commit.append(partial(log.warning, "config.version_not_believed", **facts))
 
 
 async def _is_in_force(tx: Statements, row: Row, *, now_ms: int) -> None:

@@ -8,8 +8,8 @@ class ConfigState(StrEnum):
     PENDING = "pending"  # to be sent as soon as the box is online
     PUSHED = "pushed"  # handed to the broker, which proves nothing
     APPLIED = "applied"  # in force, by the box's own word
-    REJECTED = "rejected"  # the box cannot have it, and said why
-    UNANSWERED = "unanswered"  # sent for ten minutes in vain
+    REJECTED = "rejected"  # the box cannot have it, and said why; or it cannot even be written as a message
+    UNANSWERED = "unanswered"  # sent for ten minutes in vain; again once the box says that it has something else
     DRIFTED = "drifted"  # it said that this was in force, and now says otherwise
     CLEARED = "cleared"  # the box left for good, and the broker keeps nothing for it
 

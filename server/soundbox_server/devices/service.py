@@ -13,7 +13,7 @@ from soundbox_protocol.provisioning import code_secret
 from soundbox_protocol.topics import DEVICE_ID_PATTERN
 from soundbox_server.alerts.service import clear
 from soundbox_server.codecs import choice
-from soundbox_server.db import Statements
+from soundbox_server.db import Statements, statements
 from soundbox_server.devices import presence
 from soundbox_server.devices.models import Device, DeviceBinding
 from soundbox_server.devices.presence import Session as Session
@@ -22,6 +22,7 @@ from soundbox_server.devices.state import IN_SERVICE, MAY_ACTIVATE, DeviceState,
 from soundbox_server.errors import CapabilityNotSupported, Conflict, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
 from soundbox_server.merchants.models import Terminal
+from soundbox_server.outbox import service as outbox
 from soundbox_server.uplinks import Uplink
 
 CODE_LENGTH = 10
@@ -165,7 +166,8 @@ async def hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[s
         device_id,
     )
     await tx.execute("DELETE FROM device_credential WHERE device_id = $1 AND state = 'issued'", device_id)
-    await clear(tx, "device.credential_overdue", ("device", device_id), now_ms=now_ms)
+    for kind in ("device.credential_overdue", "device.ahead_of_hub"):
+        await clear(tx, kind, ("device", device_id), now_ms=now_ms)
     await tx.execute(
         "INSERT INTO device_credential (id, device_id, token_sha256, broker_hash, state, created_at_ms) "
         "VALUES ($1, $2, $3, $4, 'active', $5)",
@@ -179,6 +181,7 @@ async def hand_out(tx: Statements, device_id: str, *, hash_password: Callable[[s
     # Presence before messages, as births lock them.
     await presence.begin_anew(tx, device_id, at_ms=now_ms)
     await end_what_waits(tx, device_id, reason="activated_again", now_ms=now_ms)
+    await outbox.ask_no_more(tx, device_id, reason="activated_again", now_ms=now_ms)
     await credentials_changed(tx, now_ms=now_ms)
     return Activated(device_id=device_id, device_token=token, broker_password=password, key_version=key_version)
 
@@ -229,7 +232,8 @@ async def bind(session: AsyncSession, *, device_id: str, terminal_id: str, now_m
 
 
 async def unbind(session: AsyncSession, *, device_id: str, now_ms: int) -> None:
-    """Take a box away from its terminal. Raises Conflict when it stands nowhere."""
+    """Take a box away from its terminal: no other shop shall hear this one's payments. Raises Conflict when it stands
+    nowhere."""
     device = await session.get(Device, device_id, with_for_update=True)
     if device is None:
         raise NotFound("No such device.", device_id=device_id)
@@ -239,6 +243,7 @@ async def unbind(session: AsyncSession, *, device_id: str, now_ms: int) -> None:
     standing.unbound_at_ms = now_ms
     if device.state != DeviceState.SUSPENDED:  # taken from its terminal, it is no less suspended
         device.state = require(device.state, DeviceState.ACTIVATED)
+    await outbox.end_announcements(await statements(session), device_id, reason="device_moved", now_ms=now_ms)
 
 
 async def _binding_in_force(session: AsyncSession, device_id: str) -> DeviceBinding | None:

@@ -23,7 +23,11 @@ SELECT d.id, d.state, b.terminal_id, p.device_id AS known, p.online, p.offline_r
        (SELECT count(*) FROM alert a WHERE a.kind = '{alert}' AND a.subject_kind = 'device' AND a.subject_id = d.id
         AND a.state <> 'resolved') AS silent,
        (SELECT max(m.played_at_ms) FROM outbox_message m WHERE m.recipient_id = d.id AND m.id >= $2
-        AND m.kind = 'payment_success') AS heard_at_ms
+        AND m.kind = 'payment_success') AS heard_at_ms,
+       (SELECT max(m.received_at_ms) FROM outbox_message m WHERE m.recipient_id = d.id AND m.id >= $2
+        AND m.kind IN ('payment_success', 'payment_digest')) AS took_in_at_ms,
+       (SELECT c.acked_at_ms FROM device_config c WHERE c.device_id = d.id AND c.acked_status = 'applied')
+         AS configured_at_ms
 FROM device d LEFT JOIN device_binding b ON b.device_id = d.id AND b.unbound_at_ms IS NULL
 LEFT JOIN device_presence p ON p.device_id = d.id
 WHERE d.id = $1
@@ -77,6 +81,9 @@ async def _box(tx: Statements, device_id: str, now_ms: int) -> BoxFacts:
         raise NotFound("No such device.", device_id=device_id)
     row = rows[0]
     beat = await _heartbeat(tx, device_id, until_ms=now_ms)
+    # What it believed since shows that it has the right key: a broker may first have handed it something older.
+    believed_at_ms = max(row["took_in_at_ms"] or 0, row["configured_at_ms"] or 0)
+    complaints = await _events(tx, device_id, max(now_ms - LATELY_MS, believed_at_ms), now_ms)
     return BoxFacts(
         id=device_id,
         state=row["state"],
@@ -96,7 +103,7 @@ async def _box(tx: Statements, device_id: str, now_ms: int) -> BoxFacts:
         battery_level=row["battery_level"],
         verifies_signatures=row["known"] is None or bool(row["verifies_signatures"]),
         silent_speaker=row["silent"] > 0,
-        refused_signatures="bad_signature" in await _events(tx, device_id, now_ms - LATELY_MS, now_ms),
+        refused_signatures="bad_signature" in complaints,
     )  # fmt: skip
 
 

@@ -244,6 +244,7 @@ _OF_A_PAYMENT: Sequence[Rule] = (
     (Cause.AUDIO_FAULT, _is(D.FAILED, reason="audio_fault")),
     (Cause.INTERRUPTED, _is(D.FAILED, reason="interrupted")),
     (Cause.NO_PLAY_REPORT, _is(D.FAILED, reason="no_play_report")),
+    (Cause.NO_PLAY_REPORT, _is(D.FAILED, reason="activated_again")),
     (Cause.FAILED_IN_BOX, _is(D.FAILED)),
     (Cause.CLOCK_SKEW, lambda f: _is(D.STALE_SKIPPED)(f) and _skewed(f)),
     (Cause.ARRIVED_LATE, _is(D.STALE_SKIPPED)),

@@ -15,6 +15,7 @@ from soundbox_server.outbox.state import WAITING, Delivery, may_follow
 
 RESEND_AFTER_S = (5, 5, 10, 10, 10, 10)  # after each attempt; the last one repeats until the message expires
 NO_PLAY_REPORT_MS = 60_000
+SKEW_MS = 30_000  # so long after its end a box may still speak what it is handed: protocol
 CONFIG = "config"
 RETAINED = frozenset({CONFIG})  # kinds that the broker keeps for whoever subscribes later
 
@@ -169,6 +170,32 @@ async def ask_again(tx: Statements, *, recipients: Sequence[str], now_ms: int) -
     tx.queued.extend(_message(row) for row in found)
 
 
+async def end_announcements(tx: Statements, recipient_id: str, *, reason: str, now_ms: int) -> None:
+    """What this box was still to say of payments will never be sent. Commands and its configuration are its own,
+    wherever it stands."""
+    waiting = await tx.fetch(
+        f"SELECT id FROM outbox_message WHERE {_UNFINISHED} AND state <> 'received' AND recipient_id || '' = $1 "
+        f"AND kind IN ('payment_success', 'payment_digest') ORDER BY id {tx.lock('outbox_message')}",
+        recipient_id,
+    )
+    await tx.many(
+        "UPDATE outbox_message SET state = 'expired', reason = $3, due_at_ms = NULL, finished_at_ms = $2 WHERE id = $1",
+        [(row["id"], now_ms, reason) for row in waiting],
+    )
+
+
+async def ask_no_more(tx: Statements, recipient_id: str, *, reason: str, now_ms: int) -> None:
+    """What this box received and never reported played has failed: it would not know the question again."""
+    await tx.execute(
+        "UPDATE outbox_message SET state = 'failed', reason = $3, finished_at_ms = $2 "
+        f"WHERE {_UNFINISHED} AND state = 'received' AND recipient_id || '' = $1 "
+        "AND kind IN ('payment_success', 'payment_digest')",
+        recipient_id,
+        now_ms,
+        reason,
+    )
+
+
 async def waiting_for_birth(tx: Statements, *, now_ms: int) -> list[str]:
     """Recipients of messages that wait for a birth and are still alive."""
     rows = await tx.fetch(
@@ -309,7 +336,7 @@ def _says_too_late(record: _Record, answer: Answer, wanted: Delivery) -> bool:
     """What has expired is turned into played only by proof that it was spoken in time."""
     if record.state is not Delivery.EXPIRED or wanted is not Delivery.PLAYED or record.expires_at_ms is None:
         return False
-    return answer.played_at_ms is None or answer.played_at_ms > record.expires_at_ms
+    return answer.played_at_ms is None or answer.played_at_ms > record.expires_at_ms + SKEW_MS
 
 
 def _proved(answer: Answer) -> Delivery:

@@ -24,7 +24,7 @@ TRANSITIONS: dict[Delivery, frozenset[Delivery]] = {
     D.QUEUED: frozenset({D.PUBLISHED, D.EXPIRED, *_ANSWERS}),
     D.PUBLISHED: frozenset({D.EXPIRED, D.SENT, *_ANSWERS}),  # sent: a letter, once its server has taken it
     D.RECEIVED: frozenset({D.PLAYED, D.STALE_SKIPPED, D.REJECTED, D.FAILED}),
-    D.EXPIRED: frozenset({D.RECEIVED, D.PLAYED, D.DIGESTED, D.STALE_SKIPPED}),  # a late proof of what happened in time
+    D.EXPIRED: frozenset({D.DIGESTED, *_ANSWERS}),  # a late proof of what happened in time
     D.SENT: frozenset(),
     D.PLAYED: frozenset(),
     D.DUPLICATE: frozenset({D.PLAYED}),

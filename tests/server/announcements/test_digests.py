@@ -12,7 +12,7 @@ from soundbox_protocol.signing import verify
 from soundbox_protocol.times import to_rfc3339
 from soundbox_server import seal
 from soundbox_server.announcements import digest
-from soundbox_server.announcements.mqtt import on_birth
+from soundbox_server.announcements.mqtt import before_birth, on_birth
 from soundbox_server.announcements.service import Announced, queue_payment_announcement
 from soundbox_server.db import Database, Statements
 from soundbox_server.devices import mqtt as devices
@@ -60,6 +60,7 @@ class Silence:
         uplink = Uplink(device_id=self.device, message=status, payload=b"", received_at_ms=at_ms)
 
         async def work(tx: Statements) -> list[str]:
+            await before_birth(tx, [uplink])
             await devices.on_status(tx, [uplink])
             await on_birth(tx, [uplink])
             return [message.id for message in tx.queued]
@@ -259,6 +260,19 @@ async def test_a_copy_spoken_at_the_last_moment_is_not_told_again(shop: Shop) ->
     assert (await silence.digests(), await silence.state(event_id)) == ([], "played")
 
 
+async def test_a_copy_spoken_within_the_skew_is_not_told_again_though_only_its_last_ack_came(shop: Shop) -> None:
+    silence = Silence(shop, await shop.box())
+    event_id = await silence.pay(10_000)
+    birth = NOW + LIFE_MS
+    await silence.sweep(birth)
+    await silence.is_born(at_ms=birth)
+
+    await silence.ack(event_id, "played", at_ms=birth + 9_000, played_at_ms=birth + 8_000)
+    await silence.look(at_ms=birth + 40_000)
+
+    assert (await silence.digests(), await silence.state(event_id)) == ([], "played")
+
+
 async def test_what_the_box_skipped_as_stale_is_told(away: Silence) -> None:
     skipped = await away.pay(10_000)
     await away.sweep(NOW + LIFE_MS)
@@ -332,6 +346,23 @@ async def test_what_was_heard_as_a_replay_is_not_told(away: Silence) -> None:
 
     assert await away.digests() == []
     assert await away.state(missed) == "expired"
+
+
+@pytest.mark.parametrize("state", ["refunded", "partially_refunded"])
+async def test_money_that_was_given_back_is_not_told(away: Silence, state: str) -> None:
+    given_back, kept = await away.pay(10_000), await away.pay(20_000)
+    await away.sweep(NOW + LIFE_MS)
+    await execute(
+        away.database,
+        "UPDATE payment SET state = $2 WHERE id = (SELECT subject_id FROM outbox_message WHERE id = $1)",
+        given_back, state,
+    )  # fmt: skip
+
+    await away.is_born()
+    await away.look()
+
+    assert [(one.count, one.amount) for one in await away.digests()] == [(1, 20_000)]
+    assert (await away.state(given_back), await away.state(kept)) == ("expired", "digested")
 
 
 async def test_what_was_reported_late_goes_to_the_digest_of_a_box_that_was_there_all_the_time(shop: Shop) -> None:

@@ -139,7 +139,27 @@ async def test_another_boxs_announcements_are_not_sent_to_whoever_asks(database:
     assert await due(database, NOW + 2_000) == []
 
 
-async def test_of_questions_that_come_together_the_last_is_answered(database: Database, shop: Shop) -> None:
+async def test_questions_that_come_together_are_each_answered(database: Database, shop: Shop) -> None:
+    device, other = await shop.box(), await (await shop.another_terminal()).box()
+    ids = await announce(shop, device, 8)
+    await execute(database, "UPDATE outbox_message SET state = 'rejected' WHERE id = $1", ids[3])
+
+    sent = await ask(database, missing(device, 3, 4), missing(other, 1, 1), missing(device, 6, 7))
+
+    assert skips(device, sent) == [(4, 4)]
+    assert await due(database, NOW + 2_000) == [3, 6, 7]
+
+
+async def test_of_many_questions_that_come_together_a_few_are_answered(database: Database, shop: Shop) -> None:
+    device = await shop.box()
+    await execute(database, "UPDATE device SET last_seq = 100 WHERE id = $1", device)
+
+    sent = await ask(database, *(missing(device, n, n) for n in (9, 1, 3, 5, 7, 11)))
+
+    assert skips(device, sent) == [(5, 5), (7, 7), (9, 9), (11, 11)]
+
+
+async def test_questions_that_overlap_are_answered_as_one(database: Database, shop: Shop) -> None:
     device = await shop.box()
     ids = await announce(shop, device, 3)
     await execute(database, "UPDATE outbox_message SET state = 'rejected' WHERE id <> $1", ids[0])

@@ -218,7 +218,33 @@ async def test_a_stop_reaches_whoever_has_not_got_it_yet(operator: Staff, shop: 
     stopped = await operator.post(f"{path}/stop", {"reason": "Too loud."})
 
     assert await run(database) == []
-    assert (stopped["status"], stopped["progress"]) == ("stopped", {"queued": TOGETHER, "stopped": 60 - TOGETHER})
+    assert (stopped["status"], stopped["progress"]) == ("stopped", {"cancelled": TOGETHER, "stopped": 60 - TOGETHER})
+
+
+async def test_a_stop_takes_back_what_was_never_sent_and_nothing_else(
+    operator: Staff, shop: Shop, database: Database
+) -> None:
+    online, offline, just_sent = await shop.box(), await shop.box(online=False), await shop.box(online=False)
+    batch = await operator.post(BATCHES, louder(merchant_id=shop.merchant_id), status=201)
+    path = f"{BATCHES}/{batch['batch_id']}"
+    await run(database)
+    order = service.Order(device_id=offline, kind=KINDS["play_test"], payload={}, requested_by=None, trace_id="trc")
+    own = await database.write(lambda tx: service.give(tx, order, key_of=key_of, owner="t", now_ms=NOW))
+    await execute(
+        database, "UPDATE outbox_message SET attempt = 1, state = 'published' WHERE recipient_id = $1", just_sent
+    )
+
+    stopped = await operator.post(f"{path}/stop", {"reason": "Too loud."})
+
+    given = {one["device_id"]: one["command_id"] for one in await operator.get(f"{path}/devices", status="given")}
+    messages = await rows(database, "SELECT id, state, reason FROM outbox_message WHERE kind = 'command'")
+    assert stopped["progress"] == {"sent": 1, "queued": 1, "cancelled": 1}
+    assert {one["id"]: (one["state"], one["reason"]) for one in messages} == {
+        given[online]: ("published", None),
+        given[offline]: ("expired", "cancelled"),
+        given[just_sent]: ("published", None),
+        own: ("queued", None),
+    }
 
 
 async def test_asked_twice_with_one_key_it_is_one_batch(operator: Staff, shop: Shop, database: Database) -> None:

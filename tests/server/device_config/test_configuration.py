@@ -10,7 +10,7 @@ from support.shop import MASTER, NOW, Shop, execute, row, rows
 from support.staff import Staff, audited
 
 from soundbox_protocol.configuration import pushed_config, sha256_of
-from soundbox_protocol.messages import ConfigAck
+from soundbox_protocol.messages import MAX_COUNT, ConfigAck
 from soundbox_protocol.signing import verify
 from soundbox_server import seal
 from soundbox_server.clock import now_ms
@@ -23,6 +23,7 @@ from soundbox_server.device_config.state import TRANSITIONS, ConfigState
 from soundbox_server.devices import lifecycle
 from soundbox_server.devices import service as devices
 from soundbox_server.outbox import service as outbox
+from soundbox_server.uplinks import HIGHEST_BELIEVED
 
 S = ConfigState
 
@@ -43,10 +44,16 @@ async def follow_up(database: Database) -> list[outbox.Message]:
 
 
 async def say(
-    database: Database, device_id: str, digest: str | None, *, version: int | None = None, birth: bool = False
+    database: Database,
+    device_id: str,
+    digest: str | None,
+    *,
+    version: int | None = None,
+    birth: bool = False,
+    at_ms: int = NOW + 1_000,
 ) -> None:
     said = Said(device_id=device_id, version=version, sha256=digest, at_birth=birth)
-    await database.write(lambda tx: service.take_words(tx, [said], now_ms=NOW + 1_000))
+    await database.write(lambda tx: service.take_words(tx, [said], now_ms=at_ms))
 
 
 async def ack(database: Database, device_id: str, version: int, status: Any = "applied", **other: Any) -> Any:
@@ -57,6 +64,17 @@ async def ack(database: Database, device_id: str, version: int, status: Any = "a
 
 async def standing(database: Database, device_id: str) -> dict[str, Any]:
     return await row(database, "SELECT * FROM device_config WHERE device_id = $1", device_id)
+
+
+async def activate_again(database: Database, device_id: str) -> None:
+    async def activate(tx: Statements) -> None:
+        code = await devices.issue_new_code(tx, device_id, now_ms=NOW)
+        serial = (await tx.fetch("SELECT serial_number FROM device WHERE id = $1", device_id))[0]["serial_number"]
+        assert await devices.activate(
+            tx, code=code, serial_number=serial, hash_password=lambda _: "$7$unused", now_ms=NOW
+        )
+
+    await database.write(activate)
 
 
 async def go(database: Database, device_id: str, *, online: bool, epoch: int = 2) -> None:
@@ -198,18 +216,57 @@ async def test_an_activation_publishes_it_under_the_new_key(database: Database, 
     await follow_up(database)
     await ack(database, box, 1)
 
-    async def activate_again(tx: Statements) -> None:
-        code = await devices.issue_new_code(tx, box, now_ms=NOW)
-        serial = (await tx.fetch("SELECT serial_number FROM device WHERE id = $1", box))[0]["serial_number"]
-        assert await devices.activate(
-            tx, code=code, serial_number=serial, hash_password=lambda _: "$7$unused", now_ms=NOW
-        )
-
-    await database.write(activate_again)
+    await activate_again(database, box)
     await go(database, box, online=True)
     (sent,) = await follow_up(database)
 
     assert read(sent, key_version=2) == (1, {"volume": 10})
+
+
+async def test_what_an_earlier_key_signed_is_not_left_with_the_broker_until_the_box_comes(
+    database: Database, shop: Shop
+) -> None:
+    """It would hear the retained one before it can be born, and complain of a wrong signature."""
+    box, never_sent = await shop.box(), await shop.box(online=False)
+    await configure(database, "device", box, volume=10)
+    await configure(database, "device", never_sent, volume=10)
+    await follow_up(database)
+    await ack(database, box, 1)
+    await activate_again(database, box)
+    await activate_again(database, never_sent)
+
+    (sent,) = await follow_up(database)
+    await configure(database, "device", box, volume=20)
+    later = await follow_up(database)
+
+    assert (sent.recipient_id, read(sent, key_version=2)) == (box, (1, {"volume": 10}))
+    assert later == []
+    assert (await standing(database, box))["state"] == "pending"
+
+
+async def test_what_changed_with_the_key_goes_out_in_its_place(database: Database, shop: Shop) -> None:
+    box = await shop.box()
+    await configure(database, "device", box, volume=10)
+    await follow_up(database)
+    await activate_again(database, box)
+    await configure(database, "device", box, volume=20)
+
+    (sent,) = await follow_up(database)
+
+    assert read(sent, key_version=2) == (2, {"volume": 20})
+    assert await follow_up(database) == []
+
+
+async def test_a_box_that_fetched_what_was_never_pushed_is_not_built_over_and_over(
+    database: Database, shop: Shop
+) -> None:
+    box = await shop.box(online=False)
+    await configure(database, "device", box, volume=10)
+    await follow_up(database)
+    await ack(database, box, 1, sha256=DIGEST)
+
+    assert await follow_up(database) == []
+    assert (await standing(database, box))["state"] == "applied"
 
 
 async def test_a_box_that_leaves_for_good_leaves_nothing_at_the_broker(database: Database, shop: Shop) -> None:
@@ -284,6 +341,24 @@ async def test_a_box_that_forgets_is_noticed_and_sent_it_again_but_not_all_day(d
     assert await rows(database, "SELECT kind FROM alert WHERE state = 'open'") == []
 
 
+async def test_what_nobody_answered_is_sent_again_to_a_box_that_says_another_hash(
+    database: Database, pushed: str
+) -> None:
+    sent_ms = (await standing(database, pushed))["pushed_at_ms"]
+    await say(database, pushed, OTHER, at_ms=sent_ms + PUSH_LIFE_MS)
+    still_sent = await follow_up(database)
+    await database.write(lambda tx: outbox.expire(tx, now_ms=sent_ms + PUSH_LIFE_MS))
+    await follow_up(database)
+
+    await say(database, pushed, OTHER, at_ms=sent_ms + service.DRIFT_AGAIN_MS - 1)
+    too_soon = await follow_up(database)
+    await say(database, pushed, OTHER, at_ms=sent_ms + service.DRIFT_AGAIN_MS)
+    (sent,) = await follow_up(database)
+
+    assert (still_sent, too_soon) == ([], [])
+    assert read(sent) == (1, {"volume": 10})
+
+
 async def test_a_heartbeat_that_says_the_right_hash_makes_up_for_a_lost_ack(database: Database, pushed: str) -> None:
     await say(database, pushed, DIGEST)
 
@@ -321,6 +396,40 @@ async def test_a_hub_from_a_backup_goes_on_above_its_boxes_version(database: Dat
     (sent,) = await follow_up(database)
 
     assert read(sent) == (42, {"volume": 10})
+
+
+@pytest.mark.parametrize(("said", "then"), [(HIGHEST_BELIEVED, HIGHEST_BELIEVED + 2), (HIGHEST_BELIEVED + 1, 2)])
+async def test_a_version_that_no_box_comes_to_is_not_gone_on_from(
+    database: Database, pushed: str, said: int, then: int
+) -> None:
+    for _ in range(2):
+        await say(database, pushed, OTHER, version=said, birth=True)
+        await follow_up(database)
+    await configure(database, "device", pushed, volume=11)
+
+    (sent,) = await follow_up(database)
+
+    assert read(sent) == (then, {"volume": 11})
+    assert (await standing(database, pushed))["reported_version"] == said
+
+
+async def test_a_box_whose_configuration_cannot_be_written_holds_up_no_other(
+    database: Database, shop: Shop, pushed: str
+) -> None:
+    other = await shop.box()
+    await configure(database, "fleet", "fleet", language="en")
+    await execute(database, "UPDATE device_config SET version = $2 WHERE device_id = $1", pushed, MAX_COUNT)
+
+    sent = await follow_up(database)
+    await activate_again(database, pushed)
+    for _ in range(3):
+        assert await follow_up(database) == []
+
+    assert [one.recipient_id for one in sent] == [other]
+    assert (await standing(database, pushed))["state"] == "rejected"
+    assert (await row(database, "SELECT kind, subject_id, times FROM alert")) == {
+        "kind": "device.config_rejected", "subject_id": pushed, "times": 2,
+    }  # fmt: skip
 
 
 # --- doors --------------------------------------------------------------------------------------------------------

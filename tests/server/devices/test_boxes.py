@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from support.shop import NOW, Shop, execute, report, row, rows, take, told
 
@@ -12,6 +13,8 @@ from soundbox_server.devices import service as devices
 from soundbox_server.devices.service import CODE_FAILURES, CODE_LIFE_MS, Activated, Session, Vitals, code_sha256
 from soundbox_server.devices.state import TRANSITIONS, DeviceState, require
 from soundbox_server.errors import Conflict, IllegalTransition, NotFound, ValidationFailed
+from soundbox_server.outbox import service as outbox
+from soundbox_server.outbox.state import Delivery
 
 
 async def register(database: Database, serial: str = "SBX-1", device_id: str | None = None) -> tuple[str, str]:
@@ -124,8 +127,11 @@ async def test_activated_again_the_old_credentials_and_messages_are_worth_nothin
     database: Database, shop: Shop
 ) -> None:
     device = await shop.box()
-    payment = await shop.payment(device)
-    await take(database, report(payment))
+    payment, received = await shop.payment(device), await shop.payment(device)
+    await take(database, report(payment), report(received))
+    (heard,) = await told(database, received.payment_id)
+    answer = outbox.Answer(message_id=heard["id"], recipient_id=device, status="received")
+    await database.write(lambda tx: outbox.acknowledge(tx, [answer], now_ms=NOW + 500))
     serial = (await row(database, "SELECT serial_number FROM device WHERE id = $1", device))["serial_number"]
     code = await database.write(lambda tx: devices.issue_code(tx, device, now_ms=NOW))
 
@@ -137,6 +143,8 @@ async def test_activated_again_the_old_credentials_and_messages_are_worth_nothin
     assert [one["state"] for one in states] == ["active", "superseded"]
     (unheard,) = await told(database, payment.payment_id)
     assert (unheard["state"], unheard["reason"]) == ("expired", "activated_again")
+    (heard,) = await told(database, received.payment_id)  # nobody asks a journal that begins anew what became of it
+    assert (heard["state"], heard["reason"], heard["finished_at_ms"]) == ("failed", "activated_again", NOW + 1_000)
     box = await row(database, "SELECT state, last_seq FROM device WHERE id = $1", device)
     assert box == {"state": "bound", "last_seq": 0}
     presence = await row(database, "SELECT online, session_epoch FROM device_presence WHERE device_id = $1", device)
@@ -200,6 +208,34 @@ async def test_a_box_that_was_never_activated_cannot_be_bound(database: Database
         await bind(database, "dev_of_nobody", shop.terminal_id)
     with pytest.raises(NotFound):
         await bind(database, device_id, "term_of_nobody")
+
+
+async def test_a_box_that_is_taken_away_says_no_more_of_what_was_paid_where_it_stood(
+    database: Database, shop: Shop
+) -> None:
+    device, neighbour = await shop.box(online=False), await (await shop.another_terminal()).box(online=False)
+    payments = [await shop.payment(device) for _ in range(2)]
+    await take(database, *(report(payment) for payment in payments))
+    elsewhere = outbox.Message(
+        id="ann_of_the_neighbour", kind="payment_success", recipient_id=neighbour, address="a", body=b"{}",
+        created_at_ms=NOW, expires_at_ms=NOW + 60_000, trace_id="trc", state=Delivery.QUEUED,
+    )  # fmt: skip
+    others = {
+        kind: msgspec.structs.replace(elsewhere, id=f"{kind}_1", kind=kind, recipient_id=device)
+        for kind in ("payment_digest", "command", "config")
+    }
+    await database.write(lambda tx: outbox.queue(tx, [elsewhere, *others.values()], owner="test"))
+    (received,) = await told(database, payments[0].payment_id)
+    answer = outbox.Answer(message_id=received["id"], recipient_id=device, status="received")
+    await database.write(lambda tx: outbox.acknowledge(tx, [answer], now_ms=NOW))
+
+    await shop.unbind(device)
+
+    found = await rows(database, "SELECT id, kind, state, reason FROM outbox_message ORDER BY id")
+    (ended,) = await told(database, payments[1].payment_id)
+    over = {one["id"] for one in found if (one["state"], one["reason"]) == ("expired", "device_moved")}
+    assert over == {ended["id"], others["payment_digest"].id}
+    assert {one["state"] for one in found if one["id"] not in {*over, received["id"]}} == {"queued"}
 
 
 async def say(database: Database, *sessions: Session) -> dict[str, object]:

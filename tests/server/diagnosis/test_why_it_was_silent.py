@@ -81,6 +81,7 @@ CASES: list[tuple[Cause, Facts]] = [
     (Cause.AUDIO_FAULT, of_payment(told={"state": "failed", "reason": "audio_fault"})),
     (Cause.INTERRUPTED, of_payment(told={"state": "failed", "reason": "interrupted"})),
     (Cause.NO_PLAY_REPORT, of_payment(told={"state": "failed", "reason": "no_play_report"})),
+    (Cause.NO_PLAY_REPORT, of_payment(told={"state": "failed", "reason": "activated_again"})),
     (Cause.FAILED_IN_BOX, of_payment(told={"state": "failed", "reason": "no_voice_pack"})),
     (Cause.CLOCK_SKEW, of_payment(then={"clock_skew_ms": -95_000}, told={"state": "stale_skipped"})),
     (Cause.ARRIVED_LATE, of_payment(then={"clock_skew_ms": 500}, told={"state": "stale_skipped"})),
@@ -248,14 +249,18 @@ async def away(database: Database, shop: Shop, box: str) -> str:
     return payment_id
 
 
-async def wrong_key(database: Database, shop: Shop, box: str) -> str:
-    payment_id = await paid(database, shop, box)
+async def refuse_signature(database: Database, box: str, at_ms: int) -> None:
     await execute(
         database,
         "INSERT INTO device_event (id, device_id, code, level, said_at_ms, received_at_ms) "
         "VALUES ($1, $2, 'bad_signature', 'warning', $3, $3)",
-        lowest_id("dve", NOW + 900), box, NOW + 900,
+        lowest_id("dve", at_ms), box, at_ms,
     )  # fmt: skip
+
+
+async def wrong_key(database: Database, shop: Shop, box: str) -> str:
+    payment_id = await paid(database, shop, box)
+    await refuse_signature(database, box, NOW + 900)
     await expired(database)
     return payment_id
 
@@ -291,6 +296,27 @@ async def test_a_box_at_another_till_and_one_that_hears_only_its_own(database: D
         return diagnose(await gathered.of_payment(tx, other, payment_id, now_ms=LATER)).cause
 
     assert await database.read(why) is Cause.OTHER_TERMINAL
+
+
+@pytest.mark.parametrize(("refused_ms", "cause"), [(NOW + 2_900, "connecting"), (NOW + 3_100, "signature_refused")])
+@pytest.mark.parametrize("proof", ["received", "played", "configuration"])
+async def test_a_signature_that_a_box_refused_is_over_once_it_believed_another(
+    database: Database, shop: Shop, proof: str, refused_ms: int, cause: str
+) -> None:
+    box = await shop.box()
+    await refuse_signature(database, box, refused_ms)
+    if proof == "configuration":
+        await execute(
+            database,
+            "INSERT INTO device_config (device_id, version, config, sha256, built_from, state, key_version, "
+            "acked_version, acked_status, acked_at_ms) VALUES ($1, 1, '{}', 'x', 'x', 'applied', 1, 1, 'applied', $2)",
+            box, NOW + 3_000,
+        )  # fmt: skip
+    else:
+        await answered(database, await paid(database, shop, box), status=proof)
+
+    found = diagnose(await database.read(lambda tx: gathered.of_box(tx, box, now_ms=NOW + 10_000)))
+    assert found.cause == cause
 
 
 async def test_operators_read_the_sentence_the_hops_and_the_box(

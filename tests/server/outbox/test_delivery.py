@@ -12,7 +12,7 @@ from support.shop import LIFE_MS, NOW, Shop, report, row, rows, take, told
 
 from soundbox_server.db import Database, Statements
 from soundbox_server.outbox import service as outbox
-from soundbox_server.outbox.service import NO_PLAY_REPORT_MS, Answer, Hop
+from soundbox_server.outbox.service import NO_PLAY_REPORT_MS, SKEW_MS, Answer, Hop
 from soundbox_server.outbox.state import TRANSITIONS, Delivery, may_follow
 
 LAST_WORDS = {Delivery.PLAYED, Delivery.REJECTED, Delivery.SUPPRESSED, Delivery.DIGESTED, Delivery.SENT}
@@ -222,7 +222,8 @@ async def test_a_late_proof_turns_expired_into_played(database: Database, shop: 
 
 
 @pytest.mark.parametrize(
-    ("played_at_ms", "state"), [(NOW + LIFE_MS, "played"), (NOW + LIFE_MS + 1, "expired"), (None, "expired")]
+    ("played_at_ms", "state"),
+    [(NOW + LIFE_MS + SKEW_MS, "played"), (NOW + LIFE_MS + SKEW_MS + 1, "expired"), (None, "expired")],
 )
 async def test_only_proof_of_having_spoken_in_time_counts_after_the_end(
     database: Database, shop: Shop, played_at_ms: int | None, state: str
@@ -233,6 +234,17 @@ async def test_only_proof_of_having_spoken_in_time_counts_after_the_end(
     await ack(database, event_id, device, "played", now_ms=NOW + 10**6, played_at_ms=played_at_ms)
 
     assert await state_of(database, event_id) == state
+
+
+@pytest.mark.parametrize("status", ["failed", "rejected", "stale_skipped"])
+async def test_why_it_was_not_spoken_counts_after_the_end_too(database: Database, shop: Shop, status: str) -> None:
+    event_id, device = await announce(database, shop)
+    await sweep(database, NOW + LIFE_MS)
+
+    await ack(database, event_id, device, status, now_ms=NOW + 90_000, reason="interrupted")
+
+    ended = await message(database, event_id)
+    assert (ended["state"], ended["reason"], ended["finished_at_ms"]) == (status, "interrupted", NOW + 90_000)
 
 
 async def test_a_box_that_comes_back_gets_what_is_still_alive_and_nothing_older(database: Database, shop: Shop) -> None:
