@@ -323,23 +323,18 @@ async def come_alive(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -
     return came
 
 
-async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None) -> None:
-    """How often this box has been told to send one; None: as all others."""
+async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None, *, now_ms: int) -> None:
+    """How often this box says that it sends one from now on; None: as all others. Its word is a sign of life, too, so
+    that those missing are counted from it and not from a heartbeat of the interval before."""
     await tx.execute(
-        "UPDATE device_presence SET heartbeat_s = $2 WHERE device_id = $1 AND coalesce(heartbeat_s, 0) <> $3",
-        device_id,
-        every_s,
-        every_s or 0,
-    )
+        "UPDATE device_presence SET heartbeat_s = $2, last_seen_at_ms = $4 "
+        "WHERE device_id = $1 AND coalesce(heartbeat_s, 0) <> $3",
+        device_id, every_s, every_s or 0, now_ms,
+    )  # fmt: skip
 
 
-_LAST_SIGN = (
-    "CASE WHEN coalesce(heartbeat_at_ms, 0) > coalesce(session_at_ms, changed_at_ms) THEN heartbeat_at_ms "
-    "ELSE coalesce(session_at_ms, changed_at_ms) END"
-)
-
-
-_SILENT = f"online AND {_LAST_SIGN} + coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS} <= $1"
+_PATIENCE = f"coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS}"
+_SILENT = f"online AND last_seen_at_ms + {_PATIENCE} <= $1"
 
 
 async def silent(tx: Statements, *, now_ms: int, limit: int = 500) -> list[str]:

@@ -167,10 +167,22 @@ async def test_a_box_that_never_sends_one_does_not_stay_online(database: Databas
 
 async def test_a_box_that_was_told_to_send_seldom_is_waited_for(database: Database, box: str) -> None:
     await say(database, birth(box, 1))
-    await database.write(lambda tx: presence.expect_heartbeats(tx, box, 600))
+    await database.write(lambda tx: presence.expect_heartbeats(tx, box, 600, now_ms=NOW))
 
     assert await fall_silent(database, NOW + SILENT_MS) == []
     assert await fall_silent(database, NOW + 3 * 600_000 + GRACE_MS) == [box]
+
+
+async def test_a_box_that_takes_another_interval_is_waited_for_from_then_on(database: Database, box: str) -> None:
+    """Its last heartbeat is as old as the interval before allowed."""
+    await say(database, birth(box, 1))
+    await database.write(lambda tx: presence.expect_heartbeats(tx, box, 600, now_ms=NOW))
+    await beat(database, box, NOW + 1_000)
+    taken_ms = NOW + 400_000
+    await database.write(lambda tx: presence.expect_heartbeats(tx, box, HEARTBEAT_S, now_ms=taken_ms))
+
+    assert await fall_silent(database, taken_ms + SILENT_MS - 1) == []
+    assert await fall_silent(database, taken_ms + SILENT_MS) == [box]
 
 
 # --- races --------------------------------------------------------------------------------------------------------
