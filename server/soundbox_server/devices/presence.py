@@ -234,6 +234,16 @@ async def go_offline(tx: Statements, device_ids: Sequence[str], *, reason: str, 
         await _end_interval(tx, device_id, reason=reason, at_ms=at_ms)
 
 
+async def return_to_service(tx: Statements, device_id: str) -> None:
+    """Its next heartbeat brings it online: a box that was resumed before the broker dropped it is connected still, and
+    sends no birth."""
+    await tx.execute(
+        "UPDATE device_presence SET offline_reason = 'silent' WHERE device_id = $1 AND NOT online "
+        "AND offline_reason = 'out_of_service'",
+        device_id,
+    )
+
+
 async def begin_anew(tx: Statements, device_id: str, *, at_ms: int) -> None:
     """Another activation: epochs begin anew, and whoever had the old credentials is out."""
     await go_offline(tx, [device_id], reason="activated_again", at_ms=at_ms)

@@ -506,3 +506,31 @@ async def test_a_box_taken_out_of_service_ends_its_time(database: Database, box:
     await database.write(lambda tx: lifecycle.suspend(tx, box, reason="broken", now_ms=NOW + 9))
 
     assert await times(database, box) == [(NOW, NOW + 9, "out_of_service")]
+
+
+async def test_a_box_that_was_never_dropped_is_back_with_its_next_heartbeat(database: Database, shop: Shop) -> None:
+    """Suspended by mistake and resumed at once: the broker noticed neither, and no birth comes."""
+    box = await shop.box(online=False)
+    await say(database, birth(box, 1))
+    await database.write(lambda tx: lifecycle.suspend(tx, box, reason="wrong box", now_ms=NOW + 9))
+    await beat(database, box, NOW + 10)
+    suspended = await seen(database, box)
+    await database.write(lambda tx: lifecycle.resume(tx, box, now_ms=NOW + 20))
+    resumed = await seen(database, box)
+    payment = await shop.payment(box, now_ms=NOW + 30)
+    await take(database, report(payment, paid_at_ms=NOW + 30), now_ms=NOW + 30)
+    await beat(database, box, NOW + 1_000)
+
+    assert (suspended, resumed) == ((False, "out_of_service"), (False, "silent"))
+    assert await seen(database, box) == (True, None)
+    assert [message.subject_id for message in await swept(database, NOW + 1_001)] == [payment.payment_id]
+
+
+async def test_a_resumed_box_that_had_gone_by_itself_is_not_back_by_a_heartbeat(database: Database, box: str) -> None:
+    await say(database, birth(box, 1))
+    await say(database, will(box, 1, NOW + 5))
+    await database.write(lambda tx: lifecycle.suspend(tx, box, reason="broken", now_ms=NOW + 9))
+    await database.write(lambda tx: lifecycle.resume(tx, box, now_ms=NOW + 20))
+    await beat(database, box, NOW + 30, source="http")
+
+    assert await seen(database, box) == (False, "will")
