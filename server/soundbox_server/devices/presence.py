@@ -79,6 +79,7 @@ class Standing:
     window_began_ms: int
     births: int
     strays: int
+    stray: tuple[int | None, int | None]  # the epoch and time of the last one
     quarantine: Quarantine | None
 
     @classmethod
@@ -90,8 +91,13 @@ class Standing:
             window_began_ms=row["window_began_ms"],
             births=row["births"],
             strays=row["strays"],
+            stray=(row["stray_epoch"], row["stray_said_at_ms"]),
             quarantine=row["quarantine"],
         )
+
+    @property
+    def counted(self) -> tuple[object, ...]:
+        return self.window_began_ms, self.births, self.strays, *self.stray, self.quarantine
 
     def is_ended_by(self, will: Session) -> bool:
         """A will that belongs to an earlier birth says nothing of this one."""
@@ -102,8 +108,9 @@ class Standing:
         return birth.epoch > self.epoch or (birth.epoch == self.epoch and not self.online)
 
     def is_stray(self, birth: Session) -> bool:
-        """Made after the last birth and yet not counted on from it: another box has this one's name and journal."""
-        if birth.said_at_ms is None or self.said_at_ms is None or not self.epoch:
+        """Made after the last birth and yet not counted on from it: another box has this one's name and journal. The
+        broker's copy of one, said again to a worker that starts, is the same one."""
+        if birth.said_at_ms is None or self.said_at_ms is None or not self.epoch or _told_by(birth) == self.stray:
             return False
         return birth.epoch <= self.epoch and birth.said_at_ms > self.said_at_ms
 
@@ -111,8 +118,8 @@ class Standing:
         """Counted, and in quarantine when there are too many."""
         fresh = birth.at_ms - self.window_began_ms > WINDOW_MS
         births, strays = (0, 0) if fresh else (self.births, self.strays)
-        taken = self.takes(birth)
-        births, strays = births + taken, strays + self.is_stray(birth)
+        taken, stray = self.takes(birth), self.is_stray(birth)
+        births, strays = births + taken, strays + stray
         quarantine: Quarantine | None = self.quarantine
         if strays >= CLONED_AT:
             quarantine = "cloned"
@@ -126,8 +133,14 @@ class Standing:
             window_began_ms=birth.at_ms if fresh else self.window_began_ms,
             births=births,
             strays=strays,
+            stray=_told_by(birth) if stray else self.stray,
             quarantine=quarantine,
         )
+
+
+def _told_by(birth: Session) -> tuple[int, int | None]:
+    """What tells one birth from another, however often it is heard."""
+    return birth.epoch, birth.said_at_ms
 
 
 _KNOWN = """
@@ -136,7 +149,8 @@ INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, 
 VALUES ($1, $2, 0, $3, $3, 512, $4) ON CONFLICT (device_id) DO NOTHING
 """
 _LOOK = """
-SELECT device_id, online, session_epoch, said_at_ms, window_began_ms, births, strays, quarantine
+SELECT device_id, online, session_epoch, said_at_ms, window_began_ms, births, strays, stray_epoch, stray_said_at_ms,
+  quarantine
 FROM device_presence WHERE device_id {among} ORDER BY device_id {lock}
 """
 
@@ -182,7 +196,9 @@ async def _confirm_silence(tx: Statements, device_id: str) -> None:
 
 
 _COUNTED = """
-UPDATE device_presence SET window_began_ms = $2, births = $3, strays = $4, quarantine = $5 WHERE device_id = $1
+UPDATE device_presence SET window_began_ms = $2, births = $3, strays = $4, stray_epoch = $5, stray_said_at_ms = $6,
+  quarantine = $7
+WHERE device_id = $1
 """
 _BORN = """
 UPDATE device_presence SET online = $2, session_epoch = $3, last_seen_at_ms = $4, session_at_ms = $4,
@@ -198,10 +214,8 @@ async def _record_birth(tx: Statements, birth: Session, before: Standing, after:
     caught = after.quarantine if after.quarantine != before.quarantine else None
     if caught is not None:
         await _say_quarantined(tx, birth, after, caught)
-    if (after.window_began_ms, after.births, after.strays, after.quarantine) != (
-        before.window_began_ms, before.births, before.strays, before.quarantine,
-    ):  # fmt: skip
-        await tx.execute(_COUNTED, birth.device_id, after.window_began_ms, after.births, after.strays, after.quarantine)
+    if after.counted != before.counted:
+        await tx.execute(_COUNTED, birth.device_id, *after.counted)
     if before.takes(birth):
         await _end_interval(tx, birth.device_id, reason="replaced", at_ms=birth.at_ms)
         await tx.execute(
@@ -248,8 +262,8 @@ async def begin_anew(tx: Statements, device_id: str, *, at_ms: int) -> None:
     """Another activation: epochs begin anew, and whoever had the old credentials is out."""
     await go_offline(tx, [device_id], reason="activated_again", at_ms=at_ms)
     await tx.execute(
-        "UPDATE device_presence SET session_epoch = 0, said_at_ms = NULL, births = 0, strays = 0, quarantine = NULL "
-        "WHERE device_id = $1",
+        "UPDATE device_presence SET session_epoch = 0, said_at_ms = NULL, births = 0, strays = 0, stray_epoch = NULL, "
+        "stray_said_at_ms = NULL, quarantine = NULL WHERE device_id = $1",
         device_id,
     )
     for kind, _ in _ALERTS.values():

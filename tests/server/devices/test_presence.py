@@ -387,6 +387,21 @@ async def test_two_boxes_with_one_journal_are_caught_and_get_nothing_more(databa
     assert await seen(database, box) == (False, "quarantine")
 
 
+async def test_one_stray_birth_heard_again_and_again_is_one(database: Database, box: str) -> None:
+    """The broker says it again to every worker that starts, and QoS 1 may say it twice anyway."""
+    await say(database, birth(box, 7))
+    stray_ms = NOW + 1_000
+    await say(database, birth(box, 3, stray_ms), birth(box, 3, stray_ms + 10, said_at_ms=stray_ms))
+    for number in range(1, 4):
+        await say(database, birth(box, 3, stray_ms + number * (WINDOW_MS // 2), said_at_ms=stray_ms))
+    once = await seen(database, box), await rows(database, "SELECT id FROM alert")
+    late_ms = stray_ms + 3 * WINDOW_MS
+    await say(database, birth(box, 3, late_ms), birth(box, 3, late_ms + 1_000))  # and made anew it is another
+
+    assert once == ((True, None), [])
+    assert await seen(database, box) == (False, "quarantine")
+
+
 async def test_a_box_that_never_stays_is_caught_and_let_out_once_it_does(database: Database, box: str) -> None:
     for epoch in range(1, FLAPPING_AT + 1):
         await say(database, will(box, epoch - 1, NOW + epoch * 1_000), birth(box, epoch, NOW + epoch * 1_000))
