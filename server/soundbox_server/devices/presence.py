@@ -358,24 +358,32 @@ async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None,
 
 
 _PATIENCE = f"coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS}"
-_SILENT = f"online AND last_seen_at_ms + {_PATIENCE} <= $1"
+_LAST_SIGN = "CASE WHEN last_seen_at_ms > $2 THEN last_seen_at_ms ELSE $2 END"
+_SILENT = f"online AND {_LAST_SIGN} + {_PATIENCE} <= $1"
 
 
-async def silent(tx: Statements, *, now_ms: int, limit: int = 500) -> list[str]:
-    """Boxes of which three heartbeats are missing."""
+async def silent(tx: Statements, *, now_ms: int, listening_since_ms: int = 0, limit: int = 500) -> list[str]:
+    """Boxes of which three heartbeats are missing. What they said while nobody listened is nowhere, so only those are
+    missing that could have been heard."""
     rows = await tx.fetch(
-        f"SELECT device_id FROM device_presence WHERE {_SILENT} ORDER BY device_id LIMIT $2", now_ms, limit
+        f"SELECT device_id FROM device_presence WHERE {_SILENT} ORDER BY device_id LIMIT $3",
+        now_ms,
+        listening_since_ms,
+        limit,
     )
     return [row["device_id"] for row in rows]
 
 
-async def end_silent(tx: Statements, device_ids: Sequence[str], *, now_ms: int) -> list[str]:
+async def end_silent(
+    tx: Statements, device_ids: Sequence[str], *, now_ms: int, listening_since_ms: int = 0
+) -> list[str]:
     """Those of these of which three heartbeats are missing are offline, whatever the broker believes. Looked at again
     under their locks: a heartbeat may have come. Returns who they were."""
     rows = await tx.fetch(
-        f"SELECT device_id FROM device_presence WHERE {_SILENT} AND device_id {tx.among(2)} ORDER BY device_id "
+        f"SELECT device_id FROM device_presence WHERE {_SILENT} AND device_id {tx.among(3)} ORDER BY device_id "
         + tx.lock("device_presence", skip=True),
         now_ms,
+        listening_since_ms,
         sorted(device_ids),
     )
     ended = [row["device_id"] for row in rows]

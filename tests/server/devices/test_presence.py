@@ -185,6 +185,21 @@ async def test_a_box_that_takes_another_interval_is_waited_for_from_then_on(data
     assert await fall_silent(database, taken_ms + SILENT_MS) == [box]
 
 
+async def test_what_was_said_while_nobody_listened_is_not_missing(database: Database, shop: Shop) -> None:
+    """A worker that was away comes back: the boxes were connected all the time, and their heartbeats are nowhere."""
+    now_ms = clock.now_ms()
+    box, seldom = await shop.box(online=False), await shop.box(online=False)
+    await say(database, birth(box, 1, now_ms - 10 * SILENT_MS), birth(seldom, 1, now_ms - 10 * SILENT_MS))
+    await database.write(lambda tx: presence.expect_heartbeats(tx, seldom, 600, now_ms=now_ms - 10 * SILENT_MS))
+
+    online = []
+    for listening_since_ms in (None, now_ms, now_ms - SILENT_MS + 60_000, now_ms - SILENT_MS):
+        await watch_presence(database, listening_since_ms=listening_since_ms)
+        online.append([(await seen(database, one))[0] for one in (box, seldom)])
+
+    assert online == [[True, True], [True, True], [True, True], [False, True]]
+
+
 # --- races --------------------------------------------------------------------------------------------------------
 
 
@@ -463,7 +478,7 @@ async def test_the_worker_notices_silence_and_calm_by_itself(database: Database,
     for epoch in range(1, FLAPPING_AT + 1):
         await say(database, birth(calm, epoch, now_ms - CALM_MS - 60_000 + epoch))
 
-    await watch_presence(database)
+    await watch_presence(database, listening_since_ms=0)
     await beat(database, calm, now_ms)
 
     assert [await seen(database, box) for box in (silent, fine, calm)] == [
