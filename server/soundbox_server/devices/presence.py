@@ -74,6 +74,7 @@ class Standing:
     """What is known of a box's sessions, and what a birth or will makes of it."""
 
     online: bool
+    silent: bool  # not online, and nobody has said that it went
     epoch: int
     said_at_ms: int | None
     window_began_ms: int
@@ -86,6 +87,7 @@ class Standing:
     def of(cls, row: Row) -> "Standing":
         return cls(
             online=bool(row["online"]),
+            silent=not row["online"] and row["offline_reason"] == "silent",
             epoch=row["session_epoch"],
             said_at_ms=row["said_at_ms"],
             window_began_ms=row["window_began_ms"],
@@ -104,8 +106,11 @@ class Standing:
         return self.online and will.epoch == self.epoch
 
     def takes(self, birth: Session) -> bool:
-        """A birth begins a session when it is newer than the last one, or when that one has ended."""
-        return birth.epoch > self.epoch or (birth.epoch == self.epoch and not self.online)
+        """A birth begins a session when it is newer than the last one, or when that one has ended. One that fell silent
+        is not back because the broker says its last birth again."""
+        if birth.epoch != self.epoch:
+            return birth.epoch > self.epoch
+        return not self.online and not (self.silent and birth.said_at_ms == self.said_at_ms)
 
     def is_stray(self, birth: Session) -> bool:
         """Made after the last birth and yet not counted on from it: another box has this one's name and journal. The
@@ -128,6 +133,7 @@ class Standing:
         return replace(
             self,
             online=(taken or self.online) and quarantine is None,
+            silent=self.silent and not taken,
             epoch=birth.epoch if taken else self.epoch,
             said_at_ms=birth.said_at_ms if taken and birth.said_at_ms is not None else self.said_at_ms,
             window_began_ms=birth.at_ms if fresh else self.window_began_ms,
@@ -149,8 +155,8 @@ INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, 
 VALUES ($1, $2, 0, $3, $3, 512, $4) ON CONFLICT (device_id) DO NOTHING
 """
 _LOOK = """
-SELECT device_id, online, session_epoch, said_at_ms, window_began_ms, births, strays, stray_epoch, stray_said_at_ms,
-  quarantine
+SELECT device_id, online, offline_reason, session_epoch, said_at_ms, window_began_ms, births, strays, stray_epoch,
+  stray_said_at_ms, quarantine
 FROM device_presence WHERE device_id {among} ORDER BY device_id {lock}
 """
 
@@ -182,6 +188,7 @@ async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> list[str
             await go_offline(tx, [session.device_id], reason="will", at_ms=session.at_ms)
             changes.append(Change(device_id=session.device_id, online=False, at_ms=session.at_ms, reason="will"))
         elif before.epoch == session.epoch:
+            standing[session.device_id] = replace(before, silent=False)
             await _confirm_silence(tx, session.device_id)
     await tell_changes(tx, changes)
     return began

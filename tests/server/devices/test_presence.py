@@ -223,6 +223,27 @@ async def test_what_the_broker_kept_begins_no_session_and_is_no_other_box(databa
     assert await times(database, box) == [(NOW, None, None)]
 
 
+async def test_what_the_broker_kept_does_not_bring_back_a_box_that_fell_silent(database: Database, box: str) -> None:
+    """Nobody unplugged the broker's copy. What a box says anew brings it back, whatever it is."""
+    await say(database, birth(box, 7))
+    await fall_silent(database, NOW + SILENT_MS)
+    began = [await say(database, birth(box, 7, NOW + n * 300_000, said_at_ms=NOW)) for n in (1, 2)]
+    kept = await seen(database, box)
+    anew = await say(database, birth(box, 7, NOW + 700_000))
+
+    assert (began, kept) == ([[], []], (False, "silent"))
+    assert (anew, await seen(database, box)) == ([box], (True, None))
+
+
+async def test_a_birth_heard_twice_after_its_end_begins_a_session(database: Database, box: str) -> None:
+    """A box that tells no time and does not count its births: its silence has been confirmed, so that it was away."""
+    await say(database, birth(box, 1))
+    await fall_silent(database, NOW + SILENT_MS)
+    late_ms = NOW + SILENT_MS + 10
+
+    assert await say(database, will(box, 1, late_ms), birth(box, 1, late_ms + 10, said_at_ms=NOW)) == [box]
+
+
 async def test_a_delayed_heartbeat_does_not_undo_a_will(database: Database, box: str) -> None:
     """Race 3: QoS 0 and QoS 1 have no common order."""
     await say(database, birth(box, 1))
