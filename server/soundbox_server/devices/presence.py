@@ -120,12 +120,15 @@ class Standing:
         return birth.epoch <= self.epoch and birth.said_at_ms > self.said_at_ms
 
     def after(self, birth: Session) -> "Standing":
-        """Counted, and in quarantine when there are too many."""
+        """Counted, and in quarantine when there are too many. A whole window in which there were not is its end for one
+        that flapped: no other box is asked for more."""
         fresh = birth.at_ms - self.window_began_ms > WINDOW_MS
         births, strays = (0, 0) if fresh else (self.births, self.strays)
         taken, stray = self.takes(birth), self.is_stray(birth)
         births, strays = births + taken, strays + stray
         quarantine: Quarantine | None = self.quarantine
+        if fresh and quarantine == "flapping" and self.births < FLAPPING_AT:
+            quarantine = None
         if strays >= CLONED_AT:
             quarantine = "cloned"
         elif births >= FLAPPING_AT and quarantine is None:
@@ -221,6 +224,9 @@ async def _record_birth(tx: Statements, birth: Session, before: Standing, after:
     caught = after.quarantine if after.quarantine != before.quarantine else None
     if caught is not None:
         await _say_quarantined(tx, birth, after, caught)
+    elif before.quarantine != after.quarantine:
+        await release(tx, birth.device_id, now_ms=birth.at_ms)
+        tx.after_commit.append(partial(log.info, "device.calm_again", device_id=birth.device_id))
     if after.counted != before.counted:
         await tx.execute(_COUNTED, birth.device_id, *after.counted)
     if before.takes(birth):
