@@ -306,7 +306,7 @@ async def heard_of(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> 
     came over HTTP while its MQTT is away."""
     silent = await tx.fetch(
         f"SELECT device_id FROM device_presence WHERE device_id {tx.among(1)} AND NOT online "
-        f"AND offline_reason = 'silent' ORDER BY device_id {tx.lock('device_presence')}",
+        f"AND offline_reason = 'silent' AND quarantine IS NULL ORDER BY device_id {tx.lock('device_presence')}",
         sorted(set(device_ids)),
     )
     for row in silent:

@@ -501,6 +501,22 @@ async def test_a_box_let_out_by_what_the_broker_kept_is_back_with_its_next_heart
     assert await seen(database, box) == (True, None)
 
 
+async def test_a_heartbeat_of_a_silent_box_that_was_cloned_meanwhile_brings_nobody_back(
+    database: Database, box: str
+) -> None:
+    await say(database, birth(box, 10))
+    late_ms = NOW + SILENT_MS
+    await fall_silent(database, late_ms)
+    await say(database, birth(box, 3, late_ms + 1_000), birth(box, 4, late_ms + 2_000))
+    await beat(database, box, late_ms + 3_000)
+    caught = await seen(database, box)
+    await database.write(lambda tx: presence.release(tx, box, now_ms=late_ms + 4_000))
+    await beat(database, box, late_ms + 5_000)
+
+    assert caught == (False, "silent")
+    assert await seen(database, box) == (True, None)
+
+
 async def test_a_cloned_box_is_not_let_out_by_time(database: Database, box: str) -> None:
     await say(database, birth(box, 10), birth(box, 3, NOW + 1_000), birth(box, 4, NOW + 2_000))
     for number in range(1, 4):
