@@ -190,6 +190,10 @@ class Worker:
             scoring_model=Model(settings.scoring_model),
             calls_a_day=settings.ai_calls_a_day,
         )  # fmt: skip
+        self._consumer = Consumer(
+            database, self._table(), committed=self._committed, aside=self._provisioning.aside,
+            foreign=makers_mqtt.UPLINKS if settings.broker_legacy_port else None, heard=self._recorder.heard,
+        )  # fmt: skip
         self._sweep_now = asyncio.Event()
         self._issue_now = asyncio.Event()
         self._owns_shard = False
@@ -296,10 +300,6 @@ class Worker:
     async def _listen(self) -> None:
         """Keep a session on the shard; what was not acknowledged comes again after every interruption."""
         user, attempt = shard_user(self._settings.broker_shard), 0
-        consumer = Consumer(
-            self._database, self._table(), committed=self._committed, aside=self._provisioning.aside,
-            foreign=makers_mqtt.UPLINKS if self._settings.broker_legacy_port else None, heard=self._recorder.heard,
-        )  # fmt: skip
         while True:
             try:
                 async with wire.connected(
@@ -313,7 +313,7 @@ class Worker:
                     self._sweep_now.set()
                     attempt = 0
                     log.info("worker.connected")
-                    await consumer.consume(connection)
+                    await self._consumer.consume(connection)
             except wire.BrokerLost as error:
                 log.warning("worker.disconnected", error=str(error))
             except Exception:  # the database is away: nothing was acknowledged, so all of it comes again
@@ -431,7 +431,7 @@ class Worker:
         )
 
     async def _watch_presence(self) -> None:
-        await device_jobs.watch_presence(self._database)
+        await device_jobs.watch_presence(self._database, listening_since_ms=self._consumer.listening_since_ms)
 
     async def _compare_brokers(self) -> None:
         await device_jobs.compare_brokers(self._database)

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soundbox_server import clock
 from soundbox_server.broker import wire
+from soundbox_server.broker.consumer import Consumer
 from soundbox_server.broker.users import hub_password
 from soundbox_server.broker.wire import BrokerLost, Connection, Message, connected
 
@@ -54,6 +56,25 @@ async def test_what_a_box_says_is_heard_and_what_the_hub_says_arrives(start_mosq
     assert (str(arrived.topic), arrived.payload, arrived.qos) == (
         "devices/dev_alpha/downlink/payment/success", b"paid " + b"b" * 400, 1,
     )  # fmt: skip
+
+
+async def test_a_consumer_knows_since_when_it_hears_what_boxes_say(start_mosquitto: Any) -> None:
+    nothing_comes: Any = None
+    consumer = Consumer(nothing_comes, {}, committed=lambda queued, channels: None)
+    began_ms = clock.now_ms()
+    async with start_mosquitto() as broker, hub(broker.port, SHARD, persistent=True) as shard:
+        unheard = consumer.listening_since_ms
+        consuming = asyncio.create_task(consumer.consume(shard))
+        async with asyncio.timeout(SOON_S):
+            while consumer.listening_since_ms is None:
+                await asyncio.sleep(0.01)
+        since_ms = consumer.listening_since_ms
+        await shard.close()
+        with pytest.raises(BrokerLost):
+            await consuming
+
+    assert (unheard, consumer.listening_since_ms) == (None, None)
+    assert began_ms <= since_ms <= clock.now_ms()
 
 
 async def test_what_is_said_once_is_never_kept_for_somebody_who_is_away(start_mosquitto: Any) -> None:

@@ -11,12 +11,14 @@ import pytest
 from standardwebhooks import Webhook
 from support.device import Credentials, line
 from support.receiver import receiving
+from support.shop import execute
 from support.stack import Stack, until
 
 from soundbox_protocol.messages import DynamicQrRequest, Heartbeat, PaymentAck, TimeRequest, encode
 from soundbox_protocol.times import from_rfc3339, to_rfc3339
 from soundbox_protocol.topics import Downlink, Uplink, uplink
 from soundbox_server import clock
+from soundbox_server.db import Database
 
 pytestmark = [pytest.mark.journey, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("hub")]
 
@@ -312,6 +314,38 @@ async def test_the_hub_comes_back_when_the_broker_does(hub: Stack, box: Credenti
         return await _battery(hub, box) == 63
 
     await until(heard, what="a heartbeat through the restarted broker")
+
+
+async def test_a_worker_that_was_away_takes_no_box_for_silent(hub: Stack, box: Credentials) -> None:
+    """They were connected all the time, and their heartbeats went where nobody listened."""
+    async with line(hub, box) as wire:
+        await wire.birth(1)
+
+        async def online() -> bool:
+            rows = await hub.query("SELECT online FROM device_presence WHERE device_id = $1", box.device_id)
+            return [bool(up) for (up,) in rows] == [True]
+
+        await until(online, what="the birth recorded")
+        worker = next(child for child in hub.children if child.name == "worker" and child.process.returncode is None)
+        await worker.stop()
+        database = Database(hub.database_url)
+        try:
+            await execute(database, "UPDATE device_presence SET last_seen_at_ms = last_seen_at_ms - 600000")
+        finally:
+            await database.close()
+        await hub.start("worker")
+        await asyncio.sleep(1)  # it looks for silent boxes as it starts
+
+        async def heard() -> bool:
+            await wire.say(Uplink.HEARTBEAT, _heartbeat(box, battery_level=64))
+            return await _battery(hub, box) == 64
+
+        await until(heard, what="a heartbeat")
+
+    ended = await hub.query(
+        "SELECT end_reason FROM device_online WHERE device_id = $1 AND end_reason = 'silent'", box.device_id
+    )
+    assert ended == []
 
 
 async def test_mosquittos_own_clients_can_play_a_box(hub: Stack, box: Credentials) -> None:

@@ -60,6 +60,7 @@ class Consumer:
         self._aside = aside
         self._foreign = foreign
         self._heard = heard  # told after the acks: what boxes said, whether it could be read, when it was taken
+        self.listening_since_ms: int | None = None  # None: heartbeats that boxes send now are never heard
 
     async def consume(self, connection: Connection) -> None:
         """Raises BrokerLost when the connection ends, and what the database raises: then nothing was acknowledged."""
@@ -69,6 +70,7 @@ class Consumer:
         try:
             await asyncio.gather(subscribing, reading)
         finally:
+            self.listening_since_ms = None
             for task in (subscribing, reading):
                 task.cancel()
             await asyncio.gather(subscribing, reading, return_exceptions=True)
@@ -91,6 +93,7 @@ class Consumer:
             await connection.subscribe(self._aside.topic_filter)
         if self._foreign is not None:
             await connection.subscribe(self._foreign.topic_filter)
+        self.listening_since_ms = clock.now_ms()
 
     def _is_aside(self, message: Message) -> bool:
         return self._aside is not None and self._aside.take(message.topic, message.payload)

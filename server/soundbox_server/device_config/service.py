@@ -414,7 +414,7 @@ def _doubt(tx: Statements, row: Row, said: Said) -> None:
 
 
 async def _is_in_force(tx: Statements, row: Row, *, now_ms: int) -> None:
-    await expect_heartbeats(tx, row["device_id"], json.loads(row["config"]).get("heartbeat_s"))
+    await expect_heartbeats(tx, row["device_id"], json.loads(row["config"]).get("heartbeat_s"), now_ms=now_ms)
     for kind in ("device.config_drifted", "device.config_rejected"):
         await clear(tx, kind, ("device", row["device_id"]), now_ms=now_ms)
 

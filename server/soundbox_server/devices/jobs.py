@@ -34,21 +34,33 @@ async def _revoke_overdue(tx: Statements) -> list[tuple[str, str]]:
     return ended
 
 
-async def watch_presence(database: Database) -> None:
-    """Boxes of which three heartbeats are missing are offline, and those that stopped flapping come back.
+async def watch_presence(database: Database, *, listening_since_ms: int | None) -> None:
+    """Boxes of which three heartbeats are missing are offline, and those that stopped flapping come back. While nobody
+    listens (None) no box is silent.
 
     It looks at every box, so it looks without holding up those who write.
     """
     now_ms = clock.now_ms()
-    while found := await database.read(lambda tx: presence.silent(tx, now_ms=now_ms)):
-        ended = await database.write(lambda tx, found=found: presence.end_silent(tx, found, now_ms=now_ms))  # type: ignore[misc]
+    if listening_since_ms is not None:
+        await _end_silent(database, now_ms=now_ms, listening_since_ms=listening_since_ms)
+    if await database.read(lambda tx: presence.any_calm(tx, now_ms=now_ms)):
+        for device_id in await database.write(lambda tx: presence.release_calm(tx, now_ms=now_ms)):
+            log.info("device.calm_again", device_id=device_id)
+
+
+async def _end_silent(database: Database, *, now_ms: int, listening_since_ms: int) -> None:
+    async def look(tx: Statements) -> list[str]:
+        return await presence.silent(tx, now_ms=now_ms, listening_since_ms=listening_since_ms)
+
+    async def end(tx: Statements) -> list[str]:
+        return await presence.end_silent(tx, found, now_ms=now_ms, listening_since_ms=listening_since_ms)
+
+    while found := await database.read(look):
+        ended = await database.write(end)
         for device_id in ended:
             log.info("device.silent", device_id=device_id)
         if not ended:  # somebody else is at them
             break
-    if await database.read(lambda tx: presence.any_calm(tx, now_ms=now_ms)):
-        for device_id in await database.write(lambda tx: presence.release_calm(tx, now_ms=now_ms)):
-            log.info("device.calm_again", device_id=device_id)
 
 
 async def compare_brokers(database: Database) -> list[Difference]:

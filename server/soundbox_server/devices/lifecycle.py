@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from soundbox_server.db import Statements
 from soundbox_server.devices.credentials import revoke_all
-from soundbox_server.devices.presence import go_offline
+from soundbox_server.devices.presence import go_offline, return_to_service
 from soundbox_server.devices.service import credentials_changed, end_what_waits
 from soundbox_server.devices.state import DeviceState, require
 from soundbox_server.errors import NotFound
@@ -45,6 +45,7 @@ async def resume(tx: Statements, device_id: str, *, now_ms: int) -> Move:
         return move
     require(before, back)
     await _set_state(tx, move, reason=None)
+    await return_to_service(tx, device_id)
     await credentials_changed(tx, now_ms=now_ms)
     return move
 

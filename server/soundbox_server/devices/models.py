@@ -180,6 +180,8 @@ class DevicePresence(Base):
     window_began_ms: Mapped[int] = mapped_column(BigInteger, server_default="0")  # since when births are counted
     births: Mapped[int] = mapped_column(server_default="0")
     strays: Mapped[int] = mapped_column(server_default="0")  # of which some other box's
+    stray_epoch: Mapped[int | None] = mapped_column(BigInteger)  # and what the last of those said
+    stray_said_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     quarantine: Mapped[str | None]
 
 

@@ -74,46 +74,61 @@ class Standing:
     """What is known of a box's sessions, and what a birth or will makes of it."""
 
     online: bool
+    silent: bool  # not online, and nobody has said that it went
     epoch: int
     said_at_ms: int | None
     window_began_ms: int
     births: int
     strays: int
+    stray: tuple[int | None, int | None]  # the epoch and time of the last one
     quarantine: Quarantine | None
 
     @classmethod
     def of(cls, row: Row) -> "Standing":
         return cls(
             online=bool(row["online"]),
+            silent=not row["online"] and row["offline_reason"] == "silent",
             epoch=row["session_epoch"],
             said_at_ms=row["said_at_ms"],
             window_began_ms=row["window_began_ms"],
             births=row["births"],
             strays=row["strays"],
+            stray=(row["stray_epoch"], row["stray_said_at_ms"]),
             quarantine=row["quarantine"],
         )
+
+    @property
+    def counted(self) -> tuple[object, ...]:
+        return self.window_began_ms, self.births, self.strays, *self.stray, self.quarantine
 
     def is_ended_by(self, will: Session) -> bool:
         """A will that belongs to an earlier birth says nothing of this one."""
         return self.online and will.epoch == self.epoch
 
     def takes(self, birth: Session) -> bool:
-        """A birth begins a session when it is newer than the last one, or when that one has ended."""
-        return birth.epoch > self.epoch or (birth.epoch == self.epoch and not self.online)
+        """A birth begins a session when it is newer than the last one, or when that one has ended. One that fell silent
+        is not back because the broker says its last birth again."""
+        if birth.epoch != self.epoch:
+            return birth.epoch > self.epoch
+        return not self.online and not (self.silent and birth.said_at_ms == self.said_at_ms)
 
     def is_stray(self, birth: Session) -> bool:
-        """Made after the last birth and yet not counted on from it: another box has this one's name and journal."""
-        if birth.said_at_ms is None or self.said_at_ms is None or not self.epoch:
+        """Made after the last birth and yet not counted on from it: another box has this one's name and journal. The
+        broker's copy of one, said again to a worker that starts, is the same one."""
+        if birth.said_at_ms is None or self.said_at_ms is None or not self.epoch or _told_by(birth) == self.stray:
             return False
         return birth.epoch <= self.epoch and birth.said_at_ms > self.said_at_ms
 
     def after(self, birth: Session) -> "Standing":
-        """Counted, and in quarantine when there are too many."""
+        """Counted, and in quarantine when there are too many. A whole window in which there were not is its end for one
+        that flapped: no other box is asked for more."""
         fresh = birth.at_ms - self.window_began_ms > WINDOW_MS
         births, strays = (0, 0) if fresh else (self.births, self.strays)
-        taken = self.takes(birth)
-        births, strays = births + taken, strays + self.is_stray(birth)
+        taken, stray = self.takes(birth), self.is_stray(birth)
+        births, strays = births + taken, strays + stray
         quarantine: Quarantine | None = self.quarantine
+        if fresh and quarantine == "flapping" and self.births < FLAPPING_AT:
+            quarantine = None
         if strays >= CLONED_AT:
             quarantine = "cloned"
         elif births >= FLAPPING_AT and quarantine is None:
@@ -121,13 +136,20 @@ class Standing:
         return replace(
             self,
             online=(taken or self.online) and quarantine is None,
+            silent=self.silent and not taken,
             epoch=birth.epoch if taken else self.epoch,
             said_at_ms=birth.said_at_ms if taken and birth.said_at_ms is not None else self.said_at_ms,
             window_began_ms=birth.at_ms if fresh else self.window_began_ms,
             births=births,
             strays=strays,
+            stray=_told_by(birth) if stray else self.stray,
             quarantine=quarantine,
         )
+
+
+def _told_by(birth: Session) -> tuple[int, int | None]:
+    """What tells one birth from another, however often it is heard."""
+    return birth.epoch, birth.said_at_ms
 
 
 _KNOWN = """
@@ -136,7 +158,8 @@ INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, 
 VALUES ($1, $2, 0, $3, $3, 512, $4) ON CONFLICT (device_id) DO NOTHING
 """
 _LOOK = """
-SELECT device_id, online, session_epoch, said_at_ms, window_began_ms, births, strays, quarantine
+SELECT device_id, online, offline_reason, session_epoch, said_at_ms, window_began_ms, births, strays, stray_epoch,
+  stray_said_at_ms, quarantine
 FROM device_presence WHERE device_id {among} ORDER BY device_id {lock}
 """
 
@@ -168,6 +191,7 @@ async def take_sessions(tx: Statements, sessions: Sequence[Session]) -> list[str
             await go_offline(tx, [session.device_id], reason="will", at_ms=session.at_ms)
             changes.append(Change(device_id=session.device_id, online=False, at_ms=session.at_ms, reason="will"))
         elif before.epoch == session.epoch:
+            standing[session.device_id] = replace(before, silent=False)
             await _confirm_silence(tx, session.device_id)
     await tell_changes(tx, changes)
     return began
@@ -182,7 +206,9 @@ async def _confirm_silence(tx: Statements, device_id: str) -> None:
 
 
 _COUNTED = """
-UPDATE device_presence SET window_began_ms = $2, births = $3, strays = $4, quarantine = $5 WHERE device_id = $1
+UPDATE device_presence SET window_began_ms = $2, births = $3, strays = $4, stray_epoch = $5, stray_said_at_ms = $6,
+  quarantine = $7
+WHERE device_id = $1
 """
 _BORN = """
 UPDATE device_presence SET online = $2, session_epoch = $3, last_seen_at_ms = $4, session_at_ms = $4,
@@ -198,10 +224,11 @@ async def _record_birth(tx: Statements, birth: Session, before: Standing, after:
     caught = after.quarantine if after.quarantine != before.quarantine else None
     if caught is not None:
         await _say_quarantined(tx, birth, after, caught)
-    if (after.window_began_ms, after.births, after.strays, after.quarantine) != (
-        before.window_began_ms, before.births, before.strays, before.quarantine,
-    ):  # fmt: skip
-        await tx.execute(_COUNTED, birth.device_id, after.window_began_ms, after.births, after.strays, after.quarantine)
+    elif before.quarantine != after.quarantine:
+        await release(tx, birth.device_id, now_ms=birth.at_ms)
+        tx.after_commit.append(partial(log.info, "device.calm_again", device_id=birth.device_id))
+    if after.counted != before.counted:
+        await tx.execute(_COUNTED, birth.device_id, *after.counted)
     if before.takes(birth):
         await _end_interval(tx, birth.device_id, reason="replaced", at_ms=birth.at_ms)
         await tx.execute(
@@ -234,12 +261,22 @@ async def go_offline(tx: Statements, device_ids: Sequence[str], *, reason: str, 
         await _end_interval(tx, device_id, reason=reason, at_ms=at_ms)
 
 
+async def return_to_service(tx: Statements, device_id: str) -> None:
+    """Its next heartbeat brings it online: a box that was resumed before the broker dropped it is connected still, and
+    sends no birth."""
+    await tx.execute(
+        "UPDATE device_presence SET offline_reason = 'silent' WHERE device_id = $1 AND NOT online "
+        "AND offline_reason = 'out_of_service'",
+        device_id,
+    )
+
+
 async def begin_anew(tx: Statements, device_id: str, *, at_ms: int) -> None:
     """Another activation: epochs begin anew, and whoever had the old credentials is out."""
     await go_offline(tx, [device_id], reason="activated_again", at_ms=at_ms)
     await tx.execute(
-        "UPDATE device_presence SET session_epoch = 0, said_at_ms = NULL, births = 0, strays = 0, quarantine = NULL "
-        "WHERE device_id = $1",
+        "UPDATE device_presence SET session_epoch = 0, said_at_ms = NULL, births = 0, strays = 0, stray_epoch = NULL, "
+        "stray_said_at_ms = NULL, quarantine = NULL WHERE device_id = $1",
         device_id,
     )
     for kind, _ in _ALERTS.values():
@@ -269,7 +306,7 @@ async def heard_of(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -> 
     came over HTTP while its MQTT is away."""
     silent = await tx.fetch(
         f"SELECT device_id FROM device_presence WHERE device_id {tx.among(1)} AND NOT online "
-        f"AND offline_reason = 'silent' ORDER BY device_id {tx.lock('device_presence')}",
+        f"AND offline_reason = 'silent' AND quarantine IS NULL ORDER BY device_id {tx.lock('device_presence')}",
         sorted(set(device_ids)),
     )
     for row in silent:
@@ -323,40 +360,43 @@ async def come_alive(tx: Statements, device_ids: Sequence[str], *, at_ms: int) -
     return came
 
 
-async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None) -> None:
-    """How often this box has been told to send one; None: as all others."""
+async def expect_heartbeats(tx: Statements, device_id: str, every_s: int | None, *, now_ms: int) -> None:
+    """How often this box says that it sends one from now on; None: as all others. Its word is a sign of life, too, so
+    that those missing are counted from it and not from a heartbeat of the interval before."""
     await tx.execute(
-        "UPDATE device_presence SET heartbeat_s = $2 WHERE device_id = $1 AND coalesce(heartbeat_s, 0) <> $3",
-        device_id,
-        every_s,
-        every_s or 0,
-    )
+        "UPDATE device_presence SET heartbeat_s = $2, last_seen_at_ms = $4 "
+        "WHERE device_id = $1 AND coalesce(heartbeat_s, 0) <> $3",
+        device_id, every_s, every_s or 0, now_ms,
+    )  # fmt: skip
 
 
-_LAST_SIGN = (
-    "CASE WHEN coalesce(heartbeat_at_ms, 0) > coalesce(session_at_ms, changed_at_ms) THEN heartbeat_at_ms "
-    "ELSE coalesce(session_at_ms, changed_at_ms) END"
-)
+_PATIENCE = f"coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS}"
+_LAST_SIGN = "CASE WHEN last_seen_at_ms > $2 THEN last_seen_at_ms ELSE $2 END"
+_SILENT = f"online AND {_LAST_SIGN} + {_PATIENCE} <= $1"
 
 
-_SILENT = f"online AND {_LAST_SIGN} + coalesce(heartbeat_s, {HEARTBEAT_S}) * {SILENT_AFTER * 1000} + {GRACE_MS} <= $1"
-
-
-async def silent(tx: Statements, *, now_ms: int, limit: int = 500) -> list[str]:
-    """Boxes of which three heartbeats are missing."""
+async def silent(tx: Statements, *, now_ms: int, listening_since_ms: int = 0, limit: int = 500) -> list[str]:
+    """Boxes of which three heartbeats are missing. What they said while nobody listened is nowhere, so only those are
+    missing that could have been heard."""
     rows = await tx.fetch(
-        f"SELECT device_id FROM device_presence WHERE {_SILENT} ORDER BY device_id LIMIT $2", now_ms, limit
+        f"SELECT device_id FROM device_presence WHERE {_SILENT} ORDER BY device_id LIMIT $3",
+        now_ms,
+        listening_since_ms,
+        limit,
     )
     return [row["device_id"] for row in rows]
 
 
-async def end_silent(tx: Statements, device_ids: Sequence[str], *, now_ms: int) -> list[str]:
+async def end_silent(
+    tx: Statements, device_ids: Sequence[str], *, now_ms: int, listening_since_ms: int = 0
+) -> list[str]:
     """Those of these of which three heartbeats are missing are offline, whatever the broker believes. Looked at again
     under their locks: a heartbeat may have come. Returns who they were."""
     rows = await tx.fetch(
-        f"SELECT device_id FROM device_presence WHERE {_SILENT} AND device_id {tx.among(2)} ORDER BY device_id "
+        f"SELECT device_id FROM device_presence WHERE {_SILENT} AND device_id {tx.among(3)} ORDER BY device_id "
         + tx.lock("device_presence", skip=True),
         now_ms,
+        listening_since_ms,
         sorted(device_ids),
     )
     ended = [row["device_id"] for row in rows]

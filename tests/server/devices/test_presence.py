@@ -167,10 +167,37 @@ async def test_a_box_that_never_sends_one_does_not_stay_online(database: Databas
 
 async def test_a_box_that_was_told_to_send_seldom_is_waited_for(database: Database, box: str) -> None:
     await say(database, birth(box, 1))
-    await database.write(lambda tx: presence.expect_heartbeats(tx, box, 600))
+    await database.write(lambda tx: presence.expect_heartbeats(tx, box, 600, now_ms=NOW))
 
     assert await fall_silent(database, NOW + SILENT_MS) == []
     assert await fall_silent(database, NOW + 3 * 600_000 + GRACE_MS) == [box]
+
+
+async def test_a_box_that_takes_another_interval_is_waited_for_from_then_on(database: Database, box: str) -> None:
+    """Its last heartbeat is as old as the interval before allowed."""
+    await say(database, birth(box, 1))
+    await database.write(lambda tx: presence.expect_heartbeats(tx, box, 600, now_ms=NOW))
+    await beat(database, box, NOW + 1_000)
+    taken_ms = NOW + 400_000
+    await database.write(lambda tx: presence.expect_heartbeats(tx, box, HEARTBEAT_S, now_ms=taken_ms))
+
+    assert await fall_silent(database, taken_ms + SILENT_MS - 1) == []
+    assert await fall_silent(database, taken_ms + SILENT_MS) == [box]
+
+
+async def test_what_was_said_while_nobody_listened_is_not_missing(database: Database, shop: Shop) -> None:
+    """A worker that was away comes back: the boxes were connected all the time, and their heartbeats are nowhere."""
+    now_ms = clock.now_ms()
+    box, seldom = await shop.box(online=False), await shop.box(online=False)
+    await say(database, birth(box, 1, now_ms - 10 * SILENT_MS), birth(seldom, 1, now_ms - 10 * SILENT_MS))
+    await database.write(lambda tx: presence.expect_heartbeats(tx, seldom, 600, now_ms=now_ms - 10 * SILENT_MS))
+
+    online = []
+    for listening_since_ms in (None, now_ms, now_ms - SILENT_MS + 60_000, now_ms - SILENT_MS):
+        await watch_presence(database, listening_since_ms=listening_since_ms)
+        online.append([(await seen(database, one))[0] for one in (box, seldom)])
+
+    assert online == [[True, True], [True, True], [True, True], [False, True]]
 
 
 # --- races --------------------------------------------------------------------------------------------------------
@@ -194,6 +221,27 @@ async def test_what_the_broker_kept_begins_no_session_and_is_no_other_box(databa
 
     assert await rows(database, "SELECT id FROM alert") == []
     assert await times(database, box) == [(NOW, None, None)]
+
+
+async def test_what_the_broker_kept_does_not_bring_back_a_box_that_fell_silent(database: Database, box: str) -> None:
+    """Nobody unplugged the broker's copy. What a box says anew brings it back, whatever it is."""
+    await say(database, birth(box, 7))
+    await fall_silent(database, NOW + SILENT_MS)
+    began = [await say(database, birth(box, 7, NOW + n * 300_000, said_at_ms=NOW)) for n in (1, 2)]
+    kept = await seen(database, box)
+    anew = await say(database, birth(box, 7, NOW + 700_000))
+
+    assert (began, kept) == ([[], []], (False, "silent"))
+    assert (anew, await seen(database, box)) == ([box], (True, None))
+
+
+async def test_a_birth_heard_twice_after_its_end_begins_a_session(database: Database, box: str) -> None:
+    """A box that tells no time and does not count its births: its silence has been confirmed, so that it was away."""
+    await say(database, birth(box, 1))
+    await fall_silent(database, NOW + SILENT_MS)
+    late_ms = NOW + SILENT_MS + 10
+
+    assert await say(database, will(box, 1, late_ms), birth(box, 1, late_ms + 10, said_at_ms=NOW)) == [box]
 
 
 async def test_a_delayed_heartbeat_does_not_undo_a_will(database: Database, box: str) -> None:
@@ -375,6 +423,21 @@ async def test_two_boxes_with_one_journal_are_caught_and_get_nothing_more(databa
     assert await seen(database, box) == (False, "quarantine")
 
 
+async def test_one_stray_birth_heard_again_and_again_is_one(database: Database, box: str) -> None:
+    """The broker says it again to every worker that starts, and QoS 1 may say it twice anyway."""
+    await say(database, birth(box, 7))
+    stray_ms = NOW + 1_000
+    await say(database, birth(box, 3, stray_ms), birth(box, 3, stray_ms + 10, said_at_ms=stray_ms))
+    for number in range(1, 4):
+        await say(database, birth(box, 3, stray_ms + number * (WINDOW_MS // 2), said_at_ms=stray_ms))
+    once = await seen(database, box), await rows(database, "SELECT id FROM alert")
+    late_ms = stray_ms + 3 * WINDOW_MS
+    await say(database, birth(box, 3, late_ms), birth(box, 3, late_ms + 1_000))  # and made anew it is another
+
+    assert once == ((True, None), [])
+    assert await seen(database, box) == (False, "quarantine")
+
+
 async def test_a_box_that_never_stays_is_caught_and_let_out_once_it_does(database: Database, box: str) -> None:
     for epoch in range(1, FLAPPING_AT + 1):
         await say(database, will(box, epoch - 1, NOW + epoch * 1_000), birth(box, epoch, NOW + epoch * 1_000))
@@ -390,6 +453,76 @@ async def test_a_box_that_never_stays_is_caught_and_let_out_once_it_does(databas
     assert await seen(database, box) == (True, None)
     (alert,) = await rows(database, "SELECT kind, state FROM alert")
     assert (alert["kind"], alert["state"]) == ("device.flapping", "resolved")
+
+
+async def flap(database: Database, box: str) -> int:
+    """When it was caught, by its last birth."""
+    for epoch in range(1, FLAPPING_AT + 1):
+        await say(database, birth(box, epoch, NOW + epoch * 1_000))
+    assert await seen(database, box) == (False, "quarantine")
+    return NOW + FLAPPING_AT * 1_000
+
+
+async def test_a_box_that_flapped_is_let_out_once_it_stays_as_long_as_others_do(database: Database, box: str) -> None:
+    """No session of five minutes, as behind some networks: what is asked of every box is enough."""
+    caught_ms, session_ms = await flap(database, box), CALM_MS - 60_000
+    out = []
+    for number in range(1, 2 * WINDOW_MS // session_ms + 2):
+        at_ms = caught_ms + number * session_ms
+        assert await database.write(lambda tx, at_ms=at_ms: presence.release_calm(tx, now_ms=at_ms)) == []  # type: ignore[misc]
+        out += await say(database, birth(box, FLAPPING_AT + number, at_ms))
+
+    assert (out, await seen(database, box)) == ([box], (True, None))
+    (alert,) = await rows(database, "SELECT kind, state FROM alert")
+    assert (alert["kind"], alert["state"]) == ("device.flapping", "resolved")
+
+
+async def test_a_box_that_goes_on_flapping_stays_where_it_is(database: Database, box: str) -> None:
+    caught_ms = await flap(database, box)
+    for number in range(1, 4 * FLAPPING_AT):
+        at_ms = caught_ms + number * (WINDOW_MS // (FLAPPING_AT + 2))
+        assert await say(database, birth(box, FLAPPING_AT + number, at_ms)) == []
+
+    assert await seen(database, box) == (False, "quarantine")
+
+
+async def test_a_box_let_out_by_what_the_broker_kept_is_back_with_its_next_heartbeat(
+    database: Database, box: str
+) -> None:
+    """The copy of a birth begins no session; it only shows that a window is over."""
+    caught_ms = await flap(database, box)
+    last_ms = caught_ms + WINDOW_MS + 1_000
+    await say(database, birth(box, FLAPPING_AT + 1, last_ms))
+    said_again = birth(box, FLAPPING_AT, last_ms + WINDOW_MS + 1_000, said_at_ms=caught_ms)
+
+    assert await say(database, said_again) == []
+    assert await seen(database, box) == (False, "silent")
+    await beat(database, box, last_ms + WINDOW_MS + 2_000)
+    assert await seen(database, box) == (True, None)
+
+
+async def test_a_heartbeat_of_a_silent_box_that_was_cloned_meanwhile_brings_nobody_back(
+    database: Database, box: str
+) -> None:
+    await say(database, birth(box, 10))
+    late_ms = NOW + SILENT_MS
+    await fall_silent(database, late_ms)
+    await say(database, birth(box, 3, late_ms + 1_000), birth(box, 4, late_ms + 2_000))
+    await beat(database, box, late_ms + 3_000)
+    caught = await seen(database, box)
+    await database.write(lambda tx: presence.release(tx, box, now_ms=late_ms + 4_000))
+    await beat(database, box, late_ms + 5_000)
+
+    assert caught == (False, "silent")
+    assert await seen(database, box) == (True, None)
+
+
+async def test_a_cloned_box_is_not_let_out_by_time(database: Database, box: str) -> None:
+    await say(database, birth(box, 10), birth(box, 3, NOW + 1_000), birth(box, 4, NOW + 2_000))
+    for number in range(1, 4):
+        assert await say(database, birth(box, 10 + number, NOW + number * (WINDOW_MS + 1_000))) == []
+
+    assert await seen(database, box) == (False, "quarantine")
 
 
 async def test_births_with_time_between_them_are_no_flapping(database: Database, box: str) -> None:
@@ -436,7 +569,7 @@ async def test_the_worker_notices_silence_and_calm_by_itself(database: Database,
     for epoch in range(1, FLAPPING_AT + 1):
         await say(database, birth(calm, epoch, now_ms - CALM_MS - 60_000 + epoch))
 
-    await watch_presence(database)
+    await watch_presence(database, listening_since_ms=0)
     await beat(database, calm, now_ms)
 
     assert [await seen(database, box) for box in (silent, fine, calm)] == [
@@ -494,3 +627,31 @@ async def test_a_box_taken_out_of_service_ends_its_time(database: Database, box:
     await database.write(lambda tx: lifecycle.suspend(tx, box, reason="broken", now_ms=NOW + 9))
 
     assert await times(database, box) == [(NOW, NOW + 9, "out_of_service")]
+
+
+async def test_a_box_that_was_never_dropped_is_back_with_its_next_heartbeat(database: Database, shop: Shop) -> None:
+    """Suspended by mistake and resumed at once: the broker noticed neither, and no birth comes."""
+    box = await shop.box(online=False)
+    await say(database, birth(box, 1))
+    await database.write(lambda tx: lifecycle.suspend(tx, box, reason="wrong box", now_ms=NOW + 9))
+    await beat(database, box, NOW + 10)
+    suspended = await seen(database, box)
+    await database.write(lambda tx: lifecycle.resume(tx, box, now_ms=NOW + 20))
+    resumed = await seen(database, box)
+    payment = await shop.payment(box, now_ms=NOW + 30)
+    await take(database, report(payment, paid_at_ms=NOW + 30), now_ms=NOW + 30)
+    await beat(database, box, NOW + 1_000)
+
+    assert (suspended, resumed) == ((False, "out_of_service"), (False, "silent"))
+    assert await seen(database, box) == (True, None)
+    assert [message.subject_id for message in await swept(database, NOW + 1_001)] == [payment.payment_id]
+
+
+async def test_a_resumed_box_that_had_gone_by_itself_is_not_back_by_a_heartbeat(database: Database, box: str) -> None:
+    await say(database, birth(box, 1))
+    await say(database, will(box, 1, NOW + 5))
+    await database.write(lambda tx: lifecycle.suspend(tx, box, reason="broken", now_ms=NOW + 9))
+    await database.write(lambda tx: lifecycle.resume(tx, box, now_ms=NOW + 20))
+    await beat(database, box, NOW + 30, source="http")
+
+    assert await seen(database, box) == (False, "will")
