@@ -14,6 +14,7 @@ _MOMENT = (
 )
 _DAY = r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi marks, surrogates, unassigned
+MOST_WHOLE = 2**53  # beyond it a JSON reader that knows doubles alone reads another number
 VISIBLE = "visible-text"  # a format of ours: no pattern that every reader of the description knows says it in one line
 
 
@@ -67,6 +68,7 @@ Reason = Annotated[_Visible, Field(max_length=300, examples=["The photo of the i
 Reference = Annotated[_Visible, Field(max_length=128, examples=["bank:9876543210"]), _STRIPPED]
 # ASCII: what every mail server takes, and nothing that looks like another letter.
 Email = Annotated[str, StringConstraints(pattern=r"^[!-?A-~]{1,64}@[!-?A-~]{1,180}\.[!-\-/-?A-~]{2,}$", max_length=254)]
+Whole = Annotated[int, Field(ge=-MOST_WHOLE, le=MOST_WHOLE)]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 # A merchant's own name for a payment: printed on its receipts, whatever it looks like.
 OrderCode = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]

@@ -289,7 +289,7 @@ POLICY: Policy = {
     ("POST", "/api/auth/forgot-password"): PUBLIC,
     ("POST", "/api/auth/request-password-reset"): PUBLIC,
     ("POST", "/api/auth/reset-password"): PUBLIC,
-    ("POST", "/api/auth/logout"): _PARTNERS | frozenset({"bank"}),
+    ("POST", "/api/auth/logout"): _STAFF | _MERCHANTS | _PARTNERS | _BANKS,
     # Partners' programs, in the words of reference 003; what knows an unguessable name needs no key
     ("POST", "/api/partner/payment/generate"): _PARTNERS,
     ("POST", "/api/partner/payment/qris"): _PARTNERS,
@@ -819,6 +819,7 @@ OPEN_WITHOUT_TOTP: frozenset[Route] = frozenset(
         ("POST", "/lending/logout"),
         ("POST", "/lending/totp"),
         ("POST", "/lending/totp/confirm"),
+        ("POST", "/api/auth/logout"),
     }
 )
 

@@ -16,6 +16,7 @@ from soundbox_server import seal
 from soundbox_server.secret_files import SecretFiles
 
 SHORTEST_SECRET = 8
+Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 def _setting(default: Any, description: str, *, references: str = "", secret: bool = False) -> Any:
@@ -76,21 +77,23 @@ class Settings(BaseSettings):
         "derived from the master key",
     )
     http_host: str = _setting("127.0.0.1", "address the API listens on")
-    http_port: int = _setting(8080, "port of the API", references="PORT")
+    http_port: Port = _setting(8080, "port of the API", references="PORT")
     public_url: str = _setting(
         "",
         "the API's address as providers and boxes reach it; default: http://host:port",
         references="BASE_URL, NOTIFY_URL",
     )
     worker_host: str = _setting("127.0.0.1", "address of the worker's health and metrics")
-    worker_port: int = _setting(8081, "port of the worker's health and metrics")
+    worker_port: Port = _setting(8081, "port of the worker's health and metrics")
     broker_host: str = _setting("127.0.0.1", "MQTT broker the hub connects to", references="MQTT_HOST")
-    broker_port: int = _setting(1883, "port of the MQTT broker", references="MQTT_PORT")
+    broker_port: Port = _setting(1883, "port of the MQTT broker", references="MQTT_PORT")
     broker_public_host: str = _setting("", "broker address handed to boxes at activation; default: broker_host")
-    broker_public_port: int = _setting(
+    broker_public_port: Port = _setting(
         0, "port handed to boxes at activation; 0: broker_tls_port when that is on, else broker_port"
     )
-    broker_tls_port: int = _setting(0, "port of the broker's TLS listener for boxes; 0: none (soundbox up chooses one)")
+    broker_tls_port: Port = _setting(
+        0, "port of the broker's TLS listener for boxes; 0: none (soundbox up chooses one)"
+    )
     broker_tls_host: str = _setting("127.0.0.1", "address of the TLS listeners; 0.0.0.0 lets boxes in from elsewhere")
     broker_tls_certificate: Path | None = _setting(
         None, "PEM file of the TLS listeners' certificate and its chain; default: signed by a CA made in home"
@@ -99,14 +102,14 @@ class Settings(BaseSettings):
     broker_tls_ca: Path | None = _setting(
         None, "PEM file of a private CA that signed it, handed to boxes at activation; not for a public CA's"
     )
-    broker_provision_port: int = _setting(
+    broker_provision_port: Port = _setting(
         0, "TLS port where boxes that cannot speak HTTPS ask for their name over MQTT; 0: none"
     )
     broker_connections: int = _setting(20_000, "boxes the TLS listener lets in at once")
     broker_engine: Literal["auto", "mosquitto", "embedded"] = _setting(
         "auto", "auto: Mosquitto when it is on PATH, else the embedded broker (loopback only, no per-device rights)"
     )
-    broker_legacy_port: int = _setting(
+    broker_legacy_port: Port = _setting(
         0, "plain port, of a broker of its own, for other makers' boxes that cannot do TLS (QF100); 0: none"
     )
     broker_legacy_host: str = _setting("127.0.0.1", "address it listens on; 0.0.0.0 lets such boxes in from elsewhere")
@@ -154,7 +157,7 @@ class Settings(BaseSettings):
     smtp_host: str = _setting(
         "", "SMTP server; without one, mail is put into the folder mail in home", references="SMTP_HOST"
     )
-    smtp_port: int = _setting(587, "its port", references="SMTP_PORT")
+    smtp_port: Port = _setting(587, "its port", references="SMTP_PORT")
     smtp_security: Literal["starttls", "tls", "none"] = _setting(
         "starttls", "how the connection is encrypted", references="SMTP_SECURE"
     )
@@ -213,7 +216,7 @@ class Settings(BaseSettings):
         "", "who pays settlements out: sandbox, or nobody but people; default: the sandbox in development, else nobody"
     )
     sandbox_host: str = _setting("127.0.0.1", "address of the acquirer simulator")
-    sandbox_port: int = _setting(8082, "port of the acquirer simulator")
+    sandbox_port: Port = _setting(8082, "port of the acquirer simulator")
     sandbox_url: str = _setting("", "where the hub reaches the acquirer simulator; default: its host and port")
     sandbox_auto_pay_ms: int = _setting(0, "demo: the simulated customer pays each QR after so many ms; 0: never")
     settlement_calendar: Path | None = _setting(

@@ -302,7 +302,7 @@ async def test_consents_loans_and_erasures(tour: Tour, database: Database) -> No
     await tour.ask("GET", ours)
     await tour.ask("POST", f"{ours}/review")
     await tour.ask("POST", f"{ours}/approve", {"reason": "sound", "interest_bps": 900})
-    await tour.ask("POST", f"{ours}/disburse", {"reference": "trf-1", "on": "2026-05-23", "amount_idr": 5_000_000})
+    await tour.ask("POST", f"{ours}/disburse", {"reference": "trf-1", "on": "2025-05-23", "amount_idr": 5_000_000})
     assert await tour.ask("GET", "/lending/looks")
     tour.staff = admin
     for path in ("consents", "looks", "loan-applications"):

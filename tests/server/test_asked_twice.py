@@ -91,6 +91,43 @@ async def test_every_create_at_its_door(operator: Staff, database: Database) -> 
     assert len(told) == 1
 
 
+async def test_who_and_what_may_come_in_is_made_once_and_its_key_is_the_same_key(hub: Hub, database: Database) -> None:
+    admin = Staff(hub, "per_admin", "platform_admin")
+    organisation = {"kind": "merchant", "name": "Toko Indo"}
+    made = [await admin.call("POST", "/admin/organisations", json=organisation, key="k") for _ in range(2)]
+    its_id = made[0].json()["data"]["id"]
+    person = {"organisation_id": its_id, "email": "siti@toko.test", "name": "Siti", "role": "merchant_owner"}
+    key = {"organisation_id": its_id, "name": "till", "role": "merchant_owner", "scopes": ["payments:write"]}
+
+    invited = [await admin.call("POST", "/admin/people", json=person, key="k") for _ in range(2)]
+    keys = [await admin.call("POST", "/admin/api-keys", json=key, key="k") for _ in range(2)]
+
+    for answers in (made, invited, keys):
+        assert answers[0].status_code == 201, answers[0].text
+        assert same(*answers)
+    assert [answer.headers["cache-control"] for answer in keys] == ["no-store"] * 2
+    assert len(await rows(database, "SELECT id FROM organisation WHERE name = 'Toko Indo'")) == 1
+    assert len(await rows(database, "SELECT id FROM outbox_message WHERE transport = 'mail'")) == 1
+    (stored,) = await rows(database, "SELECT id FROM api_key WHERE name = 'till'")
+    assert stored["id"] == keys[0].json()["data"]["id"]
+    secret = keys[0].json()["data"]["api_key"].encode()
+    assert all(secret not in bytes(kept["body"]) for kept in await rows(database, "SELECT body FROM idempotency_key"))
+
+
+async def test_a_command_given_twice_is_one_command(operator: Staff, database: Database) -> None:
+    device_id = await (await open_shop(database)).box()
+    path, wanted = f"/admin/devices/{device_id}/commands", {"command_name": "set_volume", "payload": {"volume": 40}}
+
+    first, second = [await operator.call("POST", path, json=wanted, key="k") for _ in range(2)]
+    other = await operator.call("POST", path, json=wanted | {"payload": {"volume": 41}}, key="k")
+
+    assert first.status_code == 201, first.text
+    assert same(first, second)
+    assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert len(await rows(database, "SELECT id FROM device_command")) == 1
+    assert len(await audited(database, "device.command_given")) == 1
+
+
 async def test_codes_asked_for_twice_are_the_same_codes_and_nobody_may_cache_them(
     operator: Staff, database: Database
 ) -> None:

@@ -85,6 +85,36 @@ async def test_bodies_have_examples(database_url: str, tmp_path: Path) -> None:
             assert kind != "application/json" or _has_example(document, body), f"{method} {path}"
 
 
+async def test_every_whole_number_that_is_sent_is_bounded(database_url: str, tmp_path: Path) -> None:
+    async with open_hub(database_url, tmp_path) as hub:
+        document = hub.app.openapi()
+
+    for method, path, operation in operations(document):
+        sent = [operation.get("parameters", []), operation.get("requestBody", {})]
+        for whole in _whole_numbers(document, sent):
+            bounds = [whole.get(f"{name}imum", whole.get(f"exclusive{name.title()}imum")) for name in ("min", "max")]
+            assert "const" in whole or "enum" in whole or None not in bounds, (method, path, whole)
+
+
+def _whole_numbers(document: dict[str, Any], said: Any, seen: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+    """Every schema of an integer in there, by whatever reference."""
+    if isinstance(said, list):
+        for part in said:
+            yield from _whole_numbers(document, part, seen)
+    elif isinstance(said, dict):
+        if (reference := said.get("$ref")) in seen:
+            return
+        if isinstance(reference, str):
+            found: Any = document
+            for name in reference.removeprefix("#/").split("/"):
+                found = found[name]
+            yield from _whole_numbers(document, found, seen | {reference})
+        if said.get("type") == "integer":
+            yield said
+        for part in said.values():
+            yield from _whole_numbers(document, part, seen)
+
+
 async def test_an_export_of_each_kind_has_the_filters_of_its_list(database_url: str, tmp_path: Path) -> None:
     async with open_hub(database_url, tmp_path) as hub:
         document = hub.app.openapi()

@@ -6,18 +6,20 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import AfterValidator, Field
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_server import clock, db
 from soundbox_server.access import api_keys, people
-from soundbox_server.access.auth import Acting, scopes_of
+from soundbox_server.access.auth import Acting, AskedOnce, scopes_of
 from soundbox_server.access.models import ApiKey, Organisation, Person, TotpSecret
 from soundbox_server.access.people import Change, Invitation
 from soundbox_server.access.state import PersonState
 from soundbox_server.answers import Time, TypedDict, among, answers, pages
 from soundbox_server.clock import rfc3339, rfc3339_or_none
+from soundbox_server.db import Statements
 from soundbox_server.errors import Conflict, NotFound
 from soundbox_server.fields import Body, Id, Moment
-from soundbox_server.http import Reader, envelope, problems
+from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.paging import Listing, Page, Rows, matching, page
 
 router = APIRouter(prefix="/admin", tags=["operators"])
@@ -199,13 +201,16 @@ API_KEYS = Listing(asked=ApiKeyFilters, key=(ApiKey.id,), select=_select_api_key
 
 
 @router.post("/organisations", status_code=201, responses=answers(OrganisationView, status=201))
-async def create_organisation(request: Request, asked: NewOrganisation, actor: Acting) -> Response:
+async def create_organisation(request: Request, asked: NewOrganisation, actor: Acting, once: AskedOnce) -> Response:
     now_ms = clock.now_ms()
-    organisation_id = await request.app.state.database.write(
-        lambda tx: people.create_organisation(tx, kind=asked.kind, name=asked.name, actor=actor, now_ms=now_ms)
-    )
-    data = {"id": organisation_id, "kind": asked.kind, "name": asked.name, "created_at": rfc3339(now_ms)}
-    return envelope(request, data, status=201)
+
+    async def deed(tx: Statements) -> Response:
+        made = await people.create_organisation(tx, kind=asked.kind, name=asked.name, actor=actor, now_ms=now_ms)
+        data = {"id": made, "kind": asked.kind, "name": asked.name, "created_at": rfc3339(now_ms)}
+        return envelope(request, data, status=201)
+
+    answered: Response = await request.app.state.database.write(lambda tx: once.answer(tx, lambda: deed(tx)))
+    return answered
 
 
 @router.get("/organisations", responses=pages(OrganisationView))
@@ -225,14 +230,17 @@ async def get_organisation(request: Request, organisation_id: Id, session: Reade
 
 
 @router.post("/people", status_code=201, responses=answers(PersonView, status=201) | problems(NotFound, Conflict))
-async def invite_person(request: Request, asked: NewPerson, actor: Acting) -> Response:
+async def invite_person(
+    request: Request, asked: NewPerson, session: Session, actor: Acting, once: AskedOnce
+) -> Response:
     """Invite somebody: a mail brings a link that works once, for 24 hours, to choose a password."""
-    new = Invitation(**asked.model_dump())
-    state, now_ms = request.app.state, clock.now_ms()
-    person_id = await state.database.write(
-        lambda tx: people.invite(tx, new, desk=state.mail_desk, actor=actor, now_ms=now_ms)
-    )
-    return envelope(request, await _shown(request, person_id), status=201)
+    new, tx, now_ms = Invitation(**asked.model_dump()), await db.statements(session), clock.now_ms()
+
+    async def deed() -> Response:
+        person_id = await people.invite(tx, new, desk=request.app.state.mail_desk, actor=actor, now_ms=now_ms)
+        return envelope(request, await _found(session, person_id), status=201)
+
+    return await once.answer(tx, deed)
 
 
 @router.get("/people", responses=pages(PersonView))
@@ -275,7 +283,7 @@ async def remove_persons_totp(request: Request, person_id: Id, actor: Acting) ->
 
 
 @router.post("/api-keys", status_code=201, responses=answers(NewApiKeyView, status=201) | problems(NotFound, Conflict))
-async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> Response:
+async def create_api_key(request: Request, asked: NewApiKey, actor: Acting, once: AskedOnce) -> Response:
     """A key for a program of an organisation. It is shown this once. Two of a name may be active, to change over."""
     state, now_ms = request.app.state, clock.now_ms()
     new = api_keys.NewKey(
@@ -286,11 +294,15 @@ async def create_api_key(request: Request, asked: NewApiKey, actor: Acting) -> R
         expires_at_ms=asked.expires_at,
     )
     usable = scopes_of(state.policy, state.scopes, asked.role)
-    key_id, key = await state.database.write(
-        lambda tx: api_keys.create(tx, new, usable=usable, actor=actor, now_ms=now_ms)
-    )
-    data = {"id": key_id, "api_key": key, "name": asked.name, "role": asked.role, "scopes": sorted(set(asked.scopes))}
-    return envelope(request, data, status=201, headers={"Cache-Control": "no-store"})
+    told = {"name": asked.name, "role": asked.role, "scopes": sorted(set(asked.scopes))}
+
+    async def deed(tx: Statements) -> Response:
+        key_id, key = await api_keys.create(tx, new, usable=usable, actor=actor, now_ms=now_ms)
+        return envelope(request, {"id": key_id, "api_key": key} | told, status=201)
+
+    answered: Response = await state.database.write(lambda tx: once.answer(tx, lambda: deed(tx)))
+    answered.headers["cache-control"] = "no-store"
+    return answered
 
 
 @router.get("/api-keys", responses=pages(ApiKeyView))
@@ -317,7 +329,11 @@ async def revoke_api_key(request: Request, api_key_id: Id, actor: Acting) -> Res
 
 async def _shown(request: Request, person_id: str) -> PersonView:
     async with db.reading(request.app.state.database) as session:
-        row = (await session.execute(_people().where(Person.id == person_id))).one_or_none()
+        return await _found(session, person_id)
+
+
+async def _found(session: AsyncSession, person_id: str) -> PersonView:
+    row = (await session.execute(_people().where(Person.id == person_id))).one_or_none()
     if row is None:
         raise NotFound("No such person.", person_id=person_id)
     return _person(*row)

@@ -189,7 +189,7 @@ def own_doors(door: str, roles: frozenset[str], *, tag: str) -> APIRouter:
         )
         if opened is None:
             raise Unauthenticated("The refresh token is not valid any more. Log in again.")
-        return envelope(request, tokens(request, opened))
+        return envelope(request, tokens(request, opened), headers=NO_STORE)
 
     @router.post("/logout", responses=answers(LoggedOutView))
     async def log_out(request: Request, caller: Caller, actor: Acting) -> Response:

@@ -22,7 +22,7 @@ from soundbox_server.commands.models import CommandBatch, CommandBatchTarget, De
 from soundbox_server.commands.state import BatchState
 from soundbox_server.db import Statements, statements
 from soundbox_server.errors import Conflict, Forbidden, NotFound
-from soundbox_server.fields import Body, City, Id, Reason
+from soundbox_server.fields import MOST_WHOLE, Body, City, Id, Reason
 from soundbox_server.http import Reader, Session, envelope, problems, request_id
 from soundbox_server.paging import Listing, Page, Rows, matching, page
 
@@ -64,7 +64,9 @@ class NewBatch(Body):
     ]
     payload: Annotated[dict[str, Any], Field(examples=[{"volume": 40}])] = {}
     filter: Annotated[Which, Field(examples=[{"city": "Jakarta", "tag": "pilot"}])]
-    count: Annotated[int | None, Field(ge=1, description="how many boxes you expect; asked for beyond ten")] = None
+    count: Annotated[
+        int | None, Field(ge=1, le=MOST_WHOLE, description="how many boxes you expect; asked for beyond ten")
+    ] = None
 
 
 class BatchView(TypedDict):

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from soundbox_protocol.messages import CommandAck, MalformedMessage, TerminalId, decode
 from soundbox_server import clock, db
@@ -124,7 +125,7 @@ class UnboundView(TypedDict):
     status_code=201,
     responses=answers(WholeCommandView, status=201) | problems(Conflict, CapabilityNotSupported),
 )
-async def give_command(request: Request, device_id: Id, wanted: NewCommand, actor: Acting) -> Response:
+async def give_command(request: Request, device_id: Id, wanted: NewCommand, actor: Acting, once: AskedOnce) -> Response:
     """Have a box do something. An offline box leaves it queued until it is back or the command expires.
 
     Of commands that make each other pointless the latest counts: the volume of a minute ago is taken back.
@@ -139,7 +140,7 @@ async def give_command(request: Request, device_id: Id, wanted: NewCommand, acto
     )
     telling = request.app.state.telling
 
-    async def give(tx: Statements) -> tuple[str, list[Any]]:
+    async def give() -> Response:
         now_ms = clock.now_ms()
         if kind.travels == "announcement":
             command_id = await replay.replay_last(tx, order, telling=telling, now_ms=now_ms)
@@ -147,11 +148,13 @@ async def give_command(request: Request, device_id: Id, wanted: NewCommand, acto
             command_id = await service.give(tx, order, key_of=telling.key_of, owner=telling.owner, now_ms=now_ms)
         details = {"command_id": command_id, "command_name": kind.name, "payload": order.payload}
         await record(tx, actor, "device.command_given", ("device", device_id), details=details)
-        return command_id, tx.queued
+        return envelope(request, await _found(session, device_id, command_id), status=201)
 
-    command_id, queued = await request.app.state.database.write(give)
-    request.app.state.publisher.publish(queued)
-    return envelope(request, await _seen(request, device_id, command_id), status=201)
+    async with db.transaction(request.app.state.database) as session:
+        tx = await db.statements(session)
+        response = await once.answer(tx, give)
+    request.app.state.publisher.publish(tx.queued)
+    return response
 
 
 class CommandFilters(Page):
@@ -200,14 +203,18 @@ async def cancel_command(request: Request, device_id: Id, command_id: Id, actor:
 
 async def _seen(request: Request, device_id: Id, command_id: str) -> dict[str, Any]:
     async with db.reading(request.app.state.database) as session:
-        command = await session.get(DeviceCommand, command_id)
-        if command is None or command.device_id != device_id:
-            raise NotFound("No such command of this device.", command_id=command_id)
-        said = await session.scalars(
-            select(DeviceCommandAck).where(DeviceCommandAck.command_id == command_id)
-            .order_by(DeviceCommandAck.received_at_ms, DeviceCommandAck.status)
-        )  # fmt: skip
-        return _command(command) | {"acks": [_ack(ack) for ack in said]}
+        return await _found(session, device_id, command_id)
+
+
+async def _found(session: AsyncSession, device_id: Id, command_id: str) -> dict[str, Any]:
+    command = await session.get(DeviceCommand, command_id)
+    if command is None or command.device_id != device_id:
+        raise NotFound("No such command of this device.", command_id=command_id)
+    said = await session.scalars(
+        select(DeviceCommandAck).where(DeviceCommandAck.command_id == command_id)
+        .order_by(DeviceCommandAck.received_at_ms, DeviceCommandAck.status)
+    )  # fmt: skip
+    return _command(command) | {"acks": [_ack(ack) for ack in said]}
 
 
 def _command(command: DeviceCommand) -> CommandView:

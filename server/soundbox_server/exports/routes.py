@@ -24,7 +24,7 @@ from soundbox_server.exports.kinds import Kind, Kinds, Report, formats_of, listi
 from soundbox_server.exports.models import ExportJob
 from soundbox_server.exports.state import ExportState
 from soundbox_server.exports.writing import MEDIA_TYPES
-from soundbox_server.fields import Body, Id
+from soundbox_server.fields import Body, Id, Whole
 from soundbox_server.http import Reader, Session, envelope, problems
 from soundbox_server.idempotency import Once
 from soundbox_server.paging import Listing, Page, Rows, matching, page
@@ -42,7 +42,7 @@ class NewExport(Body):
     format: Annotated[
         Literal["csv", "jsonl", "pdf"] | None, Field(description="one that the kind has; without it csv, or its first")
     ] = None
-    filters: Annotated[dict[str, str | int | bool | None], Field(max_length=20, examples=[{"status": "paid"}])] = {}
+    filters: Annotated[dict[str, str | Whole | bool | None], Field(max_length=20, examples=[{"status": "paid"}])] = {}
     bom: Annotated[bool, Field(description="CSV that begins as some spreadsheets need to read UTF-8")] = False
 
 

@@ -33,7 +33,7 @@ from soundbox_server.errors import (
 from soundbox_server.facades.envelopes import error_form, said, says
 from soundbox_server.facades.mstore import WebAddress
 from soundbox_server.facades.paybaba import as_stored
-from soundbox_server.fields import Id, Name
+from soundbox_server.fields import Id, Name, Whole
 from soundbox_server.http import Reader, Session, problems, request_id
 from soundbox_server.idempotency import Once
 from soundbox_server.partners import keys, licenses, tokens
@@ -61,7 +61,7 @@ LicenseKey = Annotated[
 ]
 LicensePath = Annotated[str, Path(pattern=r"^[ -~]{1,64}$", description="XXXXX-XXXXX-XXXXX-XXXXX-XXXXX")]
 Contact = Annotated[str, Field(max_length=254, pattern=r"^[^\x00]*$")]
-Amount = Annotated[int, Field(examples=[50000], json_schema_extra={"minimum": LEAST_IDR, "maximum": CEILING_IDR})]
+Amount = Annotated[Whole, Field(examples=[50000], json_schema_extra={"minimum": LEAST_IDR, "maximum": CEILING_IDR})]
 
 
 class PartnerBody(BaseModel):

@@ -25,7 +25,7 @@ from soundbox_server.errors import (
     PartnerTimeout,
     TransactionNotFound,
 )
-from soundbox_server.fields import Email, Id, Name, OrderCode
+from soundbox_server.fields import Email, Id, Name, OrderCode, Whole
 from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.merchants.tills import till_of
 from soundbox_server.payments.cash import take_cash
@@ -110,7 +110,7 @@ class NewPayment(BaseModel):
         ],
         Field(examples=["qris"]),
     ]  # fmt: skip
-    amount: int = Field(
+    amount: Whole = Field(
         examples=[33000], description="whole rupiah", json_schema_extra={"minimum": 1, "maximum": MOST_IDR}
     )
     currency: Literal["IDR"] = "IDR"

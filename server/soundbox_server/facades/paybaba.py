@@ -29,7 +29,7 @@ from soundbox_server.errors import (
     TransactionNotFound,
 )
 from soundbox_server.facades.mstore import qr_url
-from soundbox_server.fields import Id, Moment, Name
+from soundbox_server.fields import Id, Moment, Name, Whole
 from soundbox_server.http import BESIDE_THE_ERROR, ErrorForm, Reader, answer, problems, request_id
 from soundbox_server.idempotency import Once
 from soundbox_server.ids import new_id
@@ -121,7 +121,7 @@ class NewTransaction(BaseModel):
     )
 
     type: Annotated[Literal["QRIS", "CASH"], Field(examples=["QRIS"])]
-    amount: int = Field(
+    amount: Whole = Field(
         examples=[50000], description="whole rupiah", json_schema_extra={"minimum": 1, "maximum": MOST_IDR}
     )
     description: Annotated[str | None, Field(max_length=200, pattern=r"^[^\x00]*$")] = None

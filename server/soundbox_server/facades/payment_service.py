@@ -18,13 +18,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from soundbox_server import clock, db
 from soundbox_server.access import account as ones_own
 from soundbox_server.access import limits
-from soundbox_server.access.auth import Acting, AskedOnce, Caller, client_ip
+from soundbox_server.access.auth import Acting, AskedOnce, Caller, bearer, client_ip
 from soundbox_server.access.limits import MINUTE_MS
 from soundbox_server.access.login import Try
 from soundbox_server.access.passwords import LONGEST, SHORTEST, in_thread, require_strong
 from soundbox_server.access.people import ADDRESS, readable_address, readable_name
 from soundbox_server.access.routes import NO_STORE, enter, prove, tokens
-from soundbox_server.access.service import Principal, access_token
+from soundbox_server.access.service import Principal
 from soundbox_server.access.state import MERCHANTS
 from soundbox_server.audit.service import Actor
 from soundbox_server.clock import rfc3339
@@ -213,7 +213,7 @@ class WalletView(_Answer):
 
 
 class ProfileView(_Answer):
-    """`token` is a fresh one of the same session; null for a program that asks with a key."""
+    """`token` is the one that was presented; null for a program that asks with a key."""
 
     id: str = Field(alias="_id")
     merchant: str
@@ -235,10 +235,6 @@ async def _profile(request: Request, caller: Principal) -> Response:
     profile: Profile = await state.database.read(
         lambda tx: holders.profile_of(tx, caller.organisation_id, person_id=caller.person_id)
     )
-    token = None
-    if caller.session_id is not None:
-        now_s, life_s = clock.now_ms() // 1000, state.access_life_s
-        token = access_token(caller, key=state.token_key, now_s=now_s, life_s=life_s)
     said = {
         "_id": caller.organisation_id,
         "merchant": profile.name,
@@ -246,7 +242,7 @@ async def _profile(request: Request, caller: Principal) -> Response:
         "balance": profile.default.balance if profile.default else 0,
         "wallets": [_wallet(wallet) for wallet in profile.wallets],
         "category": profile.category,
-        "token": token,
+        "token": None if caller.session_id is None else bearer(request),
     }
     return answer(said, headers=NO_STORE)
 

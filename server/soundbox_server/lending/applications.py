@@ -6,9 +6,10 @@ until its commit. Not their own: whoever made or submitted an application does n
 
 from dataclasses import dataclass
 
+from soundbox_server import clock
 from soundbox_server.audit.service import Actor, record
 from soundbox_server.db import Row, Statements
-from soundbox_server.errors import Conflict, Forbidden, InvalidAmount, NotFound
+from soundbox_server.errors import Conflict, Forbidden, InvalidAmount, NotFound, ValidationFailed
 from soundbox_server.ids import new_id
 from soundbox_server.lending.service import HOLDS, lets_see
 from soundbox_server.lending.state import ConsentScope, LoanState, Side, require
@@ -125,9 +126,12 @@ class Disbursement:
 
 
 async def disburse(tx: Statements, application_id: str, paid: Disbursement, *, actor: Actor, now_ms: int) -> None:
-    """Raises NotFound, IllegalTransition, and InvalidAmount for more than was approved."""
+    """Raises NotFound, IllegalTransition, ValidationFailed for a day to come, and InvalidAmount for more than was
+    approved."""
     found = await _locked(tx, application_id, Side.BANK, actor, now_ms)
     state = require(found["state"], S.DISBURSED)
+    if paid.on > (today := clock.jakarta_day(now_ms)):
+        raise ValidationFailed("That day has not come yet.", field="on", today=today)
     if paid.amount_idr > found["approved_amount_idr"]:
         raise InvalidAmount("This is more than was approved.", approved_amount_idr=found["approved_amount_idr"])
     await _move(

@@ -103,7 +103,7 @@ class Rejection(Body):
 
 class PaidOut(Body):
     reference: Reference
-    on: Annotated[Day, Field(description="the day in Jakarta")]
+    on: Annotated[Day, Field(description="the day in Jakarta, today or before")]
     amount_idr: Rupiah
 
 

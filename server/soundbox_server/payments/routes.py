@@ -25,6 +25,7 @@ from soundbox_server.errors import (
     PartnerTimeout,
     SoundboxError,
 )
+from soundbox_server.fields import Whole
 from soundbox_server.group_commit import GroupCommit
 from soundbox_server.http import answer, problems, read_body, request_id
 from soundbox_server.idempotency import HEADER, KEY, once
@@ -219,7 +220,7 @@ class DynamicQrAsk(BaseModel):
 
     device_id: Annotated[DeviceId, Field(examples=["sbx_001"])]
     terminal_id: Annotated[TerminalId, Field(examples=["term_001"])]
-    amount: int = Field(
+    amount: Whole = Field(
         examples=[50000],
         description="whole rupiah",
         json_schema_extra={"minimum": 1, "maximum": CEILING_IDR},

@@ -13,7 +13,7 @@ LOCK = "up.lock"
 OURS = (
     *("master.key", "soundbox.db*", "sandbox.db*"),
     *("broker", "broker.lock", "broker-health.json", "locks"),
-    *("boxes", "boxes.json", "logs", "documents", "exports"),
+    *("boxes", "boxes.json", "logs", "device-logs", "documents", "exports", "mail"),
 )
 
 

@@ -50,6 +50,16 @@ async def test_secrets_are_stored_as_hashes_alone(hub: Hub) -> None:
         assert secret not in stored
 
 
+@pytest.mark.parametrize(("door", "role"), [("admin", "operator"), ("merchant", "merchant_owner"), ("lending", "bank")])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_nobody_keeps_a_pair_of_tokens(hub: Hub, door: str, role: str) -> None:
+    first = await log_in(hub, role, door=door)
+    second = await refresh(hub, first.json()["data"], door=door)
+
+    assert [answer.status_code for answer in (first, second)] == [200, 200]
+    assert [answer.headers["cache-control"] for answer in (first, second)] == ["no-store"] * 2
+
+
 async def test_a_refresh_token_works_once_and_its_second_use_ends_the_session(hub: Hub) -> None:
     first = await tokens(hub)
     second = (await refresh(hub, first)).json()["data"]

@@ -190,6 +190,16 @@ def test_a_setting_that_cannot_be_read_is_named_and_its_value_is_not(tmp_path: P
     answer = run("migrate", home=tmp_path, http_port="eighty-secret")
 
     assert_refused(answer, "SOUNDBOX_HTTP_PORT")
+
+
+@pytest.mark.parametrize(("port", "bound"), [("99999", "65535"), ("-5", "0")])
+@pytest.mark.parametrize("arguments", [("api",), ("worker",), ("doctor",)], ids=" ".join)
+def test_a_port_that_no_machine_has_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], port: str, bound: str
+) -> None:
+    answer = run(*arguments, home=tmp_path, http_port=port, smtp_port=port)
+
+    assert_refused(answer, "SOUNDBOX_HTTP_PORT: Input should be ", f"or equal to {bound}", "SOUNDBOX_SMTP_PORT: ")
     assert "eighty-secret" not in answer.stderr
 
 

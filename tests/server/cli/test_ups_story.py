@@ -157,7 +157,9 @@ def test_a_home_is_held_by_one(tmp_path: Path) -> None:
 def test_beginning_anew_removes_what_is_ours_and_nothing_else(tmp_path: Path) -> None:
     for name in ("soundbox.db", "soundbox.db-wal", "sandbox.db", "master.key", "notes.txt"):
         (tmp_path / name).touch()
-    (tmp_path / "boxes" / "one").mkdir(parents=True)
+    for folder in ("boxes/one", "device-logs", "documents", "exports", "mail"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mail" / "an-invitation.eml").touch()
     outside = tmp_path.parent / "outside"
     outside.mkdir()
     (outside / "precious").touch()

@@ -243,6 +243,13 @@ async def test_what_cannot_be_exported_is_named(operator: Staff, wanted: dict[st
     assert (refused["code"], refused["details"]["field"]) == ("VALIDATION_FAILED", field)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_filter_that_nothing_can_hold_is_refused(operator: Staff) -> None:
+    wanted = {"kind": "transactions", "filters": {"merchant_id": 2**64}}
+
+    assert (await operator.refused("POST", "/admin/exports", wanted, status=400))["code"] == "VALIDATION_FAILED"
+
+
 async def test_only_who_may_asks_and_only_who_asked_fetches(operator: Staff, exporter: Exporter) -> None:
     finance = operator.another("per_finance", "finance")
     not_theirs = await operator.refused("POST", "/admin/exports", {"kind": "audit_logs"}, status=403)

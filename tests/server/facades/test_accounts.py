@@ -13,6 +13,7 @@ from support.shop import execute, row, rows
 from support.staff import audited
 
 from soundbox_server.db import Database
+from soundbox_server.facades.accounts import EVERYBODY
 
 NEW_PASSWORD = "paper kite over the harbour"
 AUTH = "/api/auth"
@@ -78,6 +79,19 @@ async def test_a_partners_token_lives_a_day_and_ends_with_its_session(hub: Hub) 
     assert 86_390 < claims["exp"] - time.time() <= 86_400
     assert data["expires_in"] == 86_400
     assert (before.status_code, left.status_code, after.status_code) == (200, 200, 401)
+
+
+@pytest.mark.parametrize("role", sorted(EVERYBODY))
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_whoever_logs_in_here_logs_out_here(hub: Hub, database: Database, role: str) -> None:
+    data = await told(hub, "login", {"email": f"{role}@shop.test", "password": PASSWORD})
+    bearer = {"authorization": f"Bearer {data['access_token']}"}
+
+    left = await hub.http.post(f"{AUTH}/logout", headers=bearer)
+    again = await hub.http.post(f"{AUTH}/logout", headers=bearer)
+
+    assert (left.status_code, again.status_code) == (200, 401)
+    assert len(await rows(database, "SELECT id FROM login_session WHERE end_reason = 'logout'")) == 1
 
 
 async def test_a_partner_registers_and_logs_in(hub: Hub, database: Database) -> None:
@@ -194,9 +208,10 @@ async def test_wrong_passwords_are_counted_and_then_wait(hub: Hub, database: Dat
 async def test_staff_need_their_second_factor_here_as_well(database_url: str, tmp_path: Path) -> None:
     async with open_hub(database_url, tmp_path / "strict", require_totp=True) as hub:
         data = await told(hub, "login", {"email": "operator@shop.test", "password": PASSWORD})
-        answer = await hub.http.get(
-            "/api/admin/license-keys/lic_nowhere", headers={"authorization": f"Bearer {data['access_token']}"}
-        )
+        bearer = {"authorization": f"Bearer {data['access_token']}"}
+        answer = await hub.http.get("/api/admin/license-keys/lic_nowhere", headers=bearer)
+        left = await hub.http.post(f"{AUTH}/logout", headers=bearer)
 
     assert data["must_enrol_totp"] is True
     assert (answer.status_code, answer.json()["code"]) == (401, "MFA_REQUIRED")
+    assert left.status_code == 200

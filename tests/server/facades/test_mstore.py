@@ -184,6 +184,7 @@ async def test_a_payment_of_another_provider_is_not_simulated(owner: Merchant, s
         ({"amount": "33000"}, 400, "VALIDATION_FAILED"),
         ({"amount": 0}, 400, "INVALID_AMOUNT"),
         ({"amount": 10_000_001}, 400, "INVALID_AMOUNT"),
+        ({"amount": 2**64}, 400, "VALIDATION_FAILED"),
         ({"currency": "USD"}, 400, "VALIDATION_FAILED"),
         ({"method": "barter"}, 400, "VALIDATION_FAILED"),
         ({"order_code": ""}, 400, "VALIDATION_FAILED"),

@@ -215,6 +215,7 @@ async def forget_answers(database: Database) -> None:
     ("wrong", "field"),
     [
         ({"type": "CARD"}, "type"), ({"amount": 0.5}, "amount"), ({"amount": "50000"}, "amount"),
+        ({"amount": 2**64}, "amount"), ({"type": "CASH", "amount": -(2**64)}, "amount"),
         ({"description": "x" * 201}, "description"), ({"productInfo": [{"name": "A"}]}, "productInfo.0.quantity"),
         ({"productInfo": [{"name": "A", "quantity": 0}]}, "productInfo.0.quantity"),
     ],

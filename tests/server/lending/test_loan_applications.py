@@ -14,6 +14,7 @@ from support.merchant import Merchant
 from support.shop import NOW, Shop, execute, open_shop, row, rows
 from support.staff import Staff, audited
 
+from soundbox_server import clock
 from soundbox_server.audit.service import Actor
 from soundbox_server.clock import DAY_MS
 from soundbox_server.db import Database
@@ -57,9 +58,9 @@ async def test_from_a_merchants_wish_to_the_money_in_hand(
         await banker.post(f"{one}/approve", {"reason": "steady trade", "amount_idr": 15_000_000, "interest_bps": 1_100})
     )["data"]
     too_much = await banker.post(
-        f"{one}/disburse", {"reference": "trf-1", "on": "2026-05-23", "amount_idr": 15_000_001}, status=400
+        f"{one}/disburse", {"reference": "trf-1", "on": "2025-05-23", "amount_idr": 15_000_001}, status=400
     )
-    paid = (await banker.post(f"{one}/disburse", {"reference": "trf-1", "on": "2026-05-23", "amount_idr": 15_000_000}))[
+    paid = (await banker.post(f"{one}/disburse", {"reference": "trf-1", "on": "2025-05-23", "amount_idr": 15_000_000}))[
         "data"
     ]
 
@@ -75,6 +76,23 @@ async def test_from_a_merchants_wish_to_the_money_in_hand(
     ]  # fmt: skip
     looked = await rows(database, "SELECT what FROM bank_look")
     assert [look["what"] for look in looked] == ["applications"] * 3  # one for each answer that showed it
+
+
+async def test_money_is_not_written_down_before_its_day_has_come(
+    hub: Hub, owner: Merchant, banker: Banker, shop: Shop, database: Database
+) -> None:
+    await let_see(database, shop.merchant_id)
+    one = f"{OURS}/{await handed_in(owner, shop)}"
+    await banker.post(f"{one}/review")
+    await banker.post(f"{one}/approve", {"reason": "steady trade", "interest_bps": 1_100})
+    today, tomorrow = clock.jakarta_day(clock.now_ms()), clock.jakarta_day(clock.now_ms() + DAY_MS)
+    paid = {"reference": "trf-1", "amount_idr": 20_000_000}
+
+    early = [await banker.post(f"{one}/disburse", paid | {"on": day}, status=400) for day in (tomorrow, "2999-12-31")]
+    done = await banker.post(f"{one}/disburse", paid | {"on": today})
+
+    assert [(said["code"], said["details"]["field"]) for said in early] == [("VALIDATION_FAILED", "on")] * 2
+    assert done["data"]["disbursement"]["on"] == today
 
 
 async def test_nobody_decides_on_what_they_made_or_handed_in(banker: Banker, shop: Shop, database: Database) -> None:

@@ -266,12 +266,13 @@ async def test_a_token_whose_payment_was_paid_without_our_hearing_of_it_is_used(
         ({"amount": 10_000_001}, 400, "INVALID_AMOUNT"),
         ({"amount": 50_000.5}, 400, "VALIDATION_FAILED"),
         ({"amount": "50000"}, 400, "VALIDATION_FAILED"),
+        ({"amount": 2**64}, 400, "VALIDATION_FAILED"),
         ({"payment_type": "cash"}, 422, "INVALID_PAYMENT_TYPE"),
         ({"license_key": "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE"}, 404, "INVALID_LICENSE"),
         ({"transaction_id": ""}, 400, "VALIDATION_FAILED"),
         ({"webhook_url": "ftp://partner.test"}, 400, "VALIDATION_FAILED"),
     ],
-    ids=["too little", "more than QRIS", "cents", "text", "type", "license", "no name", "webhook"],
+    ids=["too little", "more than QRIS", "cents", "text", "beyond 64 bits", "type", "license", "no name", "webhook"],
 )
 async def test_what_does_not_fit_is_refused_and_costs_nothing(
     partner: Partner, other: dict[str, Any], status: int, code: str

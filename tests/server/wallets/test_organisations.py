@@ -1,9 +1,11 @@
 """Organisations that register themselves, and what they start with: nothing, and no PIN."""
 
+import time
 from typing import Any
 
 import httpx
 import pytest
+import time_machine
 from support.hub import PASSWORD, Hub
 from support.shop import row, rows
 from support.staff import audited
@@ -43,6 +45,16 @@ async def test_an_organisation_starts_with_an_empty_wallet_and_no_pin(hub: Hub, 
     merchant = await row(database, "SELECT * FROM merchant WHERE brand_name = 'Toko Indo'")
     assert (merchant["status"], merchant["organisation_id"]) == ("pending", holder["organisation_id"])
     assert len(await rows(database, "SELECT id FROM terminal WHERE is_default")) == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_profile_makes_no_token_that_lives_longer(hub: Hub) -> None:
+    _, owner = await registered(hub)
+    with time_machine.travel(time.time() + 300, tick=False):
+        read = await hub.http.get(f"{ORG}/profile", headers=owner)
+        changed = await hub.http.put(f"{ORG}/profile", json={"category": "food"}, headers=owner)
+
+    assert [f"Bearer {one.json()['token']}" for one in (read, changed)] == [owner["authorization"]] * 2
 
 
 async def test_the_references_pin_opens_nothing_and_is_no_pin(hub: Hub, database: Database) -> None:
