@@ -76,6 +76,7 @@ from soundbox_server.merchants.place_routes import router as places
 from soundbox_server.merchants.routes import router as merchants
 from soundbox_server.pages import checkout as checkout_page
 from soundbox_server.pages import paper
+from soundbox_server.pages import password as password_page
 from soundbox_server.partners.routes import router as license_keys
 from soundbox_server.payments import notify_routes as notify
 from soundbox_server.payments.admin_routes import router as transactions
@@ -180,7 +181,7 @@ def create_app(settings: Settings | None = None, *, own_process: bool = False) -
         app, lean={path: operation for path, (_, operation) in (LEAN | SNAP).items()}, plain=health.OPERATIONS,
         policy=POLICY, error_forms=ERROR_FORMS, webhooks=webhook_kinds.described(),
     )  # fmt: skip
-    app.router.routes += [*documentation.routes(app), paper.FILES, *checkout_page.ROUTES]
+    app.router.routes += [*documentation.routes(app), paper.FILES, *checkout_page.ROUTES, *password_page.ROUTES]
     guard.refuse_demo_doors(settings, lambda: app.openapi()["paths"])
     return app
 

@@ -22,7 +22,7 @@ from soundbox_server.settings import Settings
 OPEN = {
     "/docs", "/api-docs", "/docs/start.js", "/docs/swagger-ui/{name}", "/openapi.json", "/static/{name}",
     "/pay/{session_id}", "/pay/{session_id}/events", "/pay/{session_id}/check", "/pay/{session_id}/qr.svg",
-    "/pay/{session_id}/choose",
+    "/pay/{session_id}/choose", "/console/set-password", "/portal/set-password", "/bank/set-password",
 }  # fmt: skip
 
 
