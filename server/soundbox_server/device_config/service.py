@@ -35,6 +35,7 @@ log = structlog.get_logger()
 
 PUSH_LIFE_MS = 600_000  # after that the next birth sends it, or somebody who asks for it
 DRIFT_AGAIN_MS = 600_000  # a box that takes a configuration and never keeps it is not asked all day
+UNANSWERED_AGAIN_MS = 3_600_000  # nor is one that never acks: its line may cost by the byte
 CLEARING_LIFE_MS = 60_000
 FLEET = "fleet"
 KeyOf = Callable[[str, int], bytes]  # device id, key version -> announcement key
@@ -379,7 +380,7 @@ def _wanted(row: Row, said: Said, now_ms: int) -> ConfigState | None:
         return None if state is S.PENDING or (state is S.APPLIED and never_tells) else S.PENDING
     if state is S.UNANSWERED and said.sha256 is not None:
         # It lives, and has something else in force: what it could not take then it may take now.
-        return S.PENDING if now_ms - (row["pushed_at_ms"] or 0) >= DRIFT_AGAIN_MS else None
+        return S.PENDING if now_ms - (row["pushed_at_ms"] or 0) >= UNANSWERED_AGAIN_MS else None
     return S.DRIFTED if state is S.APPLIED else None
 
 

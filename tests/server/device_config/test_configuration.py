@@ -350,9 +350,9 @@ async def test_what_nobody_answered_is_sent_again_to_a_box_that_says_another_has
     await database.write(lambda tx: outbox.expire(tx, now_ms=sent_ms + PUSH_LIFE_MS))
     await follow_up(database)
 
-    await say(database, pushed, OTHER, at_ms=sent_ms + service.DRIFT_AGAIN_MS - 1)
+    await say(database, pushed, OTHER, at_ms=sent_ms + service.UNANSWERED_AGAIN_MS - 1)
     too_soon = await follow_up(database)
-    await say(database, pushed, OTHER, at_ms=sent_ms + service.DRIFT_AGAIN_MS)
+    await say(database, pushed, OTHER, at_ms=sent_ms + service.UNANSWERED_AGAIN_MS)
     (sent,) = await follow_up(database)
 
     assert (still_sent, too_soon) == ([], [])
