@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from soundbox_protocol.messages import PaymentMissing, Status
+from soundbox_protocol.times import from_rfc3339
 from soundbox_server.announcements import digest, gaps, numbers
 from soundbox_server.announcements.service import Telling
 from soundbox_server.db import Statements
@@ -21,6 +22,7 @@ async def before_birth(tx: Statements, uplinks: Sequence[Uplink[Status]]) -> Non
             device_id=uplink.device_id,
             session_epoch=uplink.message.session_epoch,
             last_seq=uplink.message.last_announcement_seq,
+            said_at_ms=from_rfc3339(uplink.message.timestamp),
         )
         for uplink in uplinks
         if uplink.message.state == "online" and uplink.message.last_announcement_seq is not None

@@ -26,10 +26,12 @@ class Word:
     device_id: str
     session_epoch: int
     last_seq: int
+    said_at_ms: int | None = None
 
 
 _NUMBERED = """
-SELECT d.id, d.last_seq, coalesce(p.session_epoch, 0) AS session_epoch, p.online
+SELECT d.id, d.last_seq, coalesce(p.session_epoch, 0) AS session_epoch, p.online, p.stray_epoch,
+  p.stray_said_at_ms
 FROM device d LEFT JOIN device_presence p ON p.device_id = d.id WHERE d.id {among} ORDER BY d.id {lock}
 """
 
@@ -50,6 +52,8 @@ async def go_on_above(tx: Statements, words: Sequence[Word], *, now_ms: int) -> 
 
 def _is_ahead(row: Row, word: Word) -> bool:
     """A broker repeats the last birth of every box to whoever subscribes anew; that one says nothing new."""
+    if (word.session_epoch, word.said_at_ms) == (row["stray_epoch"], row["stray_said_at_ms"]):
+        return False  # of its life before it was activated anew
     begins = word.session_epoch > row["session_epoch"] or (
         word.session_epoch == row["session_epoch"] and not row["online"]
     )

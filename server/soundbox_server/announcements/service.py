@@ -116,7 +116,7 @@ def listeners_of(tx: Statements, found: str) -> Query:
 
 
 def _listeners(tx: Statements, among: str, listeners: str = _LISTENERS) -> str:
-    lock = "" if tx.at_once else f"ORDER BY d.id {tx.lock('d')}"
+    lock = "" if tx.at_once else f"ORDER BY d.id {tx.lock('d, b')}"
     return listeners.format(version=tx.version("d"), among=among, lock=lock)
 
 

@@ -107,7 +107,10 @@ class Standing:
 
     def takes(self, birth: Session) -> bool:
         """A birth begins a session when it is newer than the last one, or when that one has ended. One that fell silent
-        is not back because the broker says its last birth again."""
+        is not back because the broker says its last birth again, nor is one that was activated anew because it says
+        one of the life before."""
+        if birth.said_at_ms is not None and _told_by(birth) == self.stray:
+            return False
         if birth.epoch != self.epoch:
             return birth.epoch > self.epoch
         return not self.online and not (self.silent and birth.said_at_ms == self.said_at_ms)
@@ -275,8 +278,10 @@ async def begin_anew(tx: Statements, device_id: str, *, at_ms: int) -> None:
     """Another activation: epochs begin anew, and whoever had the old credentials is out."""
     await go_offline(tx, [device_id], reason="activated_again", at_ms=at_ms)
     await tx.execute(
-        "UPDATE device_presence SET session_epoch = 0, said_at_ms = NULL, births = 0, strays = 0, stray_epoch = NULL, "
-        "stray_said_at_ms = NULL, quarantine = NULL WHERE device_id = $1",
+        "UPDATE device_presence SET session_epoch = 0, said_at_ms = NULL, births = 0, strays = 0, "
+        "stray_epoch = CASE WHEN session_epoch > 0 THEN session_epoch ELSE stray_epoch END, "
+        "stray_said_at_ms = CASE WHEN session_epoch > 0 THEN said_at_ms ELSE stray_said_at_ms END, "
+        "quarantine = NULL WHERE device_id = $1",
         device_id,
     )
     for kind, _ in _ALERTS.values():

@@ -271,9 +271,10 @@ async def _release_taken_back(
     key = f"reversal:{payment['id']}:{report.event_id}"
     await suspense.release(tx, payment["id"], provider=report.provider, amount=amount, key=key, now_ms=now_ms)
     await tx.execute(
-        "UPDATE payment SET state = $2, review_reason = NULL, resolution = 'rejected' WHERE id = $1",
+        "UPDATE payment SET state = $2, review_reason = $3, resolution = 'rejected' WHERE id = $1",
         payment["id"],
         state.value,
+        payment["review_reason"] if await suspense.held(tx, payment["id"]) else None,
     )
     await step(
         tx, payment["id"], "payment.taken_back", state, source=report.provider, detail=report.kind, now_ms=now_ms
@@ -293,9 +294,11 @@ async def reverse(tx: Statements, payment: Row, *, event_id: str | None, source:
     what refunds took back already. Refunds that were only wished for are not sent any more."""
     state = require(payment["state"], PaymentState.REVERSED)
     rows = await tx.fetch(
-        "SELECT coalesce(sum(fee_returned), 0) AS fee FROM refund WHERE payment_id = $1 AND state = 'done'",
+        "SELECT coalesce(sum(fee_returned), 0) AS fee, max(finished_at_ms) AS last FROM refund "
+        "WHERE payment_id = $1 AND state = 'done'",
         payment["id"],
     )
+    now_ms = max(now_ms, rows[0]["last"] or 0)  # the clock was read before the lock was ours
     fee_returned, refunded = int(rows[0]["fee"]), payment["refunded_amount"]
     journal = ledger.reversal(
         await borne_by_merchant(tx, payment),

@@ -5,9 +5,10 @@ from soundbox_server.errors import TransactionNotFound
 
 _PAYMENT = """
 SELECT p.id, p.state, p.amount, p.paid_amount, p.refunded_amount, p.fee_amount, p.fee_bps, p.late, p.review_reason,
-       p.resolution, p.qr_mode, p.rrn, p.trace_id, p.promised, p.paid_at_ms, p.expires_at_ms, p.merchant_id,
-       p.terminal_id, p.method, p.credit_account, p.current_attempt_id, m.brand_name, m.announcement_policy,
-       m.status AS merchant_status, m.criteria, m.fee_category, f.version_id, f.refund_returns_fee
+       p.resolution, p.qr_mode, p.rrn, p.trace_id, p.promised, p.paid_at_ms, p.reversed_at_ms, p.expires_at_ms,
+       p.merchant_id, p.terminal_id, p.method, p.credit_account, p.current_attempt_id, m.brand_name,
+       m.announcement_policy, m.status AS merchant_status, m.criteria, m.fee_category, f.version_id,
+       f.refund_returns_fee
 FROM payment p JOIN merchant m ON m.id = p.merchant_id LEFT JOIN fee_profile f ON f.id = m.fee_profile_id
 """
 

@@ -426,6 +426,7 @@ async def _finish(
 ) -> None:
     """Book a refund that is done and move its payment along."""
     require_refund(refund["state"], RefundState.DONE)
+    now_ms = max(now_ms, (payment["reversed_at_ms"] or 0) + 1)  # the clock was read before the lock was ours
     fee_returned = 0
     if refund["from_suspense"]:
         state = await _book_from_suspense(tx, payment, refund, now_ms=now_ms)
@@ -521,13 +522,14 @@ async def _book_from_suspense(tx: Statements, payment: Row, refund: Row, *, now_
         payment_id=payment["id"], refund_id=refund["id"], provider=refund["provider"], amount=refund["amount"]
     )
     await ledger.post(tx, [journal], now_ms=now_ms)
-    state = PaymentState(payment["state"])
-    if state is PaymentState.NEEDS_REVIEW and PaymentState.REFUNDED in TRANSITIONS[state]:
+    state, left = PaymentState(payment["state"]), await suspense.held(tx, payment["id"])
+    if state is PaymentState.NEEDS_REVIEW and PaymentState.REFUNDED in TRANSITIONS[state] and not left:
         state = PaymentState.REFUNDED
     await tx.execute(
-        "UPDATE payment SET state = $2, review_reason = NULL, resolution = 'refunded' WHERE id = $1",
+        "UPDATE payment SET state = $2, review_reason = $3, resolution = 'refunded' WHERE id = $1",
         payment["id"],
         state.value,
+        payment["review_reason"] if left else None,  # what came meanwhile, or through another provider, still waits
     )
     return state
 

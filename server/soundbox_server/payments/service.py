@@ -225,12 +225,26 @@ async def _lock_and_look(
 ) -> _Looked:
     """The reports, the payments they speak of, what was seen before, the boxes to tell; payments and boxes locked."""
     payments: dict[str, _Locked] = {}
+    if len(by_provider) > 1:
+        await _lock_in_order(tx, by_provider)
     for provider in sorted(by_provider):
         await _lock_payments(tx, provider, by_provider[provider], payments)
     reports = await _of_static_qr(tx, reports, payments, now_ms=now_ms)
     # Boxes at the tills of what may now be paid, in the journey that looks for reports seen before.
     rows, listeners = await tx.fetch_all(_seen(tx, by_provider), _listening(tx, payments))
     return reports, payments, rows, listeners
+
+
+async def _lock_in_order(tx: Statements, by_provider: _ByProvider) -> None:
+    """Payments of several providers by their ids, as everybody locks: a payment may be charged at two of them."""
+    ids: set[str] = set()
+    for provider, reports in by_provider.items():
+        found = await tx.fetch(
+            f"SELECT payment_id FROM payment_attempt WHERE provider = $1 AND reference {tx.among(2)}",
+            provider, sorted({report.partner_reference for report in reports}),
+        )  # fmt: skip
+        ids |= {row["payment_id"] for row in found}
+    await tx.fetch(f"SELECT id FROM payment WHERE id {tx.among(1)} ORDER BY id {tx.lock('payment')}", sorted(ids))
 
 
 async def _look(tx: Statements, reports: Sequence[Received], by_provider: _ByProvider, *, now_ms: int) -> _Looked:

@@ -153,7 +153,7 @@ class _Copy:
     async def _plant_trade(self) -> None:
         """Beside everything else: it takes some seconds, and nobody has to wait for it."""
         for email, password, role in await demo.plant_trade(self._settings):
-            self._view.say(f"Login   {email}   {password}   ({role})")
+            self._view.say(f"Login   {email}   {password}   ({role}, {demo.door_of(role)})")
 
     async def _wait_until_ready(self, desk: demo.OperatorDesk) -> None:
         """Boxes come last: what they would meet earlier is only refusals."""
@@ -230,7 +230,10 @@ class _Copy:
             ("Logs", str(self._settings.home / "logs")),
         ]
         if world is not None:
-            lines += [("Login", f"{email}   {password}   ({role})") for email, password, role in world.logins]
+            lines += [
+                ("Login", f"{email}   {password}   ({role}, {demo.door_of(role)})")
+                for email, password, role in world.logins
+            ]
             lines += [("Recordings", str(box.home / "wav")) for box in world.boxes]
         for name, text in lines:
             console.print(f"{name:<11} {text}", markup=False, highlight=False, soft_wrap=True)

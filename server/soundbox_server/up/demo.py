@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from soundbox_server import broker_parts, clock, migrate, seed
+from soundbox_server.access.state import MERCHANTS, ROLES_OF, STAFF
 from soundbox_server.broker.mosquitto import write_atomically
 from soundbox_server.db import Database
 from soundbox_server.devices.service import issue_code
@@ -53,6 +54,15 @@ class World:
     def operator(self) -> tuple[str, str]:
         """Somebody who may bind a box: (e-mail, password)."""
         return next((email, password) for role in _MAY_BIND for email, password, has in self.logins if has == role)
+
+
+def door_of(role: str) -> str:
+    """Where somebody of this role logs in."""
+    if role in STAFF:
+        return "/admin/login"
+    if role in MERCHANTS:
+        return "/merchant/login"
+    return "/lending/login" if role in ROLES_OF["bank"] else "/api/auth/login"
 
 
 async def plant(settings: Settings, *, boxes: int) -> World:

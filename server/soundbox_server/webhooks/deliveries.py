@@ -65,7 +65,7 @@ async def route(tx: Statements, *, owner: str, now_ms: int, limit: int = ROUTE_L
     """Events become letters, in the order in which they happened; returns how many events there were."""
     events = await tx.fetch(
         "SELECT id, type, organisation_id, merchant_id, payment_id, data, at_ms FROM webhook_event "
-        f"ORDER BY id LIMIT $1 {tx.lock('webhook_event', skip=True)}",
+        f"ORDER BY id LIMIT $1 {tx.lock('webhook_event')}",
         limit,
     )
     if not events:
@@ -98,7 +98,8 @@ async def _aimed(tx: Statements, events: Sequence[Row]) -> dict[str, Row]:
     rows = await tx.fetch(
         "SELECT t.payment_id, t.organisation_id, t.endpoint_id, t.url, t.facts, EXISTS ("
         "SELECT 1 FROM payment_attempt a WHERE a.payment_id = t.payment_id "
-        "AND (a.qr_payload IS NOT NULL OR a.actions IS NOT NULL)) AS issued "
+        "AND (a.qr_payload IS NOT NULL OR a.actions IS NOT NULL)) AS issued, EXISTS ("
+        "SELECT 1 FROM refund r WHERE r.payment_id = t.payment_id AND r.origin = 'late_policy') AS given_back "
         f"FROM webhook_target t WHERE t.payment_id {tx.among(1)}",
         payments,
     )
@@ -118,6 +119,8 @@ def _address(endpoint: Row, event: Row, at: Row | None) -> str | None:
     """Where this endpoint hears of this event; None when it does not."""
     if endpoint["profile"] == Profile.KGITON:
         if at is None or at["endpoint_id"] != endpoint["id"] or event["type"] not in _KGITON:
+            return None
+        if event["type"] == "payment.late" and at["given_back"]:  # no sale: the merchant's policy gives it back
             return None
         # Whoever asked was told at once that nothing was issued, and the SDK asks again by the same name.
         return str(at["url"]) if at["issued"] or event["type"] != "payment.failed" else None

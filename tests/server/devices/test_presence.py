@@ -235,6 +235,21 @@ async def test_what_the_broker_kept_does_not_bring_back_a_box_that_fell_silent(d
     assert (anew, await seen(database, box)) == ([box], (True, None))
 
 
+async def test_a_birth_of_the_life_before_an_activation_begins_no_session(database: Database, box: str) -> None:
+    """The broker keeps it, and says it to a worker that starts: the new box begins to count at one."""
+    await say(database, birth(box, 38, NOW))
+    await database.write(lambda tx: presence.begin_anew(tx, box, at_ms=NOW + 1_000))
+
+    await say(database, birth(box, 38, NOW + 2_000, said_at_ms=NOW))
+    kept = await seen(database, box)
+    for epoch in (1, 2, 3):
+        await say(database, birth(box, epoch, NOW + 2_000 + epoch * 1_000))
+
+    standing = await row(database, "SELECT online, session_epoch, quarantine FROM device_presence")
+    assert kept[0] is False
+    assert (bool(standing["online"]), standing["session_epoch"], standing["quarantine"]) == (True, 3, None)
+
+
 async def test_a_birth_heard_twice_after_its_end_begins_a_session(database: Database, box: str) -> None:
     """A box that tells no time and does not count its births: its silence has been confirmed, so that it was away."""
     await say(database, birth(box, 1))

@@ -277,6 +277,51 @@ async def test_what_is_decided_about_the_rest_leaves_what_was_accepted_in_the_bo
     assert await checked(database) == 0
 
 
+async def test_what_came_while_a_refund_was_on_its_way_still_waits(database: Database, shop: Shop) -> None:
+    payment = await shop.payment(await shop.box())
+    await take(database, report(payment, amount=90_000, rrn="111111111111"))
+    await resolve(database, payment, "refund")
+    await take(database, report(payment, amount=90_000, rrn="222222222222"))
+    await work(database, Acquirer())
+    waits = await payment_row(database, payment.payment_id)
+
+    await resolve(database, payment, "reject")
+
+    assert (waits["state"], waits["review_reason"]) == ("needs_review", "amount_mismatch")
+    assert (await payment_row(database, payment.payment_id))["review_reason"] is None
+    assert await checked(database) == 0
+
+
+async def test_what_another_provider_brought_waits_when_one_takes_its_own_back(database: Database, shop: Shop) -> None:
+    first = await shop.payment(await shop.box())
+    second = await charged_anew(database, first)
+    await take(database, report(second, rrn="111111111111"))
+    await take(database, report(first, rrn="222222222222"))
+    await take(database, report(second, rrn="333333333333"))
+
+    await adjust(database, adjustment(first, "reversed"))
+
+    stored = await payment_row(database, first.payment_id)
+    assert (stored["state"], stored["review_reason"]) == ("paid", "paid_twice")
+    assert await checked(database) == 50_000
+
+
+@pytest.mark.parametrize("refund_first", [True, False])
+async def test_whose_clock_was_read_first_does_not_change_the_books(
+    refund_first: bool, database: Database, shop: Shop
+) -> None:
+    """Times are read before the payment's lock is waited for: whoever was second may have the smaller one."""
+    payment = await shop.payment(await shop.box())
+    await take(database, report(payment))
+    words = [("refunded", 20_000), ("reversed", 50_000)]
+
+    for n, (kind, amount) in enumerate(words if refund_first else words[::-1]):
+        word = adjustment(payment, kind, amount=30_000 if n and kind == "reversed" else amount)
+        await adjust(database, word, now_ms=NOW + 100 - 50 * n)
+
+    assert await database.read_at_leisure(books.check) == []
+
+
 @pytest.mark.parametrize("then", ["accept", "reject", "refund"])
 async def test_a_refund_that_came_about_after_all_takes_nothing_that_is_gone(
     then: Any, database: Database, shop: Shop

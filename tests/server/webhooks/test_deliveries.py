@@ -273,6 +273,21 @@ async def test_fifty_callbacks_for_one_payment_are_one_event(database: Database,
     assert len(await rows(database, "SELECT id FROM webhook_event")) == 1
 
 
+async def test_a_partner_hears_of_no_sale_that_the_merchants_policy_gives_back(
+    database: Database, shop: Shop, receiver: Receiver
+) -> None:
+    await execute(database, "UPDATE merchant SET late_policy = 'refund'")
+    payment = await shop.payment(await shop.box())
+    await aimed(database, payment.payment_id, await partner(database), receiver.url("/in"), transaction_id="TRX-1")
+    late_ms = payment.expires_at_ms + 60_000
+    await database.write(lambda tx: expire_unpaid(tx, now_ms=late_ms))
+
+    await take(database, report(payment), now_ms=late_ms)
+    await deliver(database)
+
+    assert [got.said["payment_status"] for got in receiver.got] == ["expired"]
+
+
 async def test_what_rolls_back_is_never_told(database: Database, shop: Shop) -> None:
     await listening(database, await organisation_of(shop), NOWHERE)
     payment = await shop.payment(await shop.box())
