@@ -9,7 +9,7 @@ from soundbox_server.announcements.service import Telling
 from soundbox_server.db import Row, Statements
 from soundbox_server.errors import Conflict, NotFound
 from soundbox_server.ledger import service as ledger
-from soundbox_server.payments import adjustments
+from soundbox_server.payments import adjustments, suspense
 from soundbox_server.payments.reports import read_kept
 from soundbox_server.payments.service import Received, take_found
 from soundbox_server.payments.state import Outcome
@@ -74,18 +74,11 @@ async def assign(
 async def reject(tx: Statements, event_id: str, *, now_ms: int) -> None:
     """It belongs to nobody: the provider was wrong, or took it back. Raises NotFound or Conflict."""
     event = await lock_orphan(tx, event_id)
-    rows = await tx.fetch(
-        "SELECT p.amount FROM journal j JOIN posting p ON p.journal_id = j.id "
-        "WHERE j.provider_event_id = $1 AND j.kind = 'suspense'",
-        event_id,
-    )
-    journals = [
-        ledger.release(
-            payment_id=None, provider_event_id=event_id, provider=event["provider"], amount=row["amount"], key=event_id
+    if amount := await suspense.brought_by(tx, event_id):
+        journal = ledger.release(
+            payment_id=None, provider_event_id=event_id, provider=event["provider"], amount=amount, key=event_id
         )
-        for row in rows
-    ]
-    await ledger.post(tx, journals, now_ms=now_ms)
+        await ledger.post(tx, [journal], now_ms=now_ms)
     await tx.execute("UPDATE provider_event SET outcome = 'ignored', reason = 'rejected' WHERE id = $1", event_id)
 
 

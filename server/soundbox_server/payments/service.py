@@ -358,13 +358,13 @@ async def take_found(
     attempt_id = rows[0]["attempt_id"]
     outcome, reason = _decide(payment, attempt_id, received.report, now_ms)
     kept = (await suspense.held(tx, payment_id)).get(received.report.provider, 0)
-    if outcome is Outcome.DUPLICATE and received.report.status == "paid" and kept:
+    if outcome is Outcome.DUPLICATE and (brought := min(kept, await suspense.brought_by(tx, event_id))):
         if payment.rrn is None or payment.rrn != received.report.rrn:
             outcome, reason = Outcome.NEEDS_REVIEW, "paid_twice"
         else:  # the transfer that was captured, told under two names
             await suspense.release(
-                tx, payment_id, provider=received.report.provider, amount=min(kept, received.report.amount_idr),
-                key=f"told_twice:{event_id}", now_ms=now_ms,
+                tx, payment_id, provider=received.report.provider, amount=brought, key=f"told_twice:{event_id}",
+                now_ms=now_ms,
             )  # fmt: skip
     _apply(group, payment, attempt_id, received, event_id, outcome, reason, late_report_ms)
     group.journals = [journal for journal in group.journals if journal.kind != "suspense"]

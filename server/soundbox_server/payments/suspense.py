@@ -26,6 +26,16 @@ async def held(tx: Statements, payment_id: str) -> dict[str, int]:
     return {provider: amount for provider, amount in sorted(total.items()) if amount}
 
 
+async def brought_by(tx: Statements, event_id: str) -> int:
+    """Rupiah that were put aside when this report came; 0 where another one had told of the same transfer."""
+    rows = await tx.fetch(
+        "SELECT coalesce(sum(p.amount), 0) AS amount FROM journal j JOIN posting p ON p.journal_id = j.id "
+        "WHERE j.provider_event_id = $1 AND j.kind = 'suspense'",
+        event_id,
+    )
+    return int(rows[0]["amount"])
+
+
 async def release(tx: Statements, payment_id: str, *, provider: str, amount: int, key: str, now_ms: int) -> None:
     """Book so much of it as no longer kept apart; `key` names the decision, which is booked once."""
     journal = ledger.release(

@@ -232,6 +232,24 @@ async def test_the_transfer_that_was_captured_told_under_two_names_is_one(databa
     assert await checked(database) == 0
 
 
+async def test_a_third_name_of_the_transfer_takes_nothing_of_what_came_twice(database: Database, shop: Shop) -> None:
+    payment = await shop.payment(await shop.box())
+    events = []
+    for name in ("ptx_one", "ptx_two"):  # the second one brings no money: the first has told of this transfer
+        (told_of,) = await take(database, report(payment, partner_reference=name, rrn="111111111111"))
+        assert told_of.outcome is Outcome.ORPHAN
+        found = await row(database, "SELECT id FROM provider_event WHERE reference = $1", name)
+        events.append(found["id"])
+    await take(database, report(payment, rrn="111111111111"))
+    await take(database, report(payment, rrn="222222222222"))
+
+    outcomes = [await assign(database, event_id, payment) for event_id in events]
+
+    assert outcomes == [Outcome.DUPLICATE, Outcome.DUPLICATE]
+    assert (await payment_row(database, payment.payment_id))["review_reason"] == "paid_twice"
+    assert await checked(database) == 50_000
+
+
 async def test_what_was_told_twice_is_accepted_once(database: Database, shop: Shop) -> None:
     payment = await shop.payment(await shop.box())
     await shop.set_status("suspended")
