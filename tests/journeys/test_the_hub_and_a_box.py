@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 
 import aiomqtt
 import httpx
 import pytest
 from standardwebhooks import Webhook
-from support.device import Credentials, line
+from support.device import Credentials, activate, line
 from support.receiver import receiving
 from support.shop import execute
 from support.stack import Stack, until
@@ -316,8 +317,12 @@ async def test_the_hub_comes_back_when_the_broker_does(hub: Stack, box: Credenti
     await until(heard, what="a heartbeat through the restarted broker")
 
 
-async def test_a_worker_that_was_away_takes_no_box_for_silent(hub: Stack, box: Credentials) -> None:
-    """They were connected all the time, and their heartbeats went where nobody listened."""
+async def test_a_worker_that_was_away_takes_no_box_for_silent(
+    hub: Stack, box: Credentials, numbers: Iterator[int]
+) -> None:
+    """They were connected all the time, and their heartbeats went where nobody listened. That it has looked for silent
+    boxes is seen at another one, which it lets out afterwards."""
+    calm = await activate(hub, next(numbers))
     async with line(hub, box) as wire:
         await wire.birth(1)
 
@@ -331,10 +336,23 @@ async def test_a_worker_that_was_away_takes_no_box_for_silent(hub: Stack, box: C
         database = Database(hub.database_url)
         try:
             await execute(database, "UPDATE device_presence SET last_seen_at_ms = last_seen_at_ms - 600000")
+            await execute(
+                database,
+                "INSERT INTO device_presence (device_id, online, session_epoch, last_seen_at_ms, changed_at_ms, "
+                "max_payload_bytes, verifies_signatures, session_at_ms, quarantine) "
+                "VALUES ($1, $2, 1, 1, 1, 512, $2, 1, 'flapping') "
+                "ON CONFLICT (device_id) DO UPDATE SET online = $2, session_at_ms = 1, quarantine = 'flapping'",
+                calm.device_id, False,
+            )  # fmt: skip
         finally:
             await database.close()
         await hub.start("worker")
-        await asyncio.sleep(1)  # it looks for silent boxes as it starts
+
+        async def looked() -> bool:
+            rows = await hub.query("SELECT quarantine FROM device_presence WHERE device_id = $1", calm.device_id)
+            return rows == [(None,)]
+
+        await until(looked, what="the worker's look at every box")
 
         async def heard() -> bool:
             await wire.say(Uplink.HEARTBEAT, _heartbeat(box, battery_level=64))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from playwright.async_api import Locator, Page, expect
-from support.browser import CHROMIUM, DESK, PHONE, browsing, served, violations, wider_than_the_screen
+from support.browser import DESK, PHONE, browsing, require_chromium, served, violations, wider_than_the_screen
 from support.databases import fresh_database
 from support.hub import Hub
 from support.pay import Till, open_till
@@ -30,9 +30,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def address(hub: Hub) -> AsyncIterator[str]:
-    if CHROMIUM is None:
-        assert os.environ.get("CI") != "true", "CI runs with Chromium"
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+    require_chromium()
     async with served(hub.app) as url:
         yield url
         hub.app.state.checkout_feed.close()
@@ -141,9 +139,7 @@ async def test_the_keyboard_is_enough_to_say_that_one_has_paid(hub: Hub, till: T
 
 
 async def test_a_payer_chooses_by_keyboard_and_pays_where_the_wallet_lives(database_url: str, tmp_path: Path) -> None:
-    assert CHROMIUM or os.environ.get("CI") != "true", "CI runs with Chromium"
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+    require_chromium()
     async with open_hub_with_acquirer(database_url, tmp_path / "home") as hub:
         till = await open_till(hub)
         presented = await till.present(payer_chooses=True)

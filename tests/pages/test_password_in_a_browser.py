@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Page, Route, expect
-from support.browser import CHROMIUM, DESK, PHONE, browsing, served, violations, wider_than_the_screen
+from support.browser import DESK, PHONE, browsing, require_chromium, served, violations, wider_than_the_screen
 from support.databases import fresh_database
 from support.doors import link_in, log_in, post_mail
 from support.hub import Hub
@@ -27,9 +27,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def address(hub: Hub) -> AsyncIterator[str]:
-    if CHROMIUM is None:
-        assert os.environ.get("CI") != "true", "CI runs with Chromium"
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+    require_chromium()
     async with served(hub.app) as url:
         yield url
 

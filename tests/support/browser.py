@@ -1,11 +1,13 @@
 """A real browser looking at the API over a real socket."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import uvicorn
 from axe_playwright_python.base import AXE_FILE_PATH
 from fastapi import FastAPI
@@ -37,6 +39,13 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     finally:
         server.force_exit = server.should_exit = True
         await task
+
+
+def require_chromium() -> None:
+    """Skips the test where there is none; CI has it."""
+    if CHROMIUM is None:
+        assert os.environ.get("CI") != "true", "CI runs with Chromium"
+        pytest.skip("Chromium is not installed: apt-get install chromium")
 
 
 @asynccontextmanager
