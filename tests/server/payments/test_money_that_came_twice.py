@@ -1,16 +1,19 @@
 """Money of a charge that is not its payment's, or that was told of twice: what was captured stays what it is."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from support.acquirer import Acquirer, adjustment
 from support.books import check_books
 from support.shop import LATE_REPORT_MS, NOW, TELLING, Shop, adjust, execute, payment_row, report, row, rows, take, told
+from support.stack import until
 
-from soundbox_server.db import Database
+from soundbox_server.db import Database, Statements
 from soundbox_server.ledger.service import balance
 from soundbox_server.payments import charging, orphans, refunds, review, service
 from soundbox_server.payments.charging import Pending
+from soundbox_server.payments.service import Taken
 from soundbox_server.payments.state import Outcome
 from soundbox_server.reconciliation import books
 
@@ -395,4 +398,28 @@ async def test_what_the_bank_is_judging_is_not_refunded_beside_it(won: bool, dat
 
     assert (meanwhile, len(acquirer.sent)) == (0, 1 if won else 0)
     assert (await payment_row(database, payment.payment_id))["state"] == ("refunded" if won else "reversed")
+    assert await checked(database) == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_payments_of_two_providers_are_locked_by_their_ids(database: Database, shop: Shop) -> None:
+    """As everybody locks: whoever waits for the first one holds nothing of the second."""
+    box = await shop.box()
+    first, second = sorted([await shop.payment(box), await shop.payment(box)], key=lambda one: one.payment_id)
+    anew = await charged_anew(database, second)  # acme, which comes before sandbox
+    taking: list[asyncio.Task[list[Taken]]] = []
+
+    async def waits() -> bool:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return bool(await rows(database, waiting))
+
+    async def hold_the_first(tx: Statements) -> None:
+        await tx.fetch("SELECT id FROM payment WHERE id = $1 FOR UPDATE", first.payment_id)
+        taking.append(asyncio.create_task(take(database, report(anew), report(first))))
+        await until(waits, what="the callbacks' wait for the first payment")
+        await tx.fetch("SELECT id FROM payment WHERE id = $1 FOR UPDATE NOWAIT", second.payment_id)
+
+    await database.write(hold_the_first)
+
+    assert [one.outcome for one in await taking[0]] == [Outcome.APPLIED, Outcome.APPLIED]
     assert await checked(database) == 0
