@@ -20,9 +20,10 @@ from support.bank import settlement
 from support.databases import fresh_database
 from support.receiver import Receiver, answered, receiving
 from support.shop import LATE_REPORT_MS, NOW, TELLING, Shop, adjust, execute, open_shop, report, row, rows, take
+from support.stack import until
 
 from soundbox_server import clock, seal
-from soundbox_server.db import Database, statements, transaction
+from soundbox_server.db import Database, Statements, statements, transaction
 from soundbox_server.devices import presence
 from soundbox_server.devices import service as devices
 from soundbox_server.errors import Conflict
@@ -286,6 +287,30 @@ async def test_a_partner_hears_of_no_sale_that_the_merchants_policy_gives_back(
     await deliver(database)
 
     assert [got.said["payment_status"] for got in receiver.got] == ["expired"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_events_that_another_worker_is_at_are_waited_for(database: Database, shop: Shop) -> None:
+    """Whoever went on with the later ones would give them the smaller numbers."""
+    await listening(database, await organisation_of(shop), "https://shop.test/in")
+    box = await shop.box()
+    subjects = [await paid(shop, box), await paid(shop, box)]
+    routing: list[asyncio.Task[int]] = []
+
+    async def waits() -> bool:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return routing[0].done() or bool(await rows(database, waiting))
+
+    async def hold_the_first(tx: Statements) -> None:
+        await tx.fetch("SELECT id FROM webhook_event ORDER BY id LIMIT 1 FOR UPDATE")
+        route = database.write(lambda tx: deliveries.route(tx, owner="another", now_ms=NOW))
+        routing.append(asyncio.create_task(route))
+        await until(waits, what="the wait for the first event")
+        assert not routing[0].done()
+
+    await database.write(hold_the_first)
+
+    assert await routing[0] == len(subjects)
 
 
 async def test_what_rolls_back_is_never_told(database: Database, shop: Shop) -> None:
